@@ -1,0 +1,84 @@
+"""What a metric is: two sets of images, each accumulated batch by batch, and one number from the pair."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A batch of images as the feature network sees it.
+
+    Attributes:
+        features: [B, D], float32.
+        logits: class logits [B, classes], None from a network that does not classify.
+        labels: the classes [B] the images have or were asked to have, None where there are none.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+    def rows(self, chosen: Tensor) -> Observation:
+        """The images picked by a mask or by indices."""
+        parts = (self.features, self.logits, self.labels)
+        return Observation(*(part if part is None else part[chosen] for part in parts))  # type: ignore[arg-type]
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A fixed network whose activations are the space in which distributions are compared.
+
+    Attributes:
+        shape: (C, H, W) of the images it takes.
+        identity: its name and the sha256 of its weights; distances in different networks do not compare.
+    """
+
+    shape: tuple[int, ...]
+    identity: str
+
+    def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
+        """Features of images [B, C, H, W] with pixels in [-1, 1]."""
+        ...
+
+
+class Accumulator(Protocol):
+    """What a metric keeps of one set of images."""
+
+    def update(self, batch: Observation) -> None:
+        """Take in one more batch."""
+        ...
+
+
+A = TypeVar("A", bound=Accumulator)
+
+
+class Metric(ABC, Generic[A]):
+    """A number that compares a set of samples with a set of reference images.
+
+    Attributes:
+        reference_images: the most reference images it takes (evenly strided from the split), None for all.
+        lower_is_better: how to read it.
+    """
+
+    reference_images: int | None = None
+    lower_is_better: bool = False
+
+    @abstractmethod
+    def accumulator(self) -> A:
+        """An empty accumulator; one takes the reference images, another the samples."""
+
+    @abstractmethod
+    def value(self, reference: A, samples: A) -> float | None:
+        """The metric; None where it does not apply (class agreement of samples without classes).
+
+        Raises:
+            TrilemmaError: for too few images or features that are not finite.
+        """
+
+
+AnyMetric = Metric[Any]

@@ -1,0 +1,1 @@
+"""Metrics on a feature network: Fréchet distance, precision and recall, class agreement."""

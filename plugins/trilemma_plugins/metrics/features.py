@@ -1,0 +1,77 @@
+"""The shipped MNIST feature network."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from trilemma.errors import TrilemmaError
+from trilemma.evaluate.metric import Observation
+from trilemma_plugins.metrics.network import DigitNetwork
+
+
+class MnistFeatures:
+    """The penultimate activations (64) of a classifier trained on the 60,000 training images of MNIST.
+
+    Args:
+        folder: where `features.toml` and the weights lie; the shipped ones by default.
+
+    Raises:
+        TrilemmaError: for a missing or unreadable card or weights, or weights whose sha256 is not the card's.
+    """
+
+    shape = (1, 28, 28)
+
+    def __init__(self, folder: str | None = None) -> None:
+        home = Path(folder) if folder else Path(str(files("trilemma_plugins.metrics") / "weights"))
+        self.card = _card(home)
+        digest = self.card["weights"]["sha256"]
+        self.identity = f"{self.card['network']['name']} sha256:{digest[:16]}"
+        self.network = DigitNetwork().eval().requires_grad_(False)
+        self.network.load_state_dict(_weights(home / self.card["weights"]["file"], digest, self.network))
+
+    @torch.inference_mode()
+    def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
+        """Features [B, 64] and logits [B, 10] of images [B, 1, 28, 28] in [-1, 1]."""
+        if tuple(images.shape[1:]) != self.shape:
+            raise TrilemmaError(
+                f"mnist-features takes images of shape {self.shape}, got {tuple(images.shape[1:])}; "
+                "evaluate with the feature network of the model's data (--features)"
+            )
+        features, logits = self.network(images.to("cpu", torch.float32))
+        return Observation(features, logits, labels)
+
+
+def _card(home: Path) -> dict[str, Any]:
+    path = home / "features.toml"
+    try:
+        card = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TrilemmaError(f"cannot read the feature network's card {path}: {error}; reinstall the package") from None
+    if card.get("format") != 1:
+        raise TrilemmaError(f"{path} has format {card.get('format')!r}, expected 1; update the package")
+    return card
+
+
+def _weights(path: Path, digest: str, network: DigitNetwork) -> dict[str, Tensor]:
+    try:
+        blob = path.read_bytes()
+        if hashlib.sha256(blob).hexdigest() != digest:
+            raise TrilemmaError(
+                f"{path} does not have the sha256 its card states ({digest[:16]}…); it is damaged: reinstall the package"
+            )
+        weights = load(blob)
+    except (OSError, SafetensorError) as error:
+        raise TrilemmaError(f"cannot read the feature network's weights {path}: {error}; reinstall the package") from None
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise TrilemmaError(f"{path} does not hold the weights of DigitNetwork; reinstall the package")
+    return weights

@@ -1,0 +1,49 @@
+"""The metrics of this family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trilemma.plugins import MetricSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Any) -> None:
+    registry.metric(
+        MetricSpec(
+            name="frechet",
+            target="trilemma_plugins.metrics.frechet:FrechetDistance",
+            summary="Fréchet distance between Gaussian fits of the features",
+            reference="arXiv:1706.08500",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="precision",
+            target="trilemma_plugins.metrics.manifold:Precision",
+            summary="fraction of the samples inside the k-nearest-neighbour manifold of the data",
+            reference="arXiv:1904.06991",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="recall",
+            target="trilemma_plugins.metrics.manifold:Recall",
+            summary="fraction of the data inside the k-nearest-neighbour manifold of the samples",
+            reference="arXiv:1904.06991",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="class-agreement",
+            target="trilemma_plugins.metrics.agreement:ClassAgreement",
+            summary="fraction of the samples the classifier gives the class they were asked to have",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="mnist-features",
+            target="trilemma_plugins.metrics.features:MnistFeatures",
+            summary="feature network of the other metrics: a classifier of MNIST digits, 64 features",
+        )
+    )
