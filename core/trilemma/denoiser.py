@@ -1,0 +1,105 @@
+"""The trained network and how to read it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.conversion import PARAMETERIZATIONS
+from trilemma.errors import UsageError
+from trilemma.process import Process
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that a denoiser takes by name.
+
+    Attributes:
+        name: keyword under which the denoiser receives it.
+        size: number of classes; valid labels are 0 .. size − 1.
+        null: label that means "no condition"; None where the network was trained without one.
+    """
+
+    name: str
+    size: int
+    null: int | None = None
+
+    def encode(self, value: Any, indices: Tensor) -> Tensor:
+        """Labels [B] of the samples `indices` [B]: one value for all, or a sequence that is cycled through.
+
+        Raises:
+            UsageError: for a label that is not an integer in 0 .. size − 1, or a missing one without a null class.
+        """
+        if value is None:
+            if self.null is None:
+                raise UsageError(
+                    f"condition {self.name!r} is missing and this model has no null class; "
+                    f"give a value from 0 to {self.size - 1}"
+                )
+            return torch.full_like(indices, self.null)
+        labels = torch.as_tensor(self._integers(value), dtype=torch.int64).reshape(-1)
+        return labels[indices.cpu() % len(labels)].to(indices.device)
+
+    def _integers(self, value: Any) -> Sequence[int]:
+        entries = value.tolist() if hasattr(value, "tolist") else value
+        entries = list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
+        for entry in entries:
+            if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < self.size:
+                raise UsageError(
+                    f"{self.name}={entry!r} is out of range; expected an integer from 0 to {self.size - 1}"
+                )
+        if not entries:
+            raise UsageError(f"condition {self.name!r} is an empty list; give at least one value")
+        return entries
+
+
+class Denoiser(nn.Module):
+    """A network that answers z_t with a prediction in its `parameterization`.
+
+    Attributes:
+        process: the noising process it was trained on.
+        parameterization: what it puts out: x0, eps, v or score.
+        shape: shape (C, H, W) of one sample of the data.
+        conditions: what it can be conditioned on, by name.
+        card: the parsed model.toml it was loaded from, None for a network that was not.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        parameterization: str,
+        shape: Sequence[int],
+        conditions: Sequence[Condition] = (),
+    ) -> None:
+        super().__init__()
+        if parameterization not in PARAMETERIZATIONS:
+            raise UsageError(
+                f"unknown parameterization {parameterization!r}; expected one of {', '.join(PARAMETERIZATIONS)}"
+            )
+        self.process = process
+        self.parameterization = parameterization
+        self.shape = tuple(shape)
+        self.conditions = {condition.name: condition for condition in conditions}
+        self.card: Mapping[str, Any] | None = None
+
+    @abstractmethod
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
+
+    def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
+        """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.
+
+        Raises:
+            UsageError: for a condition this denoiser does not take, or a value out of range.
+        """
+        cond = dict(cond or {})
+        for name in cond:
+            if name not in self.conditions:
+                known = ", ".join(self.conditions) or "none"
+                raise UsageError(f"unknown condition {name!r}; this model takes: {known}")
+        return {name: c.encode(cond.get(name), indices) for name, c in self.conditions.items()}

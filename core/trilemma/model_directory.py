@@ -1,0 +1,202 @@
+"""A trained model on disk: `model.toml` says what it is, `weights.safetensors` holds its weights.
+
+    format = 1
+    [model]       name, summary
+    [process]     spec
+    [denoiser]    spec, parameterization, [denoiser.options]
+    [weights]     file, sha256
+    [data]        shape, range, classes, dataset
+    [evaluation]  what `trilemma eval` measures it with
+    [provenance]  how it was made
+
+Reading checks the format version and the sha256 of the weights; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from trilemma import lookup
+from trilemma.denoiser import Denoiser
+from trilemma.errors import ModelError, TrilemmaError
+from trilemma.process import Process
+
+FORMAT = 1
+
+# Table -> (required keys, optional keys).
+_KEYS: dict[str, tuple[set[str], set[str]]] = {
+    "model": ({"name"}, {"summary"}),
+    "process": ({"spec"}, set()),
+    "denoiser": ({"spec", "parameterization"}, {"options"}),
+    "weights": ({"file", "sha256"}, set()),
+    "data": ({"shape"}, {"range", "classes", "dataset"}),
+}
+_FREE_TABLES = {"evaluation", "provenance"}
+
+
+def load_model(path: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Denoiser:
+    """The denoiser in a model directory, in evaluation mode and without gradients.
+
+    Args:
+        path: the directory.
+        device: where to put it; CPU by default.
+        dtype: dtype of the weights; float32 by default.
+
+    Raises:
+        ModelError: for a missing or damaged file, an unknown key or format, or weights that are not the ones named.
+    """
+    card = read_card(path)
+    weights = _read_weights(path, card)
+    denoiser = build_denoiser(card)
+    try:
+        denoiser.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model") from error
+    denoiser.card = card
+    return denoiser.to(device or "cpu", dtype or torch.float32).eval().requires_grad_(False)
+
+
+def build_denoiser(card: Mapping[str, Any]) -> Denoiser:
+    """The denoiser that a card describes, freshly initialised."""
+    process, _ = lookup.build("process", card["process"]["spec"])
+    table = card["denoiser"]
+    denoiser, _ = lookup.build(
+        "denoiser",
+        table["spec"],
+        process=cast(Process, process),
+        parameterization=table["parameterization"],
+        shape=tuple(card["data"]["shape"]),
+        **table.get("options", {}),
+    )
+    return cast(Denoiser, denoiser)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The checked content of `path/model.toml`.
+
+    Raises:
+        ModelError: for a missing file, bad TOML, another format, an unknown or a missing key.
+    """
+    file = path / "model.toml"
+    try:
+        card = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"{path} is no model directory ({file.name}: {error.strerror}); give a model's name or directory"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} is no valid TOML: {error}; restore the model") from error
+    if card.get("format") != FORMAT:
+        raise ModelError(
+            f"{file} has format {card.get('format')!r}, this version reads format {FORMAT}; upgrade trilemma"
+        )
+    _check_keys(file, "", set(card), {"format", *_KEYS}, _FREE_TABLES)
+    for table, (required, optional) in _KEYS.items():
+        if not isinstance(card[table], dict):
+            raise ModelError(f"{file}: {table!r} must be a table; write [{table}]")
+        _check_keys(file, f"{table}.", set(card[table]), required, optional)
+    return card
+
+
+def save_model(path: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Writes a model directory whole or not at all; `weights.file` and `weights.sha256` are filled in.
+
+    Args:
+        path: the directory; an existing model directory there is replaced.
+        card: the tables of model.toml but for `format` and `weights`.
+        tensors: the state dict, in the dtype in which it is to be stored.
+
+    Raises:
+        ModelError: where the disk refuses or `path` is something else; nothing is left behind.
+    """
+    if path.exists() and not (path / "model.toml").is_file():
+        raise ModelError(f"{path} exists and is no model directory; choose another place")
+    blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    weights = {"file": "weights.safetensors", "sha256": hashlib.sha256(blob).hexdigest()}
+    text = write_toml({"format": FORMAT, **card, "weights": weights})
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, content in ((weights["file"], blob), ("model.toml", text.encode())):
+            with (partial / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ModelError(f"cannot write model {path}: {error.strerror or error}; free space or choose another place") from error
+
+
+def write_toml(table: Mapping[str, Any]) -> str:
+    """TOML text of nested tables of strings, numbers, booleans and lists; None values are left out."""
+    lines: list[str] = []
+
+    def emit(prefix: str, entries: Mapping[str, Any]) -> None:
+        values = {k: v for k, v in entries.items() if not isinstance(v, Mapping) and v is not None}
+        if prefix and (values or not entries):
+            lines.extend(["", f"[{prefix}]"])
+        lines.extend(f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items())
+        for key, value in entries.items():
+            if isinstance(value, Mapping):
+                emit(f"{prefix}.{_toml_key(key)}" if prefix else _toml_key(key), value)
+
+    emit("", table)
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("-", "").replace("_", "").isalnum() else json.dumps(key)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+    if isinstance(value, (str, bool)):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)
+
+
+def _read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    file = path / card["weights"]["file"]
+    try:
+        blob = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}; restore the model") from error
+    found = hashlib.sha256(blob).hexdigest()
+    if found != card["weights"]["sha256"]:
+        raise ModelError(
+            f"{file} is damaged or not the one its model.toml names: sha256 {found[:12]}…, "
+            f"expected {str(card['weights']['sha256'])[:12]}…; restore the model"
+        )
+    try:
+        return load(blob)
+    except TrilemmaError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{file} is no safetensors file ({error}); restore the model") from error
+
+
+def _check_keys(file: Path, prefix: str, found: set[str], required: set[str], optional: set[str]) -> None:
+    for key in sorted(found - required - optional):
+        near = difflib.get_close_matches(key, required | optional, n=1)
+        hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(sorted(required | optional))}"
+        raise ModelError(f"{file}: unknown key {prefix + key!r}; {hint}")
+    for key in sorted(required - found):
+        raise ModelError(f"{file}: key {prefix + key!r} is missing; restore the model")

@@ -1,0 +1,76 @@
+"""The log of a run: JSON lines, TensorBoard, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes one record each `log_every` steps to `log.jsonl` (and TensorBoard), and shows progress on stderr.
+
+    A resumed run first drops the lines after its checkpoint, so that no step is logged twice.
+
+    Args:
+        folder: the run's folder.
+        steps: total steps of the run.
+        start: steps already done.
+        tensorboard: also write event files under `folder/tensorboard`.
+        progress: show the bar.
+    """
+
+    def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool, progress: bool) -> None:
+        path = folder / "log.jsonl"
+        _drop_after(path, start)
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self._bar = tqdm(total=steps, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
+        self._mark = (time.perf_counter(), start)
+
+    def advance(self) -> None:
+        """One step done."""
+        self._bar.update()
+
+    def record(self, step: int, images: int, **values: float) -> None:
+        """Writes a record after `step` steps; `images` examples were seen since the last one."""
+        now = time.perf_counter()
+        rate = images / max(now - self._mark[0], 1e-9)
+        self._mark = (now, step)
+        record = {"step": step, **values, "images_per_second": round(rate, 1)}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in record.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+        self._bar.set_postfix_str(f"loss {values.get('loss', float('nan')):.4f}, {rate:.0f} images/s")
+
+    def close(self) -> None:
+        """Closes files and bar."""
+        self._bar.close()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, path)

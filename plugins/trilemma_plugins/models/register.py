@@ -1,0 +1,15 @@
+"""Registers the bundled models."""
+
+from trilemma.plugins import ModelSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry):
+    registry.model(
+        ModelSpec(
+            name="mnist",
+            target="trilemma_plugins.models:mnist",
+            summary="class-conditional handwritten digits, 28×28, v-prediction, 0.7M parameters",
+            reference="recipe: trilemma_plugins/models/recipes/mnist.toml",
+        )
+    )

@@ -1,0 +1,15 @@
+"""Registers the training objectives."""
+
+from trilemma.plugins import ObjectiveSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry):
+    registry.objective(
+        ObjectiveSpec(
+            name="simple",
+            target="trilemma_plugins.objectives.simple:Simple",
+            summary="squared error of x0, eps or v with uniform, truncated-SNR or min-SNR weighting",
+            reference="arXiv:2006.11239, arXiv:2202.00512, arXiv:2303.09556",
+        )
+    )

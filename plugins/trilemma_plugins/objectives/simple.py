@@ -1,0 +1,121 @@
+"""The simple denoising losses and their weightings by signal-to-noise ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.conversion import convert
+from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
+from trilemma.objective import Objective
+from trilemma.process import Process
+
+Weighting = Literal["uniform", "truncated-snr", "min-snr"]
+
+
+@dataclass(frozen=True)
+class Simple(Objective):
+    """E_{t,ε} w(t) ‖x₀ − x̂₀(z_t, t)‖², written as a weighted residual of the network's own parameterization.
+
+    uniform: w makes it ‖target − prediction‖² (ε: 2006.11239; v: SNR+1, 2202.00512; x0: w = 1);
+    truncated-snr: w = max(SNR, 1) (2202.00512); min-snr: w = min(SNR, γ) (2303.09556).
+
+    Args:
+        target: the quantity whose plain residual "uniform" measures; the network's own by default.
+        weighting: "uniform", "truncated-snr" or "min-snr".
+        gamma: γ of min-snr.
+        drop: probability of replacing the conditions of an example by the null one (2207.12598).
+        stratified: draw t = (u + i/B) mod 1, one u a batch, instead of B independent uniforms (2107.00630).
+
+    Raises:
+        UsageError: for an unknown weighting, a target that is no parameterization, a drop outside [0, 1], or a
+            dropped condition without a null class.
+    """
+
+    target: str | None = None
+    weighting: Weighting = "uniform"
+    gamma: float = 5.0
+    drop: float = 0.0
+    stratified: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weighting not in ("uniform", "truncated-snr", "min-snr"):
+            raise UsageError(
+                f"simple: unknown weighting={self.weighting!r}; expected uniform, truncated-snr or min-snr"
+            )
+        if not 0 <= self.drop <= 1:
+            raise UsageError(f"simple: drop={self.drop} is no probability; expected a number from 0 to 1")
+
+    def times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
+        """Training times [B] in (0, 1], float64: uniform, or uniform over the table of a discrete process."""
+        if self.stratified:
+            u = torch.rand((), generator=generator, dtype=torch.float64)
+            u = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
+        else:
+            u = torch.rand(batch, generator=generator, dtype=torch.float64)
+        if process.table is None:
+            return 1 - u
+        return (torch.floor(u * process.table) + 1) / process.table
+
+    def weights(self, denoiser: Denoiser, t: Tensor) -> Tensor:
+        """Weight [B] of the squared residual in the denoiser's parameterization, float64."""
+        alpha, sigma = denoiser.process.alpha(t), denoiser.process.sigma(t)
+        residual = _squared_slope(denoiser.parameterization, alpha, sigma)
+        snr = (alpha / sigma).square()
+        match self.weighting:
+            case "uniform":
+                weight = _squared_slope(self.target or denoiser.parameterization, alpha, sigma)
+            case "truncated-snr":
+                weight = snr.clamp_min(1)
+            case "min-snr":
+                weight = snr.clamp_max(self.gamma)
+        return weight / residual
+
+    def loss(
+        self,
+        network: nn.Module,
+        denoiser: Denoiser,
+        x0: Tensor,
+        cond: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Mean over batch and pixels of the weighted squared residual."""
+        batch = len(x0)
+        t = self.times(denoiser.process, batch, generator)
+        noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
+        dropped = (torch.rand(batch, generator=generator) < self.drop).to(x0.device)
+        z = denoiser.process.perturb(x0, t, noise)
+        prediction = network(z, t.to(x0.device, torch.float32), **_drop(denoiser, cond, dropped, self.drop))
+        p, q = convert("x0", denoiser.parameterization, *_columns(denoiser.process, t, x0))
+        target = noise if denoiser.parameterization == "eps" else p.to(x0) * z + q.to(x0) * x0
+        weight = self.weights(denoiser, t).to(x0).view(-1, *[1] * (x0.dim() - 1))
+        return (weight * (prediction.to(x0.dtype) - target).square()).mean()
+
+
+def _squared_slope(parameterization: str, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """‖residual of the parameterization‖² / ‖residual of x₀‖² at a fixed z: SNR for ε, SNR + 1 for v (VP)."""
+    return convert("x0", parameterization, alpha, sigma)[1].square()
+
+
+def _columns(process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (-1, *[1] * (like.dim() - 1))
+    return process.alpha(t).view(shape), process.sigma(t).view(shape)
+
+
+def _drop(
+    denoiser: Denoiser, cond: Mapping[str, Tensor], dropped: Tensor, probability: float
+) -> dict[str, Tensor]:
+    if not probability:
+        return dict(cond)
+    result = {}
+    for name, value in cond.items():
+        null = denoiser.conditions[name].null
+        if null is None:
+            raise UsageError(f"simple: drop={probability} needs a null class, but condition {name!r} has none")
+        result[name] = torch.where(dropped, null, value)
+    return result

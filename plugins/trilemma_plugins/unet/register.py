@@ -1,0 +1,15 @@
+"""Registers the U-Net denoiser."""
+
+from trilemma.plugins import DenoiserSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry):
+    registry.denoiser(
+        DenoiserSpec(
+            name="unet",
+            target="trilemma_plugins.unet.unet:UNet",
+            summary="U-Net with adaptive GroupNorm or additive time, class conditioning, self-attention",
+            reference="arXiv:2006.11239, arXiv:2105.05233",
+        )
+    )
