@@ -1,0 +1,231 @@
+"""A request for samples, checked and resolved before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma import lookup
+from trilemma.denoiser import Denoiser
+from trilemma.errors import TrilemmaError, UsageError
+from trilemma.guidance import Guidance, Unguided
+from trilemma.lowering import Program, lower
+from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a set of samples.
+
+    Attributes:
+        model, sampler, guidance: the objects; `specs` holds their canonical spec strings.
+        times: [steps + 1], float64.
+        program: the lowered plan; None for a sampler that runs its own `sample`.
+        cond: conditions by name, as given.
+        branches: evaluations of the network a call of the guided prediction pays.
+        seed: None where the noise is injected.
+        indices: which samples.
+        latent: states [n, ...] to start from; None for the prior.
+        shape: of one state, (K·C, H, W).
+        dtype, device: of the state; network_dtype: of the network's parameters.
+    """
+
+    model: Denoiser
+    sampler: Sampler
+    guidance: Guidance
+    specs: dict[str, str | None]
+    steps: int
+    times: Tensor
+    program: Program | None
+    cond: dict[str, Any]
+    branches: int
+    noise: NoiseSource
+    seed: int | None
+    indices: Sequence[int]
+    latent: Tensor | None
+    batch_size: int
+    deterministic: bool
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    network_dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network that one sample pays."""
+        return (len(self.program) if self.program else self.sampler.nfe(self.steps)) * self.branches
+
+    def conditions(self, indices: Tensor) -> dict[str, Tensor]:
+        """The network's conditions [G·B] for samples [B], the branches one after the other."""
+        encoded = [self.model.encode(branch, indices) for branch in self.guidance.branches(self.cond)]
+        return {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
+
+    def prior(self, indices: Tensor) -> Tensor:
+        """States [B, ...] at the prior."""
+        noise = self.noise.normal(indices, 0, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
+        return self.model.process.prior(noise)
+
+    def step_noise(self, indices: Tensor, step: int) -> Tensor:
+        """ξ [B, ...] of a step."""
+        return self.noise.normal(indices, step, self.shape, stream=STEP, dtype=self.dtype, device=self.device)
+
+    def check_finite(self, samples: Tensor, indices: Tensor) -> None:
+        """Raises TrilemmaError where a finished sample is not finite."""
+        bad = ~samples.flatten(1).isfinite().all(1)
+        if bad.any():
+            raise TrilemmaError(
+                f"{type(self.sampler).__name__} gave a value that is not finite in sample "
+                f"{int(indices[bad][0])}; check the model's weights, or use a wider dtype"
+            )
+
+
+def resolve_job(
+    model: Denoiser | str | Path,
+    n: int,
+    *,
+    sampler: Sampler | str,
+    steps: int,
+    guidance: Guidance | str | None,
+    cond: Mapping[str, Any] | None,
+    seed: int,
+    indices: Sequence[int] | Tensor | None,
+    latent: Tensor | None,
+    batch_size: int,
+    deterministic: bool,
+    device: str | torch.device | None,
+    dtype: torch.dtype | str | None,
+    noise: NoiseSource | None,
+) -> Job:
+    """The job that these arguments of `trilemma.sample` ask for.
+
+    Raises:
+        UsageError: for an impossible argument.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch_size={batch_size!r} is not a number of samples; give an integer of at least 1")
+    if noise is None:
+        noise = KeyedNoise(_checked_seed(seed))
+    denoiser = _resolve_model(model, device)
+    process = denoiser.process
+    shape = (process.components * denoiser.shape[0], *denoiser.shape[1:])
+    if latent is not None:
+        _check_latent(latent, shape)
+        n = len(latent)
+    wanted = _checked_indices(n, indices)
+    if latent is not None and len(latent) != len(wanted):
+        raise UsageError(f"{len(latent)} states to start from were given for {len(wanted)} samples; give one a sample")
+
+    sampler, sampler_spec = _build("sampler", sampler, Sampler)
+    times = sampler.times(process, steps)
+    guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
+    cond = dict(cond or {})
+    guide.check(denoiser, cond)
+    network_dtype, network_device = _where(denoiser, device)
+    job = Job(
+        model=denoiser,
+        sampler=sampler,
+        guidance=guide,
+        specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(denoiser)},
+        steps=steps,
+        times=times,
+        program=None,
+        cond=cond,
+        branches=len(guide.branches(cond)),
+        noise=noise,
+        seed=noise.seed if isinstance(noise, KeyedNoise) else None,
+        indices=wanted,
+        latent=latent,
+        batch_size=batch_size,
+        deterministic=deterministic,
+        shape=shape,
+        dtype=_checked_dtype(dtype) or network_dtype or torch.float32,
+        network_dtype=network_dtype or _checked_dtype(dtype) or torch.float32,
+        device=network_device,
+    )
+    job.conditions(torch.tensor(list(wanted)[:1], dtype=torch.int64))  # refuses bad conditions before any work
+    if not sampler.has_plan:
+        return job
+    tableau = sampler.plan(process, times)
+    return replace(job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1])))
+
+
+def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:
+    component, spec = lookup.build(kind, given)
+    if not isinstance(component, expected):
+        raise UsageError(f"{spec} is not a {kind}; give a spec string or an instance of {expected.__name__}")
+    return component, spec
+
+
+def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | None) -> Denoiser:
+    if isinstance(model, str | Path):
+        from trilemma import load
+
+        loaded: Denoiser = load(model, device=device)
+        return loaded
+    if not isinstance(model, Denoiser):
+        raise UsageError(f"{type(model).__name__} is not a denoiser; give one, or a model's name or directory")
+    for module in model.modules():
+        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (random or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            raise UsageError(f"the model's {type(module).__name__} is in training mode; call model.eval() first")
+    return model
+
+
+def _where(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:
+    """dtype (None for a network without parameters) and device of a network."""
+    tensors = [*model.parameters(), *model.buffers()]
+    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    if not tensors:
+        return None, torch.device(device or "cpu")
+    found = tensors[0].device
+    if device is not None and torch.device(device).type != found.type:
+        raise UsageError(f"the model is on {found}, not on {device}; move it there with model.to({str(device)!r})")
+    return (floating[0] if floating else None), found
+
+
+def _process_spec(model: Denoiser) -> str:
+    if model.card is not None:
+        return str(model.card["process"]["spec"])
+    process: Process = model.process
+    return str(lookup.build("process", process)[1])
+
+
+def _checked_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise UsageError(f"seed={seed!r} is not a seed; give an integer from 0 to 2**64 - 1")
+    return seed
+
+
+def _checked_indices(n: int, indices: Sequence[int] | Tensor | None) -> Sequence[int]:
+    if indices is None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"n={n!r} is not a number of samples; give an integer of at least 1")
+        return range(n)
+    wanted = indices.tolist() if isinstance(indices, Tensor) else list(indices)
+    for index in wanted:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**63:
+            raise UsageError(f"sample index {index!r} is out of range; give integers from 0 to 2**63 - 1")
+    return wanted
+
+
+def _checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise UsageError(f"dtype={dtype!r} is no floating-point dtype; give float32, bfloat16, float16 or float64")
+    return found
+
+
+def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(latent, Tensor) or latent.shape[1:] != shape or not latent.is_floating_point():
+        found = tuple(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
+        raise UsageError(f"the states to start from are {found}; expected floating-point ones of shape (n, {', '.join(map(str, shape))})")
+    if not math.isfinite(float(latent.abs().max() if latent.numel() else 0.0)):
+        raise UsageError("the states to start from hold values that are not finite; give finite ones")

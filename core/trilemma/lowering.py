@@ -1,0 +1,159 @@
+"""From a sampler's tableau to the table of numbers that the fused kernel reads.
+
+Per row the kernel computes, with state z, base state, network outputs o_g, history h_j and noise ξ,
+
+    m = Σ_g w_g o_g,  u = P z + Q m,  u = clip(u),  f = R z + S u,
+    z' = A base + B_0 f + Σ_{j≥1} B_j h_j + C ξ.
+
+Lowering fills in P, Q, R, S from the parameterizations at hand, w from the guidance, and lays out two rings: one of
+states, as long as the furthest base, and one of predictions, as long as the furthest lag.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.conversion import convert
+from trilemma.errors import TrilemmaError
+from trilemma.guidance import Guidance, Unguided
+from trilemma.ops import layout
+from trilemma.process import Process
+from trilemma.tableau import Row, Tableau
+
+MAX_TERMS = 8  # B_0 .. B_7
+MAX_BRANCHES = 4
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lowered tableau: what the runner needs and nothing else.
+
+    Attributes:
+        table: [rows, layout.WIDTH], float64, on the host.
+        times: per row, the time at which the network sees the state.
+        read_state, write_state: per row, the slot of the base state and the one that receives the new state; the
+            network sees the slot that the row before wrote, slot 0 at first.
+        read_history: per row, the slots of the predictions that B_1, B_2, … multiply.
+        write_history: per row, the slot that receives its prediction, −1 where no later row needs it.
+        noisy: per row, whether C ≠ 0.
+        states, history: lengths of the two rings.
+        branches: G, the evaluations of a row.
+        combine: the guidance, where its combination is not linear.
+        end_time: time of the state after the last row.
+    """
+
+    table: Tensor
+    times: tuple[float, ...]
+    read_state: tuple[int, ...]
+    write_state: tuple[int, ...]
+    read_history: tuple[tuple[int, ...], ...]
+    write_history: tuple[int, ...]
+    noisy: tuple[bool, ...]
+    states: int
+    history: int
+    branches: int
+    combine: Guidance | None = None
+    end_time: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def lower(
+    tableau: Tableau,
+    parameterization: str,
+    process: Process,
+    guidance: Guidance | None = None,
+    branches: int = 1,
+    end_time: float = 0.0,
+) -> Program:
+    """The program of a tableau for a network of this parameterization under this guidance.
+
+    Args:
+        tableau: the sampler's coefficients.
+        parameterization: what the network puts out.
+        process: gives α and σ at the times of the rows.
+        guidance: how branches combine; None for one branch.
+        branches: evaluations of a row.
+        end_time: time of the state after the last row.
+
+    Raises:
+        TrilemmaError: for a tableau the kernel cannot run, with the row (counted from 1) that is at fault.
+    """
+    guidance = guidance or Unguided()
+    _check(tableau, branches)
+    rows = tableau.rows
+    states = 1 + max(row.base for row in rows)
+    history = max(lag for row in rows for lag, _ in row.B) if any(row.B for row in rows) else 0
+    needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0}
+    return Program(
+        table=_table(tableau, parameterization, process, guidance),
+        times=tuple(float(row.t) for row in rows),
+        read_state=tuple((r - row.base) % states for r, row in enumerate(rows)),
+        write_state=tuple((r + 1) % states for r in range(len(rows))),
+        read_history=tuple(tuple((r - lag) % history for lag, _ in _earlier(row)) for r, row in enumerate(rows)),
+        write_history=tuple(r % history if r in needed else -1 for r in range(len(rows))),
+        noisy=tuple(row.C != 0 for row in rows),
+        states=states,
+        history=history,
+        branches=branches,
+        combine=None if guidance.linear else guidance,
+        end_time=end_time,
+    )
+
+
+def _table(tableau: Tableau, parameterization: str, process: Process, guidance: Guidance) -> Tensor:
+    """[rows, WIDTH], float64."""
+    rows = tableau.rows
+    t = torch.tensor([row.t for row in rows], dtype=torch.float64)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    table = torch.zeros(len(rows), layout.WIDTH, dtype=torch.float64)
+    if tableau.clip is None:
+        table[:, layout.P], table[:, layout.Q] = convert(parameterization, tableau.parameterization, alpha, sigma)
+        table[:, layout.S] = 1
+    else:
+        table[:, layout.P], table[:, layout.Q] = convert(parameterization, "x0", alpha, sigma)
+        table[:, layout.R], table[:, layout.S] = convert("x0", tableau.parameterization, alpha, sigma)
+    for r, row in enumerate(rows):
+        terms = [sum(c for lag, c in row.B if lag == 0), *(c for _, c in _earlier(row))]
+        weights = guidance.weights(row.t) if guidance.linear else (1.0,)
+        table[r, layout.A] = row.A
+        table[r, layout.B][: len(terms)] = torch.tensor(terms, dtype=torch.float64)
+        table[r, layout.C] = row.C
+        table[r, layout.W][: len(weights)] = torch.tensor(weights, dtype=torch.float64)
+    broken = (~table.isfinite()).any(1)
+    if broken.any():
+        r = int(broken.nonzero()[0])
+        raise TrilemmaError(
+            f"the coefficients of step {r + 1} of {len(rows)} (t={rows[r].t:g}) are not finite; "
+            f"{parameterization!r} cannot be read at that time, choose another grid"
+        )
+    table[:, layout.CLIP] = math.inf if tableau.clip is None else tableau.clip
+    return table
+
+
+def _earlier(row: Row) -> list[tuple[int, float]]:
+    return [(lag, c) for lag, c in row.B if lag > 0]  # type: ignore[misc]  # K = 1 is checked
+
+
+def _check(tableau: Tableau, branches: int) -> None:
+    if not tableau.rows:
+        raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
+    if tableau.components != 1:
+        raise TrilemmaError(
+            f"this tableau has {tableau.components} components; the fused step runs one, give the sampler its own sample"
+        )
+    if tableau.clip is not None and not tableau.clip > 0:
+        raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
+    if branches > MAX_BRANCHES:
+        raise TrilemmaError(f"the guidance asks for {branches} branches; the fused step combines {MAX_BRANCHES}")
+    for r, row in enumerate(tableau.rows):
+        name = f"row {r + 1} of the sampler's tableau"
+        if not 0 <= row.base <= r or any(not 0 <= lag <= r for lag, _ in row.B):
+            raise TrilemmaError(f"{name} reads further back than the rows before it; the sampler is wrong")
+        if len({lag for lag, _ in row.B}) != len(row.B) or len(_earlier(row)) >= MAX_TERMS:
+            raise TrilemmaError(f"{name} names a lag twice or more than {MAX_TERMS - 1} earlier ones; the sampler is wrong")

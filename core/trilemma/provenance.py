@@ -1,0 +1,81 @@
+"""What made a set of samples, as a record that can be written as JSON."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from trilemma.denoiser import Denoiser
+    from trilemma.job import Job
+
+
+class Clock:
+    """Seconds spent drawing, and the samples drawn in them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.samples = 0
+
+    @contextmanager
+    def running(self, samples: int) -> Iterator[None]:
+        """Counts the time spent inside, and these samples once it ends well."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+        self.samples += samples
+
+
+def describe(job: Job, clock: Clock, nfe: int) -> dict[str, Any]:
+    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend that really ran."""
+    return {
+        "model": describe_model(job.model),
+        "sampler": job.specs["sampler"],
+        "guidance": job.specs["guidance"],
+        "process": job.specs["process"],
+        "steps": job.steps,
+        "cond": {name: _plain(value) for name, value in job.cond.items()},
+        "seed": job.seed,
+        "noise": type(job.noise).__name__,
+        "latent": job.latent is not None,
+        "n": len(job.indices),
+        "nfe": nfe,
+        "batch_size": job.batch_size,
+        "deterministic": job.deterministic,
+        "seconds": clock.seconds,
+        "images_per_second": clock.samples / clock.seconds if clock.seconds else None,
+        "backend": _backend(job),
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "device": str(job.device),
+        "versions": versions(),
+    }
+
+
+def describe_model(model: Denoiser) -> dict[str, Any]:
+    """Name and sha256 of the weights of a model that was loaded; else the class of the network."""
+    if model.card is None:
+        return {"name": type(model).__name__, "sha256": None}
+    return {"name": model.card["model"]["name"], "sha256": model.card["weights"]["sha256"]}
+
+
+def versions() -> dict[str, str]:
+    """Versions of trilemma, torch and Python."""
+    try:
+        own = version("trilemma")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"trilemma": own, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple | range) else value
+
+
+def _backend(job: Job) -> str:
+    return "reference"

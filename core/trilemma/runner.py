@@ -1,0 +1,159 @@
+"""Runs a program: one call to the denoiser and one fused step a row, in buffers made before the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import TrilemmaError
+from trilemma.lowering import Program
+from trilemma.noise import STEP, KeyedNoise, NoiseSource
+from trilemma.ops import linear_step
+
+# Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
+Callback = Callable[[int, int, float, Tensor], None]
+
+
+class Runner:
+    """The buffers of one batch shape, and the loop over a program's rows.
+
+    The states live in a ring of G·B rows, one replica of the batch a branch of guidance: the network reads all of
+    them in one call and the kernel writes each. Everything the loop touches is made here, views included, so that
+    the loop itself makes no tensor and reads nothing back from the device.
+
+    Args:
+        denoiser: the network; it is called, never changed.
+        program: what to run.
+        batch: B.
+        shape: shape of one state.
+        dtype: of the state. A network in another dtype gets and gives its own through two more buffers.
+        network_dtype: of the network.
+        device: of everything.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        program: Program,
+        batch: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        network_dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.denoiser = denoiser
+        self.program = program
+        self.shape = shape
+        replicas = program.branches
+
+        def buffer(count: int, kind: torch.dtype) -> Tensor:
+            return torch.empty((count, *shape), dtype=kind, device=device)
+
+        self.states = [buffer(replicas * batch, dtype) for _ in range(program.states)]
+        self.firsts = [state[:batch] for state in self.states]
+        self.others = [state.view(replicas, batch, *shape)[1:] for state in self.states]
+        self.history = buffer(program.history * batch, dtype).view(-1, batch, *shape) if program.history else None
+        self.times = list(
+            torch.tensor(program.times, dtype=torch.float32)
+            .view(-1, 1)
+            .expand(-1, replicas * batch)
+            .contiguous()
+            .to(device)
+            .unbind()
+        )
+        self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
+        mixed = network_dtype != dtype
+        self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
+        self.network_output = buffer(replicas * batch, dtype) if mixed else None
+
+    def run(
+        self,
+        start: Tensor,
+        indices: Tensor,
+        cond: Mapping[str, Tensor],
+        noise: NoiseSource,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """The states [B, ...] after the last row; a view that the next run overwrites.
+
+        Args:
+            start: states [B, ...] before the first row.
+            indices: sample indices [B], int64, on the device.
+            cond: conditions [G·B], the branches one after the other.
+            noise: what ξ is taken from; keyed noise is made inside the kernel.
+            callback: see `Callback`.
+
+        Raises:
+            TrilemmaError: where a state is not finite, with the step, the time and the sample.
+        """
+        program, rows = self.program, len(self.program)
+        self.states[0].view(program.branches, *start.shape).copy_(start)
+        self.bad_row.fill_(-1)
+        seed = noise.seed if isinstance(noise, KeyedNoise) else 0
+        made_outside = not isinstance(noise, KeyedNoise)
+        current = 0
+        for row in range(rows):
+            z, target = self.firsts[current], program.write_state[row]
+            output = self._evaluate(self.states[current], row, cond)
+            out = self.states[target]
+            if program.combine is not None:
+                branches = output.chunk(program.branches)
+                output = program.combine.combine(z, program.times[row], branches, self.denoiser)
+                out = self.firsts[target]
+            xi = None
+            if program.noisy[row] and made_outside:
+                xi = noise.normal(indices, row, self.shape, stream=STEP, dtype=z.dtype, device=z.device)
+            linear_step(
+                out,
+                z,
+                self.firsts[program.read_state[row]],
+                output,
+                program.table,
+                row,
+                history=self.history,
+                write_slot=program.write_history[row],
+                read_slots=program.read_history[row],
+                seed=seed,
+                indices=indices,
+                noise=xi,
+                bad_row=self.bad_row,
+            )
+            if program.combine is not None and program.branches > 1:
+                self.others[target].copy_(out)
+            current = target
+            if callback is not None:
+                now = program.times[row + 1] if row + 1 < rows else program.end_time
+                callback(row + 1, rows, now, self.firsts[current])
+        self._check_finite(indices)
+        return self.firsts[current]
+
+    def _evaluate(self, state: Tensor, row: int, cond: Mapping[str, Tensor]) -> Tensor:
+        """The network's outputs [G·B, ...] at a row, in the dtype of the state."""
+        if self.network_input is None or self.network_output is None:
+            return self._called(state, row, cond)
+        self.network_input.copy_(state)
+        return self.network_output.copy_(self._called(self.network_input, row, cond))
+
+    def _called(self, state: Tensor, row: int, cond: Mapping[str, Tensor]) -> Tensor:
+        output: Tensor = self.denoiser(state, self.times[row], **cond)
+        if output.shape != state.shape:
+            raise TrilemmaError(
+                f"the denoiser answered a state of shape {tuple(state.shape)} with one of shape "
+                f"{tuple(output.shape)}; the two must agree"
+            )
+        return output
+
+    def _check_finite(self, indices: Tensor) -> None:
+        """Reads back, once a run, where a state first left the finite numbers."""
+        bad = self.bad_row.cpu()
+        if (bad < 0).all():
+            return
+        first = int(bad[bad >= 0].min())
+        sample = int(indices.cpu()[bad == first][0])
+        raise TrilemmaError(
+            f"step {first + 1} of {len(self.program)} (t={self.program.times[first]:.6g}) gave a value that is not "
+            f"finite in sample {sample}; check the model's weights, or use a wider dtype"
+        )

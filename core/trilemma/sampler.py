@@ -1,0 +1,82 @@
+"""What a sampler is: its times and its coefficients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from trilemma import grids
+from trilemma.process import Process
+from trilemma.tableau import Tableau
+
+if TYPE_CHECKING:
+    from trilemma.prediction import Prediction
+
+
+class Sampler(ABC):
+    """A way from the prior to the data. Write it as a frozen dataclass whose fields are its options.
+
+    A sampler whose steps are linear in the state, the predictions and noise writes `plan` and is run by the
+    engine. Any other writes `sample` instead, which then runs in place of a plan.
+
+    Attributes:
+        grid: name of the grid of times (see `trilemma.grids`).
+        order: global order of convergence to the solution of the process's reverse equation.
+        deterministic: whether the state at the prior decides the sample.
+    """
+
+    grid: str = "trailing"
+
+    def __post_init__(self) -> None:
+        grids.check_grid(self.grid)
+
+    @property
+    @abstractmethod
+    def order(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def deterministic(self) -> bool: ...
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        """Times [steps + 1], float64, strictly falling from the prior to 0.
+
+        Raises:
+            UsageError: for fewer than one step, or more than a discrete process has.
+        """
+        return grids.times(process.table, steps, self.grid)
+
+    def nfe(self, steps: int) -> int:
+        """Evaluations of the network that one sample pays without guidance."""
+        return steps
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        """The sampler's coefficients on these times."""
+        raise NotImplementedError(f"{type(self).__name__} writes neither plan nor sample")
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        """The samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
+
+        Args:
+            predict: the guided prediction, `predict(z, t, parameterization)`; it counts its evaluations.
+            z: states at times[0].
+            times: [steps + 1], float64.
+            noise: ξ [B, K·C, ...] of a step 0, 1, …, always the same for a step.
+            report: to be called after each step with (steps done, time of the state, state).
+        """
+        raise NotImplementedError(f"{type(self).__name__} runs by its plan")
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether the engine runs this sampler by its plan."""
+        return type(self).sample is Sampler.sample

@@ -1,0 +1,15 @@
+"""Registers the DDIM sampler."""
+
+from trilemma.plugins import SamplerSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry):
+    registry.sampler(
+        SamplerSpec(
+            name="ddim",
+            target="trilemma_plugins.ddim.sampler:DDIM",
+            summary="implicit sampling, deterministic at eta=0; on five grids of times",
+            reference="arXiv:2010.02502",
+        )
+    )

@@ -1,0 +1,62 @@
+"""Ancestral sampling of denoising diffusion probabilistic models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.tableau import Row, Tableau
+
+
+@dataclass(frozen=True)
+class DDPM(Sampler):
+    """The posterior q(z_s | z_t, x₀) at x₀ = x̂₀, for q(z_t | z_s) = N(Ψ z_s, Q):
+
+        z_s = Ψ (σ_s²/σ_t²) z_t + α_s (Q/σ_t²) x̂₀ + √V ξ,   V = Q σ_s²/σ_t² (small, β̃) or Q (large, β).
+
+    With as many steps as the process has this is DDPM's chain; with fewer it is the plain strided chain. The last
+    step adds no noise and returns x̂₀.
+
+    Args:
+        variance: "small" or "large".
+        grid: uniform, quadratic, leading, trailing or linspace.
+        clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
+
+    Raises:
+        UsageError: for an unknown variance or grid, or a bound that is not positive.
+
+    References:
+        Ho et al., Denoising Diffusion Probabilistic Models, arXiv:2006.11239.
+    """
+
+    variance: str = "small"
+    grid: str = "trailing"
+    clip: float | None = None
+
+    order = 1
+    deterministic = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variance not in ("small", "large"):
+            raise UsageError(f"ddpm: unknown variance {self.variance!r}; expected small or large")
+        if self.clip is not None and not self.clip > 0:
+            raise UsageError(f"ddpm: clip={self.clip!r} is no bound; give a positive number or None")
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        t, s = times[:-1], times[1:]
+        alpha_s, variance_s, variance_t = process.alpha(s), process.sigma(s).square(), process.sigma(t).square()
+        alpha_s[-1], variance_s[-1] = 1, 0
+        psi, Q = (entry[..., 0, 0] for entry in process.transition(s, t))
+        A = psi * variance_s / variance_t
+        B = alpha_s * Q / variance_t
+        B[-1] = 1
+        V = Q * variance_s / variance_t if self.variance == "small" else Q.clone()
+        V[-1] = 0
+        rows = torch.stack([t, A, B, V.sqrt()], -1).tolist()
+        return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "x0", self.clip)
