@@ -1,0 +1,28 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real data sets; the test is skipped where there is none."""
+    root = Path(os.environ.get("TRILEMMA_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (root / "mnist").is_dir():
+        pytest.skip(f"no data in {root}; set TRILEMMA_DATA to a folder that holds mnist/")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def global_generator_untouched():
+    """No test, and nothing under test, may leave its draws in torch's global generator."""
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
