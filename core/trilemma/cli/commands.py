@@ -1,0 +1,17 @@
+"""The commands of the core, registered as any plugin registers its own."""
+
+from __future__ import annotations
+
+from trilemma.plugins import CommandSpec, Registry, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Registry) -> None:
+    for name, summary in (
+        ("sample", "Draw samples from a model."),
+        ("train", "Train a model by a recipe, or resume a run that was stopped."),
+        ("eval", "Measure a model's samples against data."),
+        ("plugins", "List the installed plugins and what they bring."),
+        ("doctor", "Say what is installed, which kernels run, and why CUDA is or is not there."),
+    ):
+        registry.command(CommandSpec(name=name, target=f"trilemma.cli.{name}:command", summary=summary))

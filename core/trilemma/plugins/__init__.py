@@ -1,0 +1,53 @@
+"""The plugin system.
+
+A plugin is an entry point of the group "trilemma" that names a light module:
+
+    from trilemma.plugins import SamplerSpec, hookimpl
+
+    @hookimpl
+    def trilemma_register(registry):
+        registry.sampler(SamplerSpec(name="heun", target="my_package.heun:Heun", summary="Heun's method"))
+"""
+
+from trilemma.plugins.catalog import Catalog, Component
+from trilemma.plugins.hooks import API_VERSION, hookimpl
+from trilemma.plugins.manager import catalog, exclude
+from trilemma.plugins.record import PluginRecord
+from trilemma.plugins.registry import Registry
+from trilemma.plugins.specs import (
+    KINDS,
+    CommandSpec,
+    ComponentSpec,
+    DatasetSpec,
+    DenoiserSpec,
+    GuidanceSpec,
+    KernelSpec,
+    MetricSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    ProcessSpec,
+    SamplerSpec,
+)
+
+__all__ = [
+    "API_VERSION",
+    "KINDS",
+    "Catalog",
+    "CommandSpec",
+    "Component",
+    "ComponentSpec",
+    "DatasetSpec",
+    "DenoiserSpec",
+    "GuidanceSpec",
+    "KernelSpec",
+    "MetricSpec",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "PluginRecord",
+    "ProcessSpec",
+    "Registry",
+    "SamplerSpec",
+    "catalog",
+    "exclude",
+    "hookimpl",
+]

@@ -1,0 +1,69 @@
+"""Which plugins are installed, before any of them is imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from trilemma.version import __version__
+
+GROUP = "trilemma"
+BUILT_IN = "trilemma"  # the distribution whose plugins are built in
+COMMAND_LINE = "trilemma.cli.commands"  # the core's own plugin
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An entry point of the group, with its distribution.
+
+    Attributes:
+        distribution, version: who declares it.
+        entry_point: name and module.
+        requires: the distribution's `Requires-Dist` lines.
+    """
+
+    distribution: str
+    version: str
+    entry_point: EntryPoint
+    requires: tuple[str, ...] = ()
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it is ours; our names cannot be taken."""
+        return normalized(self.distribution) == BUILT_IN
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What users may call this plugin: its entry point, its distribution, or distribution/entry point."""
+        distribution, name = normalized(self.distribution), self.entry_point.name
+        return frozenset({name, distribution, self.distribution, f"{distribution}/{name}"})
+
+
+def installed() -> list[Candidate]:
+    """Every entry point of the group by (distribution, name), built-in ones first.
+
+    The command line comes before all others and needs no installation: it is the core's own plugin.
+    """
+    own = Candidate(BUILT_IN, __version__, EntryPoint("cli", COMMAND_LINE, GROUP))
+    found = [_candidate(entry_point) for entry_point in entry_points(group=GROUP)]
+    found.sort(key=lambda plugin: (not plugin.built_in, normalized(plugin.distribution), plugin.entry_point.name))
+    return [own, *found]
+
+
+def normalized(distribution: str) -> str:
+    """The form in which the names of distributions are compared."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _candidate(entry_point: EntryPoint) -> Candidate:
+    """Reads what the distribution says of itself; one with damaged metadata is known by its module's package."""
+    unknown = Candidate(re.split(r"[.:]", entry_point.value)[0], "?", entry_point)
+    if entry_point.dist is None:
+        return unknown
+    try:
+        metadata = entry_point.dist.metadata
+        name, version, requires = metadata["Name"], metadata["Version"], tuple(entry_point.dist.requires or ())
+    except Exception:  # other people's files
+        return unknown
+    return Candidate(name or unknown.distribution, version or unknown.version, entry_point, requires)

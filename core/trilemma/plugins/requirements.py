@@ -1,0 +1,30 @@
+"""Whether a distribution's declared requirement on trilemma holds here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from trilemma.version import __version__
+
+_OURS = re.compile(r"trilemma(?![\w.-])", re.IGNORECASE)
+
+
+def unmet_requirement(requires: Iterable[str], version: str = __version__) -> str | None:
+    """Why a distribution with these `Requires-Dist` lines cannot work with this trilemma, None where it can."""
+    ours = [line for line in requires if _OURS.match(line.strip())]
+    if not ours:
+        return None
+
+    from packaging.requirements import InvalidRequirement, Requirement  # 50 ms, for the few that need it
+
+    for line in ours:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            return f"its requirement {line!r} cannot be read; ask its author to repair it"
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            return f"needs trilemma{requirement.specifier}, this is {version}; install versions that fit each other"
+    return None

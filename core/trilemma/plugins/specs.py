@@ -1,0 +1,155 @@
+"""What a plugin registers: frozen descriptions of components, one class a kind.
+
+A description names its component by a string, so that registering imports nothing; the target is imported when the
+component is first used.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_FOLDER = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A component by name.
+
+    Attributes:
+        name: what users write: letters, digits, ".", "_" and "-", starting with a letter.
+        target: "package.module:Attribute", imported at first use.
+        summary: one line for listings.
+        reference: paper, as "arXiv:2010.02502", or address.
+        extra: extra of the distribution that brings what the target imports, for the error where it is missing.
+
+    Raises:
+        TypeError: for a field that is no string.
+        ValueError: for a name, a target or a summary of the wrong form.
+    """
+
+    name: str
+    target: str
+    summary: str
+    reference: str = ""
+    extra: str | None = None
+
+    kind: ClassVar[str] = ""
+    _target_form: ClassVar[tuple[re.Pattern[str], str]] = (_ATTRIBUTE, "package.module:Attribute")
+
+    def __post_init__(self) -> None:
+        for field in ("name", "target", "summary", "reference"):
+            value = getattr(self, field)
+            if not isinstance(value, str):
+                raise TypeError(f"{type(self).__name__}: {field}={value!r} is not a string")
+        if self.extra is not None and not isinstance(self.extra, str):
+            raise TypeError(f"{type(self).__name__}: extra={self.extra!r} is neither a string nor None")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"{type(self).__name__}: name {self.name!r} must be letters, digits, '.', '_' and '-' after a letter"
+            )
+        pattern, form = self._target_form
+        if not pattern.fullmatch(self.target):
+            raise ValueError(f"{type(self).__name__} {self.name!r}: target {self.target!r} is not of the form {form!r}")
+        if "\n" in self.summary:
+            raise ValueError(f"{type(self).__name__} {self.name!r}: the summary must be one line")
+
+    @property
+    def module(self) -> str:
+        """The part of the target before the colon."""
+        return self.target.partition(":")[0]
+
+    @property
+    def attribute(self) -> str:
+        """The part of the target after the colon."""
+        return self.target.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class ProcessSpec(ComponentSpec):
+    """A noising process: target is a `trilemma.process.Process`."""
+
+    kind = "process"
+
+
+@dataclass(frozen=True)
+class DenoiserSpec(ComponentSpec):
+    """A network: target is a `trilemma.denoiser.Denoiser`."""
+
+    kind = "denoiser"
+
+
+@dataclass(frozen=True)
+class SamplerSpec(ComponentSpec):
+    """A sampler: target is a `trilemma.sampler.Sampler`."""
+
+    kind = "sampler"
+
+
+@dataclass(frozen=True)
+class GuidanceSpec(ComponentSpec):
+    """A guidance: target is a `trilemma.guidance.Guidance`."""
+
+    kind = "guidance"
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec(ComponentSpec):
+    """A training objective: target is a `trilemma.objective.Objective`."""
+
+    kind = "objective"
+
+
+@dataclass(frozen=True)
+class DatasetSpec(ComponentSpec):
+    """A data set: target is called with its options and answers by index."""
+
+    kind = "dataset"
+
+
+@dataclass(frozen=True)
+class MetricSpec(ComponentSpec):
+    """A metric or a feature network: target is a `trilemma.evaluate.metric.Metric` or `FeatureNetwork`."""
+
+    kind = "metric"
+
+
+@dataclass(frozen=True)
+class KernelSpec(ComponentSpec):
+    """A backend of native kernels: target is probed when kernels are chosen."""
+
+    kind = "kernel"
+
+
+@dataclass(frozen=True)
+class CommandSpec(ComponentSpec):
+    """A subcommand of the command line: target is a plain function with typer annotations."""
+
+    kind = "command"
+
+
+@dataclass(frozen=True)
+class ModelSpec(ComponentSpec):
+    """A trained model that ships in a package: target is "package:folder", a model directory inside it."""
+
+    kind = "model"
+    _target_form = (_FOLDER, "package:relative/folder")
+
+
+SPECS: tuple[type[ComponentSpec], ...] = (
+    ProcessSpec,
+    DenoiserSpec,
+    SamplerSpec,
+    GuidanceSpec,
+    ObjectiveSpec,
+    DatasetSpec,
+    MetricSpec,
+    ModelSpec,
+    KernelSpec,
+    CommandSpec,
+)
+
+KINDS: tuple[str, ...] = tuple(spec.kind for spec in SPECS)

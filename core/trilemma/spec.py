@@ -1,0 +1,175 @@
+"""Spec strings: a component by name with its options, as `ddim:eta=0,grid=trailing` or `ddim(eta=0, grid=trailing)`.
+
+A value is a Python literal; inf, nan, true and false are what they say; any other bare word is a string. Brackets,
+quotes and the commas in them are kept together.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trilemma.errors import UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z][\w.-]*)?")
+_BARE = re.compile(r"[^\s,()\[\]{}'\"]+")  # a string that needs no quotes
+_WORDS = {"true": True, "false": False, "inf": math.inf, "nan": math.nan}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component by name (or distribution/name) with its options, in the order in which they were written."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return format_spec(self.name, self.options)
+
+
+def parse_spec(text: str) -> Spec:
+    """The spec that a string means.
+
+    Raises:
+        UsageError: for a string of the wrong form, with the part that is at fault.
+    """
+    text = text.strip()
+    match = _NAME.match(text)
+    if match is None:
+        raise UsageError(f"spec {text!r} has no name; write name:key=value,key=value")
+    name, rest = match.group(), text[match.end() :].strip()
+    if not rest:
+        return Spec(name)
+    if rest[0] == ":":
+        body = rest[1:]
+    elif rest[0] == "(" and rest[-1] == ")":
+        body = rest[1:-1]
+        if not body.strip():
+            return Spec(name)
+    else:
+        raise UsageError(f"spec {text!r}: {rest[0]!r} cannot follow the name {name!r}; write {name}:key=value,key=value")
+    return Spec(name, _parse_options(text, body))
+
+
+def format_spec(name: str, options: Mapping[str, Any]) -> str:
+    """The string that `parse_spec` reads as this name with these options.
+
+    Raises:
+        UsageError: for a value that is no literal.
+    """
+    if not options:
+        return name
+    return f"{name}:" + ",".join(f"{key}={format_value(value)}" for key, value in options.items())
+
+
+def parse_value(text: str) -> Any:
+    """The value that the text right of an equals sign means.
+
+    Raises:
+        UsageError: for text that is neither a literal nor a bare word.
+    """
+    text = text.strip()
+    try:
+        return ast.literal_eval(_WithWords().visit(ast.parse(text, mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if _BARE.fullmatch(text):
+            return text
+    raise UsageError(f"value {text!r} is neither a literal nor a bare word; put strings with blanks in quotes")
+
+
+def format_value(value: Any) -> str:
+    """The text that `parse_value` reads as this value.
+
+    Raises:
+        UsageError: for a value that is no literal.
+    """
+    if isinstance(value, str) and _reads_as_itself(value):
+        return value
+    return _literal(value)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether a value can stand in a spec string."""
+    try:
+        _literal(value)
+    except UsageError:
+        return False
+    return True
+
+
+def _literal(value: Any) -> str:
+    match value:
+        case None | bool() | int() | str() | bytes() if type(value) in (type(None), bool, int, str, bytes):
+            return repr(value)
+        case float() if type(value) is float:
+            return repr(value)  # inf and nan are words
+        case list() if type(value) is list:
+            return f"[{', '.join(map(_literal, value))}]"
+        case tuple() if type(value) is tuple:
+            return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+        case dict() if type(value) is dict:
+            return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
+    raise UsageError(f"{type(value).__name__} cannot stand in a spec; use numbers, strings, lists, tuples and dicts")
+
+
+def _reads_as_itself(text: str) -> bool:
+    try:
+        return bool(_BARE.fullmatch(text)) and parse_value(text) == text
+    except UsageError:
+        return False
+
+
+class _WithWords(ast.NodeTransformer):
+    """Replaces the words that stand for values by those values."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.copy_location(ast.Constant(_WORDS[node.id]), node) if node.id in _WORDS else node
+
+
+def _parse_options(text: str, body: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for item in _split(text, body):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not key.isidentifier() or keyword.iskeyword(key):
+            raise UsageError(f"spec {text!r}: {item.strip()!r} is not of the form key=value")
+        if not equals or not value:
+            raise UsageError(f"spec {text!r}: option {key!r} has no value; write {key}=value")
+        if key in options:
+            raise UsageError(f"spec {text!r}: option {key!r} is given twice; give it once")
+        try:
+            options[key] = parse_value(value)
+        except UsageError as error:
+            raise UsageError(f"spec {text!r}: option {key!r}: {error}") from None
+    return options
+
+
+def _split(text: str, body: str) -> Iterator[str]:
+    """The parts of the body between commas that are in no bracket and no quotes."""
+    start, open_brackets, quote, escaped = 0, [], "", False
+    for place, letter in enumerate(body):
+        if quote:
+            if escaped:
+                escaped = False
+            elif letter == "\\":
+                escaped = True
+            elif letter == quote:
+                quote = ""
+        elif letter in "'\"":
+            quote = letter
+        elif letter in _CLOSING:
+            open_brackets.append(_CLOSING[letter])
+        elif letter in _CLOSING.values():
+            if not open_brackets or open_brackets.pop() != letter:
+                raise UsageError(f"spec {text!r}: {letter!r} closes nothing; check the brackets")
+        elif letter == "," and not open_brackets:
+            yield body[start:place]
+            start = place + 1
+    if quote or open_brackets:
+        raise UsageError(f"spec {text!r}: {quote or open_brackets[-1]!r} is missing at the end; check the brackets")
+    yield body[start:]
