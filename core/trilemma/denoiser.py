@@ -47,7 +47,9 @@ class Condition:
 
     def _integers(self, value: Any) -> Sequence[int]:
         entries = value.tolist() if hasattr(value, "tolist") else value
-        entries = list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
+        entries = (
+            list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
+        )
         for entry in entries:
             if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < self.size:
                 raise UsageError(

@@ -46,7 +46,9 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {
 _FREE_TABLES = {"evaluation", "provenance"}
 
 
-def load_model(path: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Denoiser:
+def load_model(
+    path: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Denoiser:
     """The denoiser in a model directory, in evaluation mode and without gradients.
 
     Args:
@@ -64,7 +66,9 @@ def load_model(path: Path, device: str | torch.device | None = None, dtype: torc
         denoiser.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model") from error
+        raise ModelError(
+            f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model"
+        ) from error
     denoiser.card = card
     return denoiser.to(device or "cpu", dtype or torch.float32).eval().requires_grad_(False)
 
@@ -141,7 +145,9 @@ def save_model(path: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor
         partial.rename(path)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise ModelError(f"cannot write model {path}: {error.strerror or error}; free space or choose another place") from error
+        raise ModelError(
+            f"cannot write model {path}: {error.strerror or error}; free space or choose another place"
+        ) from error
 
 
 def write_toml(table: Mapping[str, Any]) -> str:
@@ -196,7 +202,11 @@ def _read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
 def _check_keys(file: Path, prefix: str, found: set[str], required: set[str], optional: set[str]) -> None:
     for key in sorted(found - required - optional):
         near = difflib.get_close_matches(key, required | optional, n=1)
-        hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(sorted(required | optional))}"
+        hint = (
+            f"did you mean {prefix + near[0]!r}?"
+            if near
+            else f"known keys: {', '.join(sorted(required | optional))}"
+        )
         raise ModelError(f"{file}: unknown key {prefix + key!r}; {hint}")
     for key in sorted(required - found):
         raise ModelError(f"{file}: key {prefix + key!r} is missing; restore the model")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -98,7 +99,6 @@ class Process(ABC):
             )
 
 
-def _value_and_slope(function: object, t: Tensor) -> tuple[Tensor, Tensor]:
+def _value_and_slope(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """f(t) and f'(t) of an elementwise f by forward-mode differentiation."""
-    value, slope = torch.func.jvp(function, (t,), (torch.ones_like(t),))
-    return value, slope
+    return cast(tuple[Tensor, Tensor], torch.func.jvp(function, (t,), (torch.ones_like(t),)))

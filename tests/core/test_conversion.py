@@ -13,7 +13,7 @@ def predictions(x0, eps, alpha, sigma):
     return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.product(PARAMETERIZATIONS, repeat=2))
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(PARAMETERIZATIONS, repeat=2)))
 @pytest.mark.parametrize("preserving", [True, False])
 def test_every_pair_agrees_with_the_definitions(source, target, preserving):
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +34,10 @@ def test_v_to_x0_is_the_rotation_of_progressive_distillation():
 
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 def test_identity_is_exact_even_where_alpha_vanishes(name):
-    alpha, sigma = torch.tensor([1e-12, 0.3], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
+    alpha, sigma = (
+        torch.tensor([1e-12, 0.3], dtype=torch.float64),
+        torch.tensor([1.0, 0.9], dtype=torch.float64),
+    )
     p, q = convert(name, name, alpha, sigma)
     assert p.tolist() == [0.0, 0.0]
     assert q.tolist() == [1.0, 1.0]

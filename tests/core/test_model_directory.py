@@ -18,7 +18,7 @@ CARD = {
         "parameterization": "v",
         "options": {"channels": [8], "blocks": 1, "classes": 3, "groups": 4},
     },
-    "data": {"shape": [1, 8, 8], "range": [-1.0, 1.0], "classes": ["a", "b", "ü\"c"]},
+    "data": {"shape": [1, 8, 8], "range": [-1.0, 1.0], "classes": ["a", "b", 'ü"c']},
 }
 
 
@@ -47,7 +47,7 @@ def test_a_model_comes_back_as_it_was(folder):
     loaded = load_model(folder)
     for name, tensor in original.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-    assert loaded.card["data"]["classes"] == ["a", "b", "ü\"c"]
+    assert loaded.card["data"]["classes"] == ["a", "b", 'ü"c']
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert load_model(folder, dtype=torch.bfloat16).outlet.weight.dtype == torch.bfloat16

@@ -45,7 +45,8 @@ def test_weightings_are_those_of_the_papers_in_x0(parameterization, weighting, s
     alpha, sigma = process.scales(t, x0)
     p, q = convert(parameterization, "x0", alpha, sigma)
     residual = (p * z + q * 0.3 - x0).square()
-    torch.testing.assert_close(loss, (snr_weight((alpha / sigma).square()) * residual).mean(), rtol=1e-6, atol=0)
+    weight = snr_weight((alpha / sigma).square())
+    torch.testing.assert_close(loss, (weight * residual).mean(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("parameterization", ["x0", "eps", "v"])

@@ -1,5 +1,6 @@
 """Recipes: what is read, what is refused, and what the parts of a run compute."""
 
+import itertools
 import math
 
 import pytest
@@ -13,7 +14,8 @@ from trilemma.train.schedule import learning_rate
 
 
 def test_overrides_reach_nested_keys(tiny_recipe):
-    recipe = read_recipe(tiny_recipe, ["steps=7", "optimizer.lr=2e-3", "tensorboard=true", "denoiser.options.blocks=2"])
+    overrides = ["steps=7", "optimizer.lr=2e-3", "tensorboard=true", "denoiser.options.blocks=2"]
+    recipe = read_recipe(tiny_recipe, overrides)
     assert (recipe.steps, recipe.optimizer.lr, recipe.tensorboard) == (7, 2e-3, True)
     assert recipe.denoiser.options["blocks"] == 2
     assert recipe.optimizer.warmup == 4
@@ -95,7 +97,7 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
     assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert rates[60] == pytest.approx(0.55)
     assert rates[110] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_ema_is_the_weighted_mean_of_the_past():

@@ -37,4 +37,6 @@ def command(
         typer.echo(json.dumps({"model": str(result.model), "steps": result.steps, **result.last}))
     else:
         loss = result.last.get("loss")
-        typer.echo(f"{result.model}: {result.steps} steps" + (f", loss {loss:.4f}" if loss is not None else ""))
+        typer.echo(
+            f"{result.model}: {result.steps} steps" + (f", loss {loss:.4f}" if loss is not None else "")
+        )

@@ -95,9 +95,13 @@ def load_checkpoint(path: Path, recipe: str) -> Checkpoint:
         flat = load_file(path / "state.safetensors")
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"checkpoint {path} is damaged ({reason}); delete it to resume from the one before") from error
+        raise ModelError(
+            f"checkpoint {path} is damaged ({reason}); delete it to resume from the one before"
+        ) from error
     if state["format"] != FORMAT:
-        raise ModelError(f"checkpoint {path} has format {state['format']}, this version reads {FORMAT}; start anew")
+        raise ModelError(
+            f"checkpoint {path} has format {state['format']}, this version reads {FORMAT}; start anew"
+        )
     if state["recipe"] != recipe:
         raise ModelError(
             f"checkpoint {path} was written under another recipe; restore that recipe or choose another --out"

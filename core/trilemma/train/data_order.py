@@ -22,7 +22,9 @@ class DataOrder:
         if length < batch:
             raise UsageError(f"batch_size = {batch} exceeds the {length} examples of the data set; lower it")
         if batch % world:
-            raise UsageError(f"batch_size = {batch} does not divide among {world} processes; use a multiple of it")
+            raise UsageError(
+                f"batch_size = {batch} does not divide among {world} processes; use a multiple of it"
+            )
         self.length, self.batch, self.seed, self.rank, self.world = length, batch, seed, rank, world
         self.steps_per_epoch = length // batch
         self._epoch = -1

@@ -127,7 +127,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file") from error
+        raise UsageError(
+            f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path} is no valid TOML: {error}; correct it") from error
     for override in overrides:
@@ -143,7 +145,9 @@ def _override(table: dict[str, Any], override: str) -> None:
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UsageError(f"--set {override!r}: {parent!r} is a value, not a table; name one of its siblings")
+            raise UsageError(
+                f"--set {override!r}: {parent!r} is a value, not a table; name one of its siblings"
+            )
     table[last] = _literal(text.strip())
 
 

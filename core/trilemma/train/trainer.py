@@ -133,7 +133,9 @@ class _Run:
         self.ema.update(self.denoiser, step)
         return loss.detach(), cast(Tensor, norm)
 
-    def _record(self, log: RunLog | None, step: int, loss: Tensor, norm: Tensor, since: int) -> dict[str, float]:
+    def _record(
+        self, log: RunLog | None, step: int, loss: Tensor, norm: Tensor, since: int
+    ) -> dict[str, float]:
         values = {
             "loss": float(self.accelerator.reduce(loss, "mean")),
             "grad_norm": float(norm),
@@ -141,7 +143,7 @@ class _Run:
         }
         if values["loss"] != values["loss"] or values["loss"] in (float("inf"), float("-inf")):
             raise ModelError(
-                f"the loss is {values['loss']} at step {step}; lower optimizer.lr or set precision = \"no\", "
+                f'the loss is {values["loss"]} at step {step}; lower optimizer.lr or set precision = "no", '
                 "then resume from the last checkpoint"
             )
         if log is not None:
@@ -155,7 +157,9 @@ class _Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             return RunLog(self.folder, self.recipe.steps, start, self.recipe.tensorboard, self.progress)
         except OSError as error:
-            raise ModelError(f"cannot write to {self.folder}: {error.strerror}; choose another --out") from error
+            raise ModelError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another --out"
+            ) from error
 
     def _resume(self) -> int:
         found = list_checkpoints(self.folder / "checkpoints")

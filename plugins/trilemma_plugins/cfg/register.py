@@ -1,10 +1,10 @@
 """Registers classifier-free guidance."""
 
-from trilemma.plugins import GuidanceSpec, hookimpl
+from trilemma.plugins import GuidanceSpec, Registry, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.guidance(
         GuidanceSpec(
             name="cfg",

@@ -1,10 +1,10 @@
 """Registers the DDIM sampler."""
 
-from trilemma.plugins import SamplerSpec, hookimpl
+from trilemma.plugins import Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.sampler(
         SamplerSpec(
             name="ddim",

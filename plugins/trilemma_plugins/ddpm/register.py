@@ -1,10 +1,10 @@
 """Registers the variance-preserving processes and the ancestral sampler."""
 
-from trilemma.plugins import ProcessSpec, SamplerSpec, hookimpl
+from trilemma.plugins import ProcessSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.process(
         ProcessSpec(
             name="vp",

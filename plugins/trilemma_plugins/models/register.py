@@ -1,10 +1,10 @@
 """Registers the bundled models."""
 
-from trilemma.plugins import ModelSpec, hookimpl
+from trilemma.plugins import ModelSpec, Registry, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.model(
         ModelSpec(
             name="mnist",

@@ -1,10 +1,10 @@
 """Registers the training objectives."""
 
-from trilemma.plugins import ObjectiveSpec, hookimpl
+from trilemma.plugins import ObjectiveSpec, Registry, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.objective(
         ObjectiveSpec(
             name="simple",

@@ -116,6 +116,8 @@ def _drop(
     for name, value in cond.items():
         null = denoiser.conditions[name].null
         if null is None:
-            raise UsageError(f"simple: drop={probability} needs a null class, but condition {name!r} has none")
+            raise UsageError(
+                f"simple: drop={probability} needs a null class, but condition {name!r} has none"
+            )
         result[name] = torch.where(dropped, null, value)
     return result

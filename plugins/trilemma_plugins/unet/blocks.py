@@ -21,6 +21,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         frequencies = 1000.0 * torch.exp(-math.log(1e4) * torch.arange(features // 2) / (features // 2))
+        self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 

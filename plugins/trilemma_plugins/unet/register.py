@@ -1,10 +1,10 @@
 """Registers the U-Net denoiser."""
 
-from trilemma.plugins import DenoiserSpec, hookimpl
+from trilemma.plugins import DenoiserSpec, Registry, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry):
+def trilemma_register(registry: Registry) -> None:
     registry.denoiser(
         DenoiserSpec(
             name="unet",

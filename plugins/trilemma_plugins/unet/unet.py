@@ -96,7 +96,10 @@ class UNet(Denoiser):
                 skips.append(current)
 
         self.middle = nn.ModuleList(
-            [*block(current, current, resolution), ResidualBlock(current, current, width, groups, time, dropout)]
+            [
+                *block(current, current, resolution),
+                ResidualBlock(current, current, width, groups, time, dropout),
+            ]
         )
 
         self.up = nn.ModuleList()
@@ -158,7 +161,9 @@ def _check_sizes(
     if len(shape) != 3:
         raise UsageError(f"unet: shape {tuple(shape)} must be (C, H, W)")
     if not channels or any(width < 2 or width % groups for width in channels):
-        raise UsageError(f"unet: every width of channels={list(channels)} must be a multiple of groups={groups}")
+        raise UsageError(
+            f"unet: every width of channels={list(channels)} must be a multiple of groups={groups}"
+        )
     if shape[1] % patch or shape[2] % patch:
         raise UsageError(f"unet: patch={patch} must divide the image size {shape[1]}×{shape[2]}")
     resolution = shape[1] // patch
@@ -168,6 +173,10 @@ def _check_sizes(
         resolution = (resolution + 1) // 2
     for size in attention:
         if size not in available:
-            raise UsageError(f"unet: attention={size} is no resolution of this network; it has {sorted(available)}")
+            raise UsageError(
+                f"unet: attention={size} is no resolution of this network; it has {sorted(available)}"
+            )
         if available[size] % head:
-            raise UsageError(f"unet: head={head} must divide the width {available[size]} at resolution {size}")
+            raise UsageError(
+                f"unet: head={head} must divide the width {available[size]} at resolution {size}"
+            )

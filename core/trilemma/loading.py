@@ -1,0 +1,48 @@
+"""Trained models by name or by directory."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import ModelError
+from trilemma.model_directory import load_model
+from trilemma.plugins import catalog
+
+
+def load(
+    model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Denoiser:
+    """A trained model by its name or directory, in evaluation mode and without gradients.
+
+    Args:
+        model: a registered name, such as "mnist", or a model directory: a `Path`, a string with a separator, or
+            the name of a directory that holds a `model.toml`.
+        device: where to put it; CPU by default.
+        dtype: dtype of the weights; float32 by default.
+
+    Raises:
+        PluginUnavailable: for an unknown name.
+        ModelError: for a directory that holds no sound model.
+    """
+    return load_model(model_path(model), device, dtype)
+
+
+def model_path(model: str | Path) -> Path:
+    """The directory that a model's name or path means; a directory comes before a name."""
+    path = Path(model).expanduser()
+    if isinstance(model, Path) or os.sep in model or (path / "model.toml").is_file():
+        return path
+    component = catalog().find("model", model)
+    package, _, folder = component.spec.target.partition(":")
+    found = importlib.util.find_spec(package)
+    for root in (found.submodule_search_locations or ()) if found else ():
+        if (Path(root) / folder / "model.toml").is_file():
+            return Path(root) / folder
+    raise ModelError(
+        f"model {component.address} is missing from {package}; install {component.plugin.distribution} again"
+    )
