@@ -1,11 +1,11 @@
 """Model directories: the round trip, and every way in which one can be broken."""
 
+import tomllib
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-import tomllib
 
 from trilemma.errors import ModelError
 from trilemma.model_directory import build_denoiser, load_model, read_card, save_model, write_toml
