@@ -1,0 +1,157 @@
+"""The operators in plain PyTorch: what the native kernels must equal, and what runs where there are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.noise.normal import STEP, reference_normal
+from trilemma.ops import layout
+
+
+def linear_step(
+    out: Tensor,
+    z: Tensor,
+    base: Tensor,
+    output: Tensor,
+    table: Tensor,
+    row: int,
+    history: Tensor | None = None,
+    write_slot: int = -1,
+    read_slots: Sequence[int] = (),
+    seed: int = 0,
+    indices: Tensor | None = None,
+    noise: Tensor | None = None,
+    bad_row: Tensor | None = None,
+) -> None:
+    """See `trilemma.ops.linear_step`."""
+    check_linear_step(
+        out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row
+    )
+    coefficients = table[row].tolist()
+    compute = _compute_dtype(z.dtype)
+    batch = z.shape[0]
+    state = z.to(compute)
+
+    branches = output.unflatten(0, (_replicas(output, batch), batch)).to(compute).unbind()
+    weights = coefficients[layout.W]
+    mixture = weights[0] * branches[0]
+    for weight, branch in zip(weights[1:], branches[1:], strict=False):
+        mixture = mixture + weight * branch
+
+    u = coefficients[layout.P] * state + coefficients[layout.Q] * mixture
+    if coefficients[layout.CLIP] != math.inf:
+        u = u.clamp(-coefficients[layout.CLIP], coefficients[layout.CLIP])
+    f = coefficients[layout.R] * state + coefficients[layout.S] * u
+
+    lags = coefficients[layout.B]
+    result = coefficients[layout.A] * base.to(compute) + lags[0] * f
+    for coefficient, slot in zip(lags[1:], read_slots, strict=False):
+        assert history is not None
+        result = result + coefficient * history[slot].to(compute)
+    if coefficients[layout.C] != 0:
+        if noise is None:
+            assert indices is not None
+            elements = math.prod(z.shape[1:])
+            noise = reference_normal(seed, indices, row, elements, STEP).view(z.shape)
+        result = result + coefficients[layout.C] * noise.to(compute)
+
+    if write_slot >= 0:
+        assert history is not None
+        history[write_slot].copy_(f)
+    stored = result.to(out.dtype)
+    out.unflatten(0, (_replicas(out, batch), batch)).copy_(stored)
+    if bad_row is not None:
+        finite = stored.isfinite().reshape(batch, math.prod(z.shape[1:])).all(1)
+        bad_row.masked_fill_((bad_row < 0) & ~finite, row)
+
+
+def keyed_normal(out: Tensor, indices: Tensor, seed: int, step: int, stream: int) -> None:
+    """See `trilemma.noise.keyed_normal`."""
+    check_keyed_normal(out, indices)
+    normals = reference_normal(seed, indices, step, math.prod(out.shape[1:]), stream)
+    out.copy_(normals.to(_compute_dtype(out.dtype)).view(out.shape))
+
+
+def check_linear_step(
+    out: Tensor,
+    z: Tensor,
+    base: Tensor,
+    output: Tensor,
+    table: Tensor,
+    row: int,
+    history: Tensor | None,
+    write_slot: int,
+    read_slots: Sequence[int],
+    seed: int,
+    indices: Tensor | None,
+    noise: Tensor | None,
+    bad_row: Tensor | None,
+) -> None:
+    """Raises UsageError where the arguments of `linear_step` do not fit together."""
+    batch, one = z.shape[0] if z.dim() else 0, tuple(z.shape[1:])
+    if not z.dim() or not z.is_floating_point():
+        raise UsageError(f"z is {z.dtype} of shape {tuple(z.shape)}; expected a floating-point batch")
+    _check_shape("base", base, (batch, *one))
+    for name, tensor in (("output", output), ("out", out)):
+        if tuple(tensor.shape[1:]) != one or not 1 <= _replicas(tensor, batch) <= layout.MAX_BRANCHES:
+            raise UsageError(
+                f"{name} has shape {tuple(tensor.shape)}; expected G·{batch} samples of shape {one}, "
+                f"G from 1 to {layout.MAX_BRANCHES}"
+            )
+    if table.dim() != 2 or table.shape[1] != layout.WIDTH or table.dtype != torch.float64:
+        raise UsageError(
+            f"table is {table.dtype} of shape {tuple(table.shape)}; expected float64 [rows, {layout.WIDTH}]"
+        )
+    if not 0 <= row < len(table):
+        raise UsageError(f"row {row} is outside a table of {len(table)} rows")
+    slots = 0 if history is None else history.shape[0]
+    if history is not None:
+        _check_shape("history", history, (slots, batch, *one))
+    used = [slot for slot in (*read_slots, write_slot) if slot != -1]
+    if any(not 0 <= slot < slots for slot in used) or -1 in read_slots or len(read_slots) > layout.MAX_LAGS:
+        raise UsageError(
+            f"read_slots {list(read_slots)} and write_slot {write_slot} do not fit a history of {slots} slots "
+            f"and at most {layout.MAX_LAGS} lags"
+        )
+    if noise is not None:
+        _check_shape("noise", noise, (batch, *one))
+    elif table[row, layout.C] != 0 and indices is None:
+        raise UsageError("the row adds noise; give indices to make it from, or noise")
+    for name, flag, kind in (("indices", indices, torch.int64), ("bad_row", bad_row, torch.int32)):
+        if flag is not None and (tuple(flag.shape) != (batch,) or flag.dtype != kind):
+            raise UsageError(
+                f"{name} is {flag.dtype} of shape {tuple(flag.shape)}; expected {kind} of shape {(batch,)}"
+            )
+
+
+def check_keyed_normal(out: Tensor, indices: Tensor) -> None:
+    """Raises UsageError where the arguments of `keyed_normal` do not fit together."""
+    if not out.is_floating_point() or indices.dtype != torch.int64 or indices.shape != out.shape[:1]:
+        raise UsageError(
+            f"out is {out.dtype} of shape {tuple(out.shape)} and indices {indices.dtype} of shape "
+            f"{tuple(indices.shape)}; expected a floating-point out [B, ...] and int64 indices [B]"
+        )
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        raise UsageError(
+            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected a floating-point {shape}"
+        )
+
+
+def _replicas(tensor: Tensor, batch: int) -> int:
+    """G of a tensor [G·B, ...]; 0 where B does not divide it. An empty batch has one."""
+    samples = tensor.shape[0] if tensor.dim() else 0
+    if batch == 0:
+        return 1 if samples == 0 else 0
+    return samples // batch if samples % batch == 0 else 0
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
