@@ -1,6 +1,6 @@
 """Trilemma, a diffusion engine: fast sampling, mode coverage, sample quality.
 
-    samples = trilemma.sample("mnist", 64, sampler="ddim", steps=20, guidance="cfg:scale=2", cond={"class": 7})
+    drawn = trilemma.sample("mnist", 64, sampler="ddim", steps=20, guidance="cfg:scale=2", cond={"class": 7})
 
 Importing this package imports nothing heavy: every name below is imported when it is first used.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from trilemma.errors import TrilemmaError as TrilemmaError
     from trilemma.guidance import Guidance as Guidance
     from trilemma.inversion import invert as invert
+    from trilemma.loading import load as load
     from trilemma.lookup import dataset as dataset
     from trilemma.lookup import denoiser as denoiser
     from trilemma.lookup import guidance as guidance
-    from trilemma.lookup import load as load
     from trilemma.lookup import metric as metric
     from trilemma.lookup import objective as objective
     from trilemma.lookup import process as process
@@ -52,7 +52,7 @@ _HOMES = {
     "denoiser": "lookup",
     "guidance": "lookup",
     "invert": "inversion",
-    "load": "lookup",
+    "load": "loading",
     "metric": "lookup",
     "objective": "lookup",
     "process": "lookup",
@@ -73,10 +73,10 @@ class _LookUp(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package. Its look-ups share their names with the modules of the interfaces they build.
+    """This package, whose look-ups share their names with the modules of the interfaces they build.
 
-    Importing `trilemma.sampler`, the module, puts it where `trilemma.sampler`, the look-up, stood; made callable, it
-    is both.
+    Importing `trilemma.sampler`, the module, puts it where `trilemma.sampler`, the look-up, stood; made
+    callable, it is both.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

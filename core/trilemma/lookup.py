@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from trilemma.errors import ModelError, PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.options import checked_options, resolved_options
 from trilemma.plugins.catalog import Component
+from trilemma.plugins.loader import one_line
 from trilemma.plugins.manager import catalog
+from trilemma.plugins.specs import ComponentSpec
 from trilemma.spec import format_spec, format_value, is_literal, parse_spec
 
 if TYPE_CHECKING:
-    import torch
-
     from trilemma.denoiser import Denoiser
     from trilemma.guidance import Guidance
     from trilemma.objective import Objective
@@ -40,105 +38,72 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
     if not isinstance(spec, str):
         return spec, describe(kind, spec)
     parsed = parse_spec(spec)
-    component = catalog().find(kind, parsed.name)
-    target = import_target(component)
-    label = f"{kind} {component.address}"
+    found = catalog().find(kind, parsed.name)
+    target = import_target(found)
+    label = f"{kind} {found.address}"
     options = checked_options(label, target, {**parsed.options, **extra})
     try:
         made = target(**options)
     except TrilemmaError:
         raise
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{label}: {_one_line(error)}") from error
+        raise UsageError(f"{label}: {one_line(str(error))}") from error
     literals = {key: value for key, value in resolved_options(target, options).items() if is_literal(value)}
-    return made, format_spec(component.address, literals)
+    return made, format_spec(found.address, literals)
 
 
-def import_target(component: Component) -> Callable[..., Any]:
+def component(kind: str, name: str) -> ComponentSpec:
+    """What was registered under a name or distribution/name.
+
+    Raises:
+        PluginUnavailable: for an unknown name, with the nearest ones and all known ones.
+        UsageError: for a name that two distributions have.
+    """
+    return catalog().find(kind, name).spec
+
+
+def import_target(found: Component) -> Callable[..., Any]:
     """The class or function that a component names, imported now.
 
     Raises:
         PluginUnavailable: where it cannot be imported, with the extra that would bring what is missing.
     """
-    spec, owner = component.spec, component.plugin
-    label = f"{spec.kind} {component.address}"
+    spec, owner = found.spec, found.plugin
+    label = f"{spec.kind} {found.address}"
     try:
         target: Any = importlib.import_module(spec.module)
-        for part in spec.attribute.split("."):
-            target = getattr(target, part)
     except ModuleNotFoundError as error:
-        if error.name and (spec.module + ".").startswith(error.name + "."):
-            cure = f"its author must repair it, or {owner.distribution} must be installed again"
+        if error.name and f"{spec.module}.".startswith(f"{error.name}."):
+            cure = f"install {owner.distribution} again"
         elif spec.extra:
             cure = f'pip install "{owner.distribution}[{spec.extra}]"'
         else:
             cure = f"install what {owner.distribution} requires"
-        raise PluginUnavailable(f"{label} needs the module {error.name!r}, which is not installed; {cure}") from error
-    except AttributeError as error:
-        raise PluginUnavailable(
-            f"{label}: {spec.target} does not exist; {owner.distribution} must be repaired or installed again"
-        ) from error
+        message = f"{label} needs the module {error.name!r}, which is not installed; {cure}"
+        raise PluginUnavailable(message) from error
     except (KeyboardInterrupt, TrilemmaError):
         raise
     except BaseException as error:  # other people's module may raise anything, SystemExit too
-        raise PluginUnavailable(
-            f"{label}: importing {spec.module} failed with {type(error).__name__}: {_one_line(error)}; "
-            f"{owner.distribution} must be repaired"
-        ) from error
+        reason = one_line(f"{type(error).__name__}: {error}")
+        message = f"{label}: importing {spec.module} failed: {reason}; repair {owner.distribution}"
+        raise PluginUnavailable(message) from error
+    for part in spec.attribute.split("."):
+        target = getattr(target, part, None)
     if not callable(target):
-        raise PluginUnavailable(f"{label}: {spec.target} cannot be called; {owner.distribution} must be repaired")
+        raise PluginUnavailable(f"{label}: there is no class {spec.target}; repair {owner.distribution}")
     return cast(Callable[..., Any], target)
 
 
 def describe(kind: str, made: Any) -> str:
-    """The canonical spec of an object: by its registered name where its class has one, else by its class's name."""
+    """The canonical spec of an object, by its class's registered name where there is one."""
     target = f"{type(made).__module__}:{type(made).__qualname__}"
     known = catalog().by_target(kind, target) if kind else None
     name = known.address if known else type(made).__name__
     if not dataclasses.is_dataclass(made):
         return name
     fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.init}
-    described = [f"{key}={format_value(v) if is_literal(v) else describe('', v)}" for key, v in fields.items()]
-    return f"{name}:{','.join(described)}" if described else name
-
-
-def load(
-    model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> Denoiser:
-    """A trained model by its name or directory, in evaluation mode and without gradients.
-
-    Args:
-        model: a registered name, such as "mnist", or the path of a model directory; a path holds a separator, is a
-            `Path`, or names a directory with a `model.toml`.
-        device: where to put it; CPU by default.
-        dtype: dtype of the weights; float32 by default.
-
-    Raises:
-        PluginUnavailable: for an unknown name.
-        ModelError: for a damaged model.
-    """
-    from trilemma.model_directory import load_model
-
-    return load_model(model_path(model), device=device, dtype=dtype)
-
-
-def model_path(model: str | Path) -> Path:
-    """The directory that a model's name or path means; a directory comes before a name."""
-    path = Path(model)
-    if isinstance(model, Path) or (path / "model.toml").is_file():
-        return path
-    if not any(component.spec.name == model for component in catalog().components("model")) and (
-        model.startswith((".", "~", "/")) or path.is_dir()
-    ):
-        return path.expanduser()
-    component = catalog().find("model", model)
-    package, _, folder = component.spec.target.partition(":")
-    found = importlib.util.find_spec(package)
-    roots = [Path(root) / folder for root in (found.submodule_search_locations or ())] if found else []
-    for root in roots:
-        if (root / "model.toml").is_file():
-            return root
-    raise ModelError(f"model {component.address} is missing from {package}; install {component.plugin.distribution} again")
+    texts = {key: format_value(v) if is_literal(v) else describe("", v) for key, v in fields.items()}
+    return f"{name}:{','.join(f'{key}={text}' for key, text in texts.items())}" if texts else name
 
 
 def process(spec: str, /, **options: Any) -> Process:
@@ -147,7 +112,7 @@ def process(spec: str, /, **options: Any) -> Process:
 
 
 def denoiser(spec: str, /, **options: Any) -> Denoiser:
-    """A freshly initialised network of a spec such as "unet"; its process, shape, … are options; see `build`."""
+    """A freshly initialised network of a spec such as "unet"; process and shape are options; see `build`."""
     return cast("Denoiser", build("denoiser", spec, **options)[0])
 
 
@@ -174,7 +139,3 @@ def dataset(spec: str, /, **options: Any) -> Any:
 def metric(spec: str, /, **options: Any) -> Any:
     """The metric or feature network of a spec such as "frechet"; see `build`."""
     return build("metric", spec, **options)[0]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

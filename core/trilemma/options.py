@@ -33,7 +33,7 @@ def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, 
             raise UsageError(f"{label} has no option {key!r}; {_suggestion(key, list(parameters))}")
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
     if missing:
-        raise UsageError(f"{label} needs the option {missing[0]!r}; write {label.split()[-1]}:{missing[0]}=value")
+        raise UsageError(f"{label} needs the option {missing[0]!r}; add {missing[0]}=value")
     types_ = _annotations(target)
     return {key: _fitted(label, key, value, types_.get(key, Any)) for key, value in given.items()}
 

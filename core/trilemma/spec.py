@@ -1,7 +1,9 @@
-"""Spec strings: a component by name with its options, as `ddim:eta=0,grid=trailing` or `ddim(eta=0, grid=trailing)`.
+"""Spec strings: a component by name with its options.
 
-A value is a Python literal; inf, nan, true and false are what they say; any other bare word is a string. Brackets,
-quotes and the commas in them are kept together.
+    ddim:eta=0,grid=trailing        ddim(eta=0, grid=trailing)
+
+A value is a Python literal; inf, nan, true and false are what they say; any other bare word is a string.
+Brackets, quotes and the commas in them are kept together.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 @dataclass(frozen=True)
 class Spec:
-    """A component by name (or distribution/name) with its options, in the order in which they were written."""
+    """A component by name (or distribution/name) with its options, in the order they were written in."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -53,7 +55,7 @@ def parse_spec(text: str) -> Spec:
         if not body.strip():
             return Spec(name)
     else:
-        raise UsageError(f"spec {text!r}: {rest[0]!r} cannot follow the name {name!r}; write {name}:key=value,key=value")
+        raise UsageError(f"spec {text!r}: {rest[0]!r} cannot follow the name; write {name}:key=value")
     return Spec(name, _parse_options(text, body))
 
 
@@ -80,7 +82,7 @@ def parse_value(text: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if _BARE.fullmatch(text):
             return text
-    raise UsageError(f"value {text!r} is neither a literal nor a bare word; put strings with blanks in quotes")
+    raise UsageError(f"{text!r} is neither a literal nor a bare word; put strings with blanks in quotes")
 
 
 def format_value(value: Any) -> str:
@@ -115,7 +117,7 @@ def _literal(value: Any) -> str:
             return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
         case dict() if type(value) is dict:
             return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
-    raise UsageError(f"{type(value).__name__} cannot stand in a spec; use numbers, strings, lists, tuples and dicts")
+    raise UsageError(f"{type(value).__name__} cannot stand in a spec; use numbers, strings, lists, tuples")
 
 
 def _reads_as_itself(text: str) -> bool:
@@ -171,5 +173,5 @@ def _split(text: str, body: str) -> Iterator[str]:
             yield body[start:place]
             start = place + 1
     if quote or open_brackets:
-        raise UsageError(f"spec {text!r}: {quote or open_brackets[-1]!r} is missing at the end; check the brackets")
+        raise UsageError(f"spec {text!r}: {quote or open_brackets[-1]!r} is missing; check the brackets")
     yield body[start:]

@@ -45,9 +45,10 @@ class Catalog:
             for spec in record.components:
                 found.setdefault((spec.kind, spec.name), []).append(record)
         self._components = [
-            Component(spec, record, spec.name if len(found[spec.kind, spec.name]) == 1 else _qualified(record, spec))
+            Component(spec, record, spec.name if len(found[spec.kind, spec.name]) == 1 else qualified)
             for record in self.records
             for spec in record.components
+            for qualified in [f"{record.distribution}/{spec.name}"]
         ]
 
     def components(self, kind: str | None = None) -> list[Component]:
@@ -81,10 +82,10 @@ class Catalog:
     def _unknown(self, kind: str, name: str) -> str:
         for record in self.records:
             if record.status != "ok" and name in (record.name, f"{record.distribution}/{record.name}"):
-                return f"{kind} {name!r} is not available: plugin {record.address} is {record.status}: {record.reason}"
+                return f"{kind} {name!r}: plugin {record.address} is {record.status}: {record.reason}"
         known = [entry.address for entry in self.components(kind)]
         if not known:
-            return f"unknown {kind} {name!r}: no {kind} is installed; install trilemma (pip install .) or a plugin"
+            return f"unknown {kind} {name!r}: no {kind} is installed; pip install trilemma or a plugin"
         near = difflib.get_close_matches(name, known, n=3)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         bad = sum(record.status not in ("ok", "disabled") for record in self.records)
@@ -100,7 +101,3 @@ def _means(entry: Component, name: str) -> bool:
     if bare != entry.spec.name:
         return False
     return not slash or normalized(distribution) == normalized(entry.plugin.distribution)
-
-
-def _qualified(record: PluginRecord, spec: ComponentSpec) -> str:
-    return f"{record.distribution}/{spec.name}"

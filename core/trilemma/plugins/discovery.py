@@ -47,7 +47,7 @@ def installed() -> list[Candidate]:
     """
     own = Candidate(BUILT_IN, __version__, EntryPoint("cli", COMMAND_LINE, GROUP))
     found = [_candidate(entry_point) for entry_point in entry_points(group=GROUP)]
-    found.sort(key=lambda plugin: (not plugin.built_in, normalized(plugin.distribution), plugin.entry_point.name))
+    found.sort(key=lambda one: (not one.built_in, normalized(one.distribution), one.entry_point.name))
     return [own, *found]
 
 
@@ -57,13 +57,13 @@ def normalized(distribution: str) -> str:
 
 
 def _candidate(entry_point: EntryPoint) -> Candidate:
-    """Reads what the distribution says of itself; one with damaged metadata is known by its module's package."""
+    """The entry point with its distribution; one with damaged metadata goes by its module's package."""
     unknown = Candidate(re.split(r"[.:]", entry_point.value)[0], "?", entry_point)
     if entry_point.dist is None:
         return unknown
     try:
-        metadata = entry_point.dist.metadata
-        name, version, requires = metadata["Name"], metadata["Version"], tuple(entry_point.dist.requires or ())
+        metadata, requires = entry_point.dist.metadata, tuple(entry_point.dist.requires or ())
+        name, version = metadata["Name"], metadata["Version"]
     except Exception:  # other people's files
         return unknown
     return Candidate(name or unknown.distribution, version or unknown.version, entry_point, requires)

@@ -23,8 +23,8 @@ from trilemma.plugins.specs import ComponentSpec
 class Loader:
     """Turns candidates into records.
 
-    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a registry of
-    its own; what it wrote counts only if the hook returns and takes no name that is taken.
+    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a
+    registry of its own; what it wrote counts only if the hook returns and takes no name that is taken.
 
     Attributes:
         disabled: why the user does not want a candidate, None where it is wanted.
@@ -43,10 +43,10 @@ class Loader:
     def _load(self, candidate: Candidate) -> PluginRecord:
         entry_point = candidate.entry_point
         record = PluginRecord(candidate.distribution, candidate.version, entry_point.name, entry_point.value)
-        if reason := self.disabled(candidate):
-            return replace(record, status="disabled", reason=reason)
-        if reason := unmet_requirement(candidate.requires):
-            return replace(record, status="incompatible", reason=reason)
+        if unwanted := self.disabled(candidate):
+            return replace(record, status="disabled", reason=unwanted)
+        if unmet := unmet_requirement(candidate.requires):
+            return replace(record, status="incompatible", reason=unmet)
         torch_before, start = "torch" in sys.modules, time.perf_counter()
         record = self._register(candidate, record)
         return replace(
@@ -62,8 +62,8 @@ class Loader:
                 module = candidate.entry_point.load()
                 api = getattr(module, "TRILEMMA_API", API_VERSION)
                 if api != API_VERSION:
-                    reason = f"needs API version {api}, this trilemma has {API_VERSION}; install versions that fit"
-                    return replace(record, status="incompatible", reason=one_line(reason))
+                    reason = one_line(f"needs API version {api}, this trilemma has {API_VERSION}")
+                    return replace(record, status="incompatible", reason=f"{reason}; upgrade the older one")
                 components = _call_hook(module)
         except KeyboardInterrupt:
             raise
@@ -71,8 +71,8 @@ class Loader:
             if self.trace is not None:
                 self.trace(f"{record.address}: {traceback.format_exc()}")
             return replace(record, status="failed", reason=_reason(error))
-        if reason := self._clash(candidate, components):
-            return replace(record, status="clash", reason=reason)
+        if clash := self._clash(candidate, components):
+            return replace(record, status="clash", reason=clash)
         for component in components:
             self._taken[candidate.distribution, component.kind, component.name] = record.name
             if candidate.built_in:
@@ -83,9 +83,9 @@ class Loader:
         for component in components:
             sibling = self._taken.get((candidate.distribution, component.kind, component.name))
             if sibling is not None:
-                return f"{component.kind} {component.name!r} is already registered by this distribution's {sibling!r}"
+                return f"{component.kind} {component.name!r} is taken by {candidate.distribution}/{sibling}"
             if (component.kind, component.name) in self._built_in:
-                return f"{component.kind} {component.name!r} is the name of a built-in; its author must choose another"
+                return f"{component.kind} {component.name!r} is built in; its author must choose another name"
         return None
 
 

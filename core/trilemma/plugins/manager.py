@@ -1,8 +1,8 @@
 """The plugins of this process: scanned once, at first need.
 
-    TRILEMMA_PLUGINS         comma-separated: only these plugins of third parties are loaded; empty: none
-    TRILEMMA_STRICT_PLUGINS  1: a plugin that cannot be loaded is an error
-    TRILEMMA_TRACE_PLUGINS   1: tracebacks of plugins that fail, on stderr
+TRILEMMA_PLUGINS         comma-separated: only these plugins of third parties are loaded; empty: none
+TRILEMMA_STRICT_PLUGINS  1: a plugin that cannot be loaded is an error
+TRILEMMA_TRACE_PLUGINS   1: tracebacks of plugins that fail, on stderr
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ class PluginRecord:
         distribution, version: the distribution that declares the entry point.
         name: name of the entry point.
         module: module that the entry point names.
-        status: "ok"; "failed" (cannot be imported or raised), "disabled" (by the user), "incompatible" (needs another
-            version), "clash" (takes a name that is taken). Only an "ok" plugin has components.
+        status: "ok"; "failed" (cannot be imported, or raised); "disabled" (by the user); "incompatible"
+            (needs another version); "clash" (takes a name that is taken). Only an "ok" plugin has components.
         reason: one line; why it is not "ok", or a note about one that is.
         milliseconds: time that importing and registering took.
         imported_torch: whether torch was not imported before it and was after it.

@@ -11,7 +11,7 @@ _OURS = re.compile(r"trilemma(?![\w.-])", re.IGNORECASE)
 
 
 def unmet_requirement(requires: Iterable[str], version: str = __version__) -> str | None:
-    """Why a distribution with these `Requires-Dist` lines cannot work with this trilemma, None where it can."""
+    """Why a distribution with these `Requires-Dist` lines does not fit this trilemma, None where it does."""
     ours = [line for line in requires if _OURS.match(line.strip())]
     if not ours:
         return None
@@ -26,5 +26,5 @@ def unmet_requirement(requires: Iterable[str], version: str = __version__) -> st
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            return f"needs trilemma{requirement.specifier}, this is {version}; install versions that fit each other"
+            return f"needs trilemma{requirement.specifier}, this is {version}; upgrade the older one"
     return None

@@ -1,7 +1,7 @@
 """What a plugin registers: frozen descriptions of components, one class a kind.
 
-A description names its component by a string, so that registering imports nothing; the target is imported when the
-component is first used.
+A description names its component by a string, so that registering imports nothing; the target is imported
+when the component is first used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ComponentSpec:
         target: "package.module:Attribute", imported at first use.
         summary: one line for listings.
         reference: paper, as "arXiv:2010.02502", or address.
-        extra: extra of the distribution that brings what the target imports, for the error where it is missing.
+        extra: extra of the distribution that brings what the target imports; named where that is missing.
 
     Raises:
         TypeError: for a field that is no string.
@@ -48,12 +48,11 @@ class ComponentSpec:
         if self.extra is not None and not isinstance(self.extra, str):
             raise TypeError(f"{type(self).__name__}: extra={self.extra!r} is neither a string nor None")
         if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"{type(self).__name__}: name {self.name!r} must be letters, digits, '.', '_' and '-' after a letter"
-            )
+            rule = "a letter, then letters, digits, '.', '_' and '-'"
+            raise ValueError(f"{type(self).__name__}: name {self.name!r} is not {rule}")
         pattern, form = self._target_form
         if not pattern.fullmatch(self.target):
-            raise ValueError(f"{type(self).__name__} {self.name!r}: target {self.target!r} is not of the form {form!r}")
+            raise ValueError(f"{type(self).__name__} {self.name!r}: target {self.target!r} is not {form!r}")
         if "\n" in self.summary:
             raise ValueError(f"{type(self).__name__} {self.name!r}: the summary must be one line")
 
