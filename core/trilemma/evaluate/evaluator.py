@@ -21,32 +21,10 @@ BATCH = 500
 
 
 class LabelledImages(Protocol):
-    """A split of a data set in memory."""
+    """A split of a data set in memory: images uint8 [N, C, H, W], labels int64 [N]."""
 
     images: Tensor
     labels: Tensor
-
-
-def strided(count: int, total: int) -> Tensor:
-    """`count` indices spread evenly over 0 .. total − 1: ⌊i total / count⌋; all of them where there are fewer."""
-    count = min(count, total)
-    return torch.arange(count) * total // max(count, 1)
-
-
-def pixels_of(images: Tensor) -> Tensor:
-    """8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
-    return images.float() / 127.5 - 1
-
-
-def to_eight_bits(samples: Tensor) -> Tensor:
-    """Samples in [-1, 1] as a picture file would hold them, uint8: what the reference images went through.
-
-    Raises:
-        TrilemmaError: for samples that are not finite.
-    """
-    if not samples.isfinite().all():
-        raise TrilemmaError("the samples hold NaN or infinite pixels; there is nothing to evaluate")
-    return ((samples.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -54,13 +32,16 @@ class Evaluator:
     """Compares sets of images with one split of a data set.
 
     The reference split is read at first use and its accumulators are kept, so that one evaluator serves many
-    models and samplers. Nothing but the reference side ever sees the reference split.
+    models and samplers. Training images are only ever the reference, never what is measured.
 
     Args:
         dataset: spec of a labelled data set that has the splits `train` and `test`.
         features: spec of a feature network.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
+
+    Raises:
+        UsageError: for an unknown split, or no metric at all.
     """
 
     dataset: str = "mnist"
@@ -70,7 +51,7 @@ class Evaluator:
 
     def __post_init__(self) -> None:
         if self.reference not in OTHER_SPLIT:
-            raise UsageError(f"unknown reference split {self.reference!r}; expected train or test")
+            raise UsageError(f"unknown reference split {self.reference!r}; give train or test")
         if not self.metrics:
             raise UsageError("no metric was given; name at least one, for example frechet")
 
@@ -79,44 +60,38 @@ class Evaluator:
         """The feature network."""
         network, spec = lookup.build("metric", self.features)
         if not isinstance(network, FeatureNetwork):
-            raise UsageError(f"{spec} is not a feature network but a metric; give it with --metric")
+            raise UsageError(
+                f"{spec} is a metric, not a feature network; give for example features=mnist-features"
+            )
         return network
 
     @cached_property
     def components(self) -> dict[str, AnyMetric]:
-        """The metrics by their canonical specs."""
+        """The metrics by the specs they were given by."""
         found: dict[str, AnyMetric] = {}
         for given in self.metrics:
             metric, spec = lookup.build("metric", given)
             if isinstance(metric, FeatureNetwork):
-                raise UsageError(f"{spec} is a feature network, not a metric; give it with --features")
-            found[spec] = metric
+                raise UsageError(
+                    f"{spec} is a feature network, not a metric; name a metric, for example frechet"
+                )
+            found[given if isinstance(given, str) else spec] = metric
         return found
 
+    @cached_property
+    def _splits(self) -> dict[str, LabelledImages]:
+        return {}
+
     def split(self, name: str) -> LabelledImages:
-        """The images and labels of a split."""
-        data, _ = lookup.build("dataset", self.dataset, split=name)
-        result: LabelledImages = data
-        return result
+        """The images and labels of a split, read once."""
+        if name not in self._splits:
+            self._splits[name] = lookup.build("dataset", self.dataset, split=name)[0]
+        return self._splits[name]
 
     @cached_property
-    def accumulated_reference(self) -> dict[str, Accumulator]:
-        """Every metric's accumulator of the reference split, from one pass over it."""
-        data = self.split(self.reference)
-        total = len(data.images)
-        filled: dict[str, Accumulator] = {}
-        wanted: dict[str, Tensor] = {}
-        for spec, metric in self.components.items():
-            filled[spec] = metric.accumulator()
-            wanted[spec] = torch.zeros(total, dtype=torch.bool)
-            limit = total if metric.reference_images is None else metric.reference_images
-            wanted[spec][strided(limit, total)] = True
-        anyone = torch.stack(list(wanted.values())).any(0)
-        for chosen in anyone.nonzero().flatten().split(BATCH):
-            batch = self.network.observe(pixels_of(data.images[chosen]), data.labels[chosen])
-            for spec, accumulator in filled.items():
-                accumulator.update(batch.rows(wanted[spec][chosen]))
-        return filled
+    def training_labels(self) -> Tensor:
+        """The labels [N] of the training split."""
+        return self.split("train").labels
 
     @cached_property
     def reference_counts(self) -> dict[str, int]:
@@ -125,29 +100,73 @@ class Evaluator:
         limits = {spec: metric.reference_images for spec, metric in self.components.items()}
         return {spec: total if limit is None else min(limit, total) for spec, limit in limits.items()}
 
+    @cached_property
+    def accumulated_reference(self) -> dict[str, Accumulator]:
+        """Every metric's accumulator of the reference split, from one pass over it."""
+        data = self.split(self.reference)
+        filled: dict[str, Accumulator] = {}
+        wanted: dict[str, Tensor] = {}
+        for spec, metric in self.components.items():
+            filled[spec] = metric.accumulator()
+            wanted[spec] = torch.zeros(len(data.images), dtype=torch.bool)
+            wanted[spec][stratified(data.labels, self.reference_counts[spec])] = True
+        used_by_any = torch.stack(list(wanted.values())).any(0).nonzero().flatten()
+        for rows in used_by_any.split(BATCH):
+            batch = self.network.observe(pixels_of(data.images[rows]), data.labels[rows])
+            for spec, accumulator in filled.items():
+                accumulator.update(batch.rows(wanted[spec][rows]))
+        return filled
+
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
-        """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; only accumulators are kept."""
+        """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; they are not kept."""
+        reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
         filled = {spec: metric.accumulator() for spec, metric in self.components.items()}
         for images, labels in batches:
             batch = self.network.observe(pixels_of(images), labels)
             for accumulator in filled.values():
                 accumulator.update(batch)
-        reference = self.accumulated_reference
-        return {spec: m.value(reference[spec], filled[spec]) for spec, m in self.components.items()}
+        return {spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.components.items()}
 
     @cached_property
     def baseline(self) -> dict[str, Any]:
-        """The metrics of real images: those of the other split, at most 10,000, against the reference split."""
+        """The metrics of real images: at most 10,000 of the other split, against the reference split."""
         split = OTHER_SPLIT[self.reference]
         data = self.split(split)
-        chosen = strided(BASELINE_IMAGES, len(data.images))
+        chosen = stratified(data.labels, min(BASELINE_IMAGES, len(data.images)))
         values = self.measure((data.images[rows], data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe(self) -> dict[str, Any]:
-        """What the numbers were measured with, for the record."""
+        """What the numbers are measured with, as a record that can be written as JSON."""
         return {
             "dataset": self.dataset,
             "features": self.network.identity,
+            "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
         }
+
+
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """`count` indices in the class proportions of `labels` [N], spread evenly within every class.
+
+    With o the stable order by class: o[⌊i N/count⌋], i = 0 .. count − 1. Every sixth image in file order
+    would not do: MNIST interleaves two groups of writers, and such a subset is far from the whole.
+    """
+    order = labels.argsort(stable=True)
+    return order[torch.arange(count) * len(order) // max(count, 1)]
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
+    return images.float() / 127.5 - 1
+
+
+def to_eight_bits(samples: Tensor) -> Tensor:
+    """Samples in [-1, 1] as a picture file holds them, uint8: what the reference images went through, too.
+
+    Raises:
+        TrilemmaError: for samples that are not finite.
+    """
+    if not samples.isfinite().all():
+        raise TrilemmaError("the samples hold NaN or infinite pixels; check the model's weights")
+    return ((samples.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)

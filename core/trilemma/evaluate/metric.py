@@ -25,8 +25,11 @@ class Observation:
 
     def rows(self, chosen: Tensor) -> Observation:
         """The images picked by a mask or by indices."""
-        parts = (self.features, self.logits, self.labels)
-        return Observation(*(part if part is None else part[chosen] for part in parts))  # type: ignore[arg-type]
+        return Observation(
+            self.features[chosen],
+            None if self.logits is None else self.logits[chosen],
+            None if self.labels is None else self.labels[chosen],
+        )
 
 
 @runtime_checkable
@@ -61,7 +64,7 @@ class Metric(ABC, Generic[A]):
     """A number that compares a set of samples with a set of reference images.
 
     Attributes:
-        reference_images: the most reference images it takes (evenly strided from the split), None for all.
+        reference_images: the most reference images it takes (in the split's class proportions), None for all.
         lower_is_better: how to read it.
     """
 

@@ -24,7 +24,7 @@ class AgreementCount:
 
 @dataclass(frozen=True)
 class ClassAgreement(Metric[AgreementCount]):
-    """The fraction of the samples whose class, by the feature network's logits, is the one they were asked to have."""
+    """The fraction of the samples that the feature network's classifier gives the class asked for."""
 
     reference_images = 0  # it looks at the samples only
 

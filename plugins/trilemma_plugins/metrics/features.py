@@ -17,6 +17,8 @@ from trilemma.errors import TrilemmaError
 from trilemma.evaluate.metric import Observation
 from trilemma_plugins.metrics.network import DigitNetwork
 
+CHUNK = 100  # images whose activations stay in the cache
+
 
 class MnistFeatures:
     """The penultimate activations (64) of a classifier trained on the 60,000 training images of MNIST.
@@ -35,8 +37,13 @@ class MnistFeatures:
         self.card = _card(home)
         digest = self.card["weights"]["sha256"]
         self.identity = f"{self.card['network']['name']} sha256:{digest[:16]}"
-        self.network = DigitNetwork().eval().requires_grad_(False)
-        self.network.load_state_dict(_weights(home / self.card["weights"]["file"], digest, self.network))
+        with torch.device("meta"):  # the weights are read: draw no initial ones
+            self.network = DigitNetwork().eval()
+        self.network.load_state_dict(
+            _weights(home / self.card["weights"]["file"], digest, self.network), assign=True
+        )
+        self.network.requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # three times as fast on a CPU
 
     @torch.inference_mode()
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
@@ -46,7 +53,9 @@ class MnistFeatures:
                 f"mnist-features takes images of shape {self.shape}, got {tuple(images.shape[1:])}; "
                 "evaluate with the feature network of the model's data (--features)"
             )
-        features, logits = self.network(images.to("cpu", torch.float32))
+        pixels = images.to("cpu", torch.float32).contiguous(memory_format=torch.channels_last)
+        answers = [self.network(chunk) for chunk in pixels.split(CHUNK)]
+        features, logits = (torch.cat(parts) for parts in zip(*answers, strict=True))
         return Observation(features, logits, labels)
 
 
@@ -55,7 +64,9 @@ def _card(home: Path) -> dict[str, Any]:
     try:
         card = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrilemmaError(f"cannot read the feature network's card {path}: {error}; reinstall the package") from None
+        raise TrilemmaError(
+            f"cannot read the feature network's card {path}: {error}; reinstall the package"
+        ) from None
     if card.get("format") != 1:
         raise TrilemmaError(f"{path} has format {card.get('format')!r}, expected 1; update the package")
     return card
@@ -66,12 +77,14 @@ def _weights(path: Path, digest: str, network: DigitNetwork) -> dict[str, Tensor
         blob = path.read_bytes()
         if hashlib.sha256(blob).hexdigest() != digest:
             raise TrilemmaError(
-                f"{path} does not have the sha256 its card states ({digest[:16]}…); it is damaged: reinstall the package"
+                f"{path} does not have the sha256 its card states ({digest[:16]}…); reinstall the package"
             )
         weights = load(blob)
     except (OSError, SafetensorError) as error:
-        raise TrilemmaError(f"cannot read the feature network's weights {path}: {error}; reinstall the package") from None
+        raise TrilemmaError(
+            f"cannot read the feature network's weights {path}: {error}; reinstall the package"
+        ) from None
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
         raise TrilemmaError(f"{path} does not hold the weights of DigitNetwork; reinstall the package")
-    return weights
+    return {name: tensor.float() for name, tensor in weights.items()}

@@ -51,7 +51,9 @@ class GaussianFit:
             TrilemmaError: for fewer than two images or features that are not finite.
         """
         if self.count < 2:
-            raise TrilemmaError(f"the Fréchet distance needs at least 2 images, got {self.count}; draw more with -n")
+            raise TrilemmaError(
+                f"the Fréchet distance needs at least 2 images, got {self.count}; draw more with -n"
+            )
         covariance = self._scatter / (self.count - 1)
         if not covariance.isfinite().all():
             raise TrilemmaError("the features are not finite; check the images for NaN and infinite pixels")
@@ -65,12 +67,13 @@ def positive_square_root(matrix: Tensor) -> Tensor:
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
-    r"""The squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982; "FID" on Inception features).
+    r"""The squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982).
 
         d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½
 
-    The matrix under the last root is symmetric and positive semi-definite, so its trace is the sum of the roots of
-    its eigenvalues: no complex intermediate and no constant added to the diagonal, even where Σ is singular.
+    The matrix under the last root is symmetric and positive semi-definite, so the trace of its root is the
+    sum of the roots of its eigenvalues: no complex numbers and no constant on the diagonal, even where Σ is
+    singular.
 
     Args:
         mean1, mean2: [D], float64.
@@ -88,8 +91,8 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 class FrechetDistance(Metric[GaussianFit]):
     """The Fréchet distance of the samples' features from those of all reference images (1706.08500).
 
-    It is biased upwards for finite sets, by an amount that falls with their size: compare only at equal numbers of
-    samples, and never across feature networks.
+    It is biased upwards for finite sets, by an amount that falls with their size: compare only at equal
+    numbers of samples, and never across feature networks. On Inception features it is called FID.
     """
 
     lower_is_better = True

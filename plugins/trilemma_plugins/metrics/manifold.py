@@ -32,7 +32,7 @@ class FeatureBank:
         count = sum(len(batch) for batch in self._batches)
         if count < least:
             raise TrilemmaError(
-                f"precision and recall need at least {least} images on both sides, got {count}; draw more with -n"
+                f"precision and recall need at least {least} images in each set, got {count}; draw more"
             )
         points = torch.cat(self._batches).double()
         if not points.isfinite().all():
@@ -59,7 +59,7 @@ def neighbour_radii(points: Tensor, k: int) -> Tensor:
 def fraction_inside(points: Tensor, manifold: Tensor, k: int) -> float:
     r"""The fraction of `points` [M, D] that lie in the union of balls around the points of `manifold` [N, D].
 
-        f(φ, Φ) = 1 if |φ − φ'| ≤ |φ' − NN_k(φ', Φ)| for at least one φ' ∈ Φ, else 0   (1904.06991, eq. 1)
+    f(φ, Φ) = 1 if |φ − φ'| ≤ |φ' − NN_k(φ', Φ)| for at least one φ' ∈ Φ, else 0   (1904.06991, eq. 1)
     """
     radii = neighbour_radii(manifold, k)
     inside = 0

@@ -13,7 +13,7 @@ CLASSES = 10
 class DigitNetwork(nn.Module):
     r"""Three 3×3 convolutions and two linear layers; the normalisation is folded into their weights.
 
-        h = maxpool(relu(conv(h)))   three times, 28 → 14 → 7 → 3
+        h = relu(maxpool(conv(h)))   three times, 28 → 14 → 7 → 3
         features = relu(W₁ vec(h) + b₁)   ∈ R⁶⁴,      logits = W₂ features + b₂   ∈ R¹⁰
 
     Args of the call:
@@ -32,7 +32,7 @@ class DigitNetwork(nn.Module):
         """The penultimate activations, [B, 64]."""
         h = images
         for convolution in (self.conv1, self.conv2, self.conv3):
-            h = max_pool2d(relu(convolution(h)), 2)
+            h = relu(max_pool2d(convolution(h), 2))
         return relu(self.embed(h.flatten(1)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

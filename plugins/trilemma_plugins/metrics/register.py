@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from trilemma.plugins import MetricSpec, hookimpl
+from trilemma.plugins import MetricSpec, Registry, hookimpl
 
 
 @hookimpl
-def trilemma_register(registry: Any) -> None:
+def trilemma_register(registry: Registry) -> None:
     registry.metric(
         MetricSpec(
             name="frechet",

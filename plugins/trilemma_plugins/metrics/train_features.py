@@ -2,8 +2,8 @@
 
     python -m trilemma_plugins.metrics.train_features --out plugins/trilemma_plugins/metrics/weights
 
-The schedule is fixed beforehand and the last step's weights are the result: the test images are read once, after
-training, to report the accuracy, and nothing is chosen by them.
+The schedule is fixed beforehand and the last step's weights are the result: the test images are read once,
+after training, to report the accuracy, and nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -54,10 +54,14 @@ class NormalisedDigitNetwork(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # the layers' own initialisation draws from the global generator
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the layers' own initialisation draws from the global generator
             plain = DigitNetwork()
         self.layers = nn.ModuleList([plain.conv1, plain.conv2, plain.conv3, plain.embed])
-        self.norms = nn.ModuleList([nn.BatchNorm2d(32), nn.BatchNorm2d(48), nn.BatchNorm2d(96), nn.BatchNorm1d(64)])
+        self.norms = nn.ModuleList(
+            [nn.BatchNorm2d(32), nn.BatchNorm2d(48), nn.BatchNorm2d(96), nn.BatchNorm1d(64)]
+        )
         self.classify = plain.classify
         for layer in (*self.layers, self.classify):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
@@ -72,17 +76,21 @@ class NormalisedDigitNetwork(nn.Module):
     def folded(self) -> DigitNetwork:
         """The plain network that computes the same function with the running statistics."""
         self.eval()
-        network = DigitNetwork().eval()
+        with torch.device("meta"):  # every layer is replaced: draw no initial weights
+            network = DigitNetwork().eval()
         network.conv1, network.conv2, network.conv3 = (
-            fuse_conv_bn_eval(layer, norm) for layer, norm in zip(self.layers[:3], self.norms[:3], strict=True)
+            fuse_conv_bn_eval(layer, norm)
+            for layer, norm in zip(self.layers[:3], self.norms[:3], strict=True)
         )
         network.embed = fuse_linear_bn_eval(self.layers[3], self.norms[3])
         network.classify = self.classify
         return network.requires_grad_(False)
 
 
-def batches(images: Tensor, labels: Tensor, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order; every image shifted by up to two pixels each way, the border being background."""
+def batches(
+    images: Tensor, labels: Tensor, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order; every image is shifted by up to two pixels each way over background."""
     order = torch.randperm(len(images), generator=generator)
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]
@@ -131,7 +139,9 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the MNIST feature network.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights, the card and the log")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the weights, the card and the log"
+    )
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -152,14 +162,19 @@ def main() -> None:
             log=log,
         )
         weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(weights)  # the accuracy reported is that of the rounded weights that are shipped
+        network.load_state_dict(
+            weights
+        )  # the accuracy reported is that of the rounded weights that are shipped
         score = accuracy(network, test.images, test.labels)
-        print(json.dumps({"test_accuracy": score, "parameters": sum(w.numel() for w in weights.values())}), file=log)
+        print(
+            json.dumps({"test_accuracy": score, "parameters": sum(w.numel() for w in weights.values())}),
+            file=log,
+        )
     blob = save(weights)
     (options.out / "weights.safetensors").write_bytes(blob)
     command = (
-        f"python -m trilemma_plugins.metrics.train_features --out {options.out.as_posix()} --epochs {options.epochs} "
-        f"--batch {options.batch} --rate {options.rate} --seed {options.seed}"
+        f"python -m trilemma_plugins.metrics.train_features --out {options.out.as_posix()} "
+        f"--epochs {options.epochs} --batch {options.batch} --rate {options.rate} --seed {options.seed}"
     )
     card = CARD.format(
         sha256=hashlib.sha256(blob).hexdigest(),

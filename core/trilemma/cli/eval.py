@@ -1,0 +1,109 @@
+"""`trilemma eval`: measure a model's samples against its data set."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A model's name or directory.")],
+    sampler: Annotated[str, typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing.")] = "ddim",
+    steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
+    guidance: Annotated[
+        str | None, typer.Option(help="Guidance, such as cfg:scale=2 (scale 1 is none).")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 250,
+    seed: Annotated[int, typer.Option(help="Seed of the samples, and of an untrained network.")] = 0,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Metric; repeatable [default: all that apply to a labelled data set]."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set [default: the model's].")] = None,
+    features: Annotated[str | None, typer.Option(help="Feature network [default: the model's].")] = None,
+    reference: Annotated[
+        str, typer.Option(help="Split the samples are compared with: train or test.")
+    ] = "train",
+    untrained: Annotated[
+        bool,
+        typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
+    ] = False,
+    baseline: Annotated[bool, typer.Option(help="Also measure real images of the other split.")] = True,
+    device: Annotated[str | None, typer.Option(help="Device of the network.")] = None,
+    dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Draw samples of MODEL and measure them: Fréchet distance, precision, recall, class agreement, speed."""
+    import torch
+
+    import trilemma
+    from trilemma import evaluate
+    from trilemma.errors import UsageError
+
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    if kind is None:
+        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
+    if threads:
+        torch.set_num_threads(threads)
+    network = trilemma.load(model, device=device, dtype=kind)
+    advised = (network.card or {}).get("evaluation", {})
+    evaluator = evaluate.Evaluator(
+        dataset=dataset or advised.get("dataset", "mnist"),
+        features=features or advised.get("features", "mnist-features"),
+        metrics=tuple(metrics or advised.get("metrics", evaluate.METRICS)),
+        reference=reference,
+    )
+    record = evaluate.evaluate(
+        evaluate.untrained(network, seed) if untrained else network,
+        evaluator,
+        sampler=sampler,
+        steps=steps,
+        guidance=guidance,
+        n=n,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    record["untrained"] = untrained
+    record["baseline"] = evaluator.baseline if baseline else None
+    if as_json:
+        typer.echo(json.dumps(record, ensure_ascii=False))
+    else:
+        _print_table(record)
+
+
+def _print_table(record: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    reference, real = record["reference"], record["baseline"]
+    name = record["model"]["name"] + (", untrained" if record["untrained"] else "")
+    guided = f", {record['guidance']}" if record["guidance"] else ""
+    table = Table(
+        title=f"{name}: {record['n']:,} samples by {record['sampler']}, {record['steps']} steps{guided}"
+    )
+    table.add_column("metric")
+    table.add_column("samples", justify="right")
+    if real:
+        table.add_column(f"{real['images']:,} {real['split']} images", justify="right")
+    table.add_column(f"reference: {reference['split']} images", justify="right")
+    for metric, value in record["metrics"].items():
+        row = [metric, _number(value)] + ([_number(real["metrics"][metric])] if real else [])
+        table.add_row(*row, f"{reference['images'][metric]:,}" if reference["images"][metric] else "")
+    console = Console()
+    console.print(table)
+    console.print(f"NFE {record['nfe']} a sample, {record['images_per_second']:.1f} images/s")
+    console.print(
+        f"{record['seconds']:.1f} s by {record['backend']} kernels, network in {record['network_dtype']}, "
+        f"{record['threads']} threads"
+    )
+    console.print(f"features: {record['features']}")
+
+
+def _number(value: float | None) -> str:
+    return "not applicable" if value is None else f"{value:.4g}"

@@ -1,0 +1,97 @@
+"""Measure a model: draw samples, look at them as they come, keep only what the metrics need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
+from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
+from trilemma.guidance import Guidance
+from trilemma.model_directory import build_denoiser
+from trilemma.sampler import Sampler
+from trilemma.sampling import SampleChunks, sample_chunks
+
+LABELLED_BY = "class"  # the condition that means the data set's label
+
+
+def evaluate(
+    model: Denoiser,
+    evaluator: Evaluator,
+    *,
+    sampler: Sampler | str = "ddim",
+    steps: int = 50,
+    guidance: Guidance | str | None = None,
+    n: int = 10_000,
+    batch_size: int = 250,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """The metrics of n samples of a model, with everything that decides them.
+
+    A model with the condition `class` is asked for the classes of the training split in their proportions:
+    sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are rounded to 8 bits, as
+    the reference images are, and looked at batch by batch, so that memory does not grow with them.
+
+    Args:
+        model: a denoiser in evaluation mode, in any dtype; the state is float32.
+        evaluator: what to measure with.
+        sampler, steps, guidance, seed: as in `trilemma.sample`.
+        n: number of samples.
+        batch_size: samples in one call of the network.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        A record that can be written as JSON; `metrics` maps the metrics' specs to their values.
+
+    Raises:
+        TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
+    """
+    labels = None
+    if LABELLED_BY in model.conditions:
+        training = evaluator.training_labels
+        labels = training[stratified(training, n)] if isinstance(n, int) and n > 0 else None
+    chunks = sample_chunks(
+        model,
+        n,
+        sampler=sampler,
+        steps=steps,
+        guidance=guidance,
+        cond=None if labels is None else {LABELLED_BY: labels},
+        seed=seed,
+        batch_size=batch_size,
+        dtype=torch.float32,
+        progress=progress,
+    )
+    values = evaluator.measure(_looked_at(chunks, labels))
+    record = dict(chunks.provenance)
+    record["cond"] = "the training labels, in their proportions" if labels is not None else None
+    record["network_dtype"] = str(chunks.job.network_dtype).removeprefix("torch.")
+    return {**record, "threads": torch.get_num_threads(), **evaluator.describe(), "metrics": values}
+
+
+def untrained(model: Denoiser, seed: int) -> Denoiser:
+    """A fresh initialisation, decided by `seed`, of the network a model's card describes.
+
+    Raises:
+        UsageError: for a model that was not loaded from a model directory.
+    """
+    if model.card is None:
+        raise UsageError(
+            "this model has no card to build an untrained one from; give a model's name or directory"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        fresh = build_denoiser(model.card)
+    fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
+    like = next(iter(model.parameters()))
+    return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
+
+
+def _looked_at(chunks: SampleChunks, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for indices, samples in chunks:
+        yield to_eight_bits(samples), None if labels is None else labels[indices.cpu()]
