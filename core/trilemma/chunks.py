@@ -34,8 +34,8 @@ class Chunk:
 def chunked(indices: Sequence[int], batch_size: int, deterministic: bool) -> list[Chunk]:
     """Splits the samples `indices` into batches of at most `batch_size`.
 
-    Deterministic: every batch has 64 rows and sample i sits in row i mod 64 of the one for i // 64, so that the
-    network's kernels see a sample in the same place of the same shape whoever its neighbours are.
+    Deterministic: every batch has 64 rows and sample i sits in row i mod 64 of the one for i // 64, so that
+    the network's kernels see a sample in the same place of the same shape whoever its neighbours are.
     """
     if not deterministic:
         return [

@@ -1,7 +1,8 @@
 """Grids of times: which S of a process's times a sampler visits.
 
-On a table of T steps a grid is S distinct indices τ of 0 .. T−1 for every S in 1 .. T, computed in integers; the
-step after the smallest τ lands on the data. A process in continuous time takes the same shapes with T → ∞.
+On a table of T steps a grid is S distinct indices τ of 0 .. T−1 for every S in 1 .. T, computed in integers;
+the step after the smallest τ lands on the data. A process in continuous time takes the same shapes in the
+limit of many table steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace")
-SMALLEST_TIME = 1e-3  # where grids that would reach t = 0 in continuous time stop: a network cannot be asked there
+SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
 
 
 def times(table: int | None, steps: int, grid: str = "trailing") -> Tensor:
@@ -44,8 +45,8 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
     """The S distinct table indices τ_0 < … < τ_{S−1} of a grid, i = 0 .. S−1.
 
     uniform (2010.02502): ⌊i T/S⌋; leading (2112.10752): the same plus 1; quadratic (2010.02502):
-    ⌊(i √(.8 T)/(S−1))²⌋; trailing (2305.08891): T, T − T/S, … rounded, minus 1; linspace: i (T−1)/(S−1) rounded,
-    T−1 alone for S = 1.
+    ⌊(i √(.8 T)/(S−1))²⌋; trailing (2305.08891): T, T − T/S, … rounded, minus 1; linspace: i (T−1)/(S−1)
+    rounded, T−1 alone for S = 1.
     """
     last = max(S - 1, 1)
     match grid:
@@ -65,7 +66,7 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
 
 
 def continuous_times(S: int, grid: str) -> list[float]:
-    """The S rising times of a grid in continuous time; those that would begin at 0 begin at `SMALLEST_TIME`."""
+    """The S rising times of a grid in continuous time; those that would begin at 0 begin a little later."""
     last = max(S - 1, 1)
     match grid:
         case "uniform" | "leading":
@@ -94,7 +95,9 @@ def check_steps(table: int | None, steps: int) -> None:
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise UsageError(f"steps={steps!r} is not a number of steps; give an integer of at least 1")
     if table is not None and steps > table:
-        raise UsageError(f"steps={steps} is more than the {table} steps of the model's process; give at most {table}")
+        raise UsageError(
+            f"steps={steps} is more than the {table} steps of the model's process; give at most {table}"
+        )
 
 
 def _distinct(indices: list[int], T: int) -> list[int]:

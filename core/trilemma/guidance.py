@@ -42,7 +42,7 @@ class Guidance(ABC):
 
     def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
         """Raises UsageError where this guidance cannot guide this model with these conditions."""
-        return None
+        return
 
 
 class Unguided(Guidance):

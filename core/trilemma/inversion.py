@@ -19,7 +19,7 @@ from trilemma.process import Process
 from trilemma.runner import Callback
 from trilemma.sampler import Sampler
 from trilemma.sampling import Samples, sample
-from trilemma.tableau import Row, Tableau
+from trilemma.tableau import Row, Tableau, scalar
 
 
 def invert(
@@ -46,10 +46,10 @@ def invert(
         x: images [n, C, H, W] in the range of the model's data.
         sampler: a deterministic sampler; the way back must use the same one.
         steps: of the sampler; the way back must use as many.
-        refine: further fixed-point iterations a step, each with one more evaluation of the network; 0 is plain DDIM
-            inversion, and with enough of them the way there and back is exact to rounding.
-        guidance, cond, indices, batch_size, deterministic, device, dtype, callback, progress: as for `sample`;
-            `indices` decides which entry of a list in `cond` an image takes.
+        refine: further fixed-point iterations a step, each with one more evaluation of the network; 0 is
+            plain DDIM inversion, and with enough of them the way there and back is exact to rounding.
+        guidance, cond, indices, batch_size, deterministic, device, dtype, callback, progress: as for
+            `sample`; `indices` decides which entry of a list in `cond` an image takes.
 
     Returns:
         Samples whose `samples` are the latents [n, C, H, W].
@@ -109,7 +109,7 @@ class Inverse(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         if not self.sampler.has_plan:
             raise UsageError(
-                f"{type(self.sampler).__name__} has no plan and cannot be inverted; use for example ddim:eta=0"
+                f"{type(self.sampler).__name__} has no plan to invert; use for example ddim:eta=0"
             )
         return inverse(self.sampler.plan(process, times.flip(0)), process, self.refine)
 
@@ -117,12 +117,13 @@ class Inverse(Sampler):
 def inverse(tableau: Tableau, process: Process, refine: int) -> Tableau:
     """The tableau that runs a one-step deterministic sampler backwards.
 
-    A step of the sampler, written with ε̂, is z' = a z + b ε̂(z, t); given z' its preimage is the fixed point of
+    A step of the sampler, written with ε̂, is z' = a z + b ε̂(z, t); given z' its preimage is the fixed
+    point of
 
         z ← (z' − b ε̂(z, t))/a,
 
-    which a row takes once from z = z' and `refine` more rows repeat from their own answer: each keeps z' as its
-    base, one state further back every time.
+    which a row takes once from z = z' and `refine` more rows repeat from their own answer: each keeps z' as
+    its base, one state further back every time.
 
     Args:
         tableau: of the sampler to invert, one linear combination of z and the current prediction a row.
@@ -135,13 +136,13 @@ def inverse(tableau: Tableau, process: Process, refine: int) -> Tableau:
     one_step = all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows)
     if any(row.C != 0 for row in tableau.rows) or tableau.clip is not None or not one_step:
         raise UsageError(
-            "only a deterministic one-step sampler without a clip can be inverted; use for example ddim:eta=0"
+            "only a deterministic one-step sampler without clip can be inverted; use for example ddim:eta=0"
         )
     rows: list[Row] = []
     for row in reversed(tableau.rows):
         time = torch.tensor(row.t, dtype=torch.float64)
         p, q = convert("eps", tableau.parameterization, process.alpha(time), process.sigma(time))
-        B = sum(coefficient for _, coefficient in row.B)  # type: ignore[misc]  # K = 1
-        a, b = row.A + B * p.item(), B * q.item()  # type: ignore[operator]
+        B = sum(scalar(coefficient) for _, coefficient in row.B)
+        a, b = scalar(row.A) + B * p.item(), B * q.item()
         rows += [Row(row.t, 1 / a, ((0, -b / a),), base=base) for base in range(refine + 1)]
     return Tableau(tuple(rows), "eps")

@@ -15,6 +15,7 @@ from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.guidance import Guidance, Unguided
+from trilemma.loading import load
 from trilemma.lowering import Program, lower
 from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
 from trilemma.process import Process
@@ -110,7 +111,9 @@ def resolve_job(
         UsageError: for an impossible argument.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise UsageError(f"batch_size={batch_size!r} is not a number of samples; give an integer of at least 1")
+        raise UsageError(
+            f"batch_size={batch_size!r} is not a number of samples; give an integer of at least 1"
+        )
     if noise is None:
         noise = KeyedNoise(_checked_seed(seed))
     denoiser = _resolve_model(model, device)
@@ -121,17 +124,19 @@ def resolve_job(
         n = len(latent)
     wanted = _checked_indices(n, indices)
     if latent is not None and len(latent) != len(wanted):
-        raise UsageError(f"{len(latent)} states to start from were given for {len(wanted)} samples; give one a sample")
+        raise UsageError(
+            f"{len(latent)} states to start from were given for {len(wanted)} samples; give one a sample"
+        )
 
-    sampler, sampler_spec = _build("sampler", sampler, Sampler)
-    times = sampler.times(process, steps)
+    chosen, sampler_spec = _build("sampler", sampler, Sampler)
+    times = chosen.times(process, steps)
     guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
     cond = dict(cond or {})
     guide.check(denoiser, cond)
     network_dtype, network_device = _where(denoiser, device)
     job = Job(
         model=denoiser,
-        sampler=sampler,
+        sampler=chosen,
         guidance=guide,
         specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(denoiser)},
         steps=steps,
@@ -150,11 +155,13 @@ def resolve_job(
         network_dtype=network_dtype or _checked_dtype(dtype) or torch.float32,
         device=network_device,
     )
-    job.conditions(torch.tensor(list(wanted)[:1], dtype=torch.int64))  # refuses bad conditions before any work
-    if not sampler.has_plan:
+    job.conditions(torch.zeros(1, dtype=torch.int64))  # refuses bad conditions before any work
+    if not chosen.has_plan:
         return job
-    tableau = sampler.plan(process, times)
-    return replace(job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1])))
+    tableau = chosen.plan(process, times)
+    return replace(
+        job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1]))
+    )
 
 
 def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:
@@ -166,16 +173,17 @@ def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:
 
 def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | None) -> Denoiser:
     if isinstance(model, str | Path):
-        from trilemma import load
-
-        loaded: Denoiser = load(model, device=device)
-        return loaded
+        return load(model, device=device)
     if not isinstance(model, Denoiser):
-        raise UsageError(f"{type(model).__name__} is not a denoiser; give one, or a model's name or directory")
+        raise UsageError(
+            f"{type(model).__name__} is not a denoiser; give one, or a model's name or directory"
+        )
     for module in model.modules():
         random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         if module.training and (random or isinstance(module, nn.modules.batchnorm._BatchNorm)):
-            raise UsageError(f"the model's {type(module).__name__} is in training mode; call model.eval() first")
+            raise UsageError(
+                f"the model's {type(module).__name__} is in training mode; call model.eval() first"
+            )
     return model
 
 
@@ -187,7 +195,9 @@ def _where(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dt
         return None, torch.device(device or "cpu")
     found = tensors[0].device
     if device is not None and torch.device(device).type != found.type:
-        raise UsageError(f"the model is on {found}, not on {device}; move it there with model.to({str(device)!r})")
+        raise UsageError(
+            f"the model is on {found}, not on {device}; move it there with model.to({str(device)!r})"
+        )
     return (floating[0] if floating else None), found
 
 
@@ -211,21 +221,25 @@ def _checked_indices(n: int, indices: Sequence[int] | Tensor | None) -> Sequence
         return range(n)
     wanted = indices.tolist() if isinstance(indices, Tensor) else list(indices)
     for index in wanted:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**63:
-            raise UsageError(f"sample index {index!r} is out of range; give integers from 0 to 2**63 - 1")
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**56:
+            raise UsageError(f"sample index {index!r} is out of range; give integers from 0 to 2**56 - 1")
     return wanted
 
 
 def _checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise UsageError(f"dtype={dtype!r} is no floating-point dtype; give float32, bfloat16, float16 or float64")
+        raise UsageError(
+            f"dtype={dtype!r} is no floating-point dtype; give float32, bfloat16, float16 or float64"
+        )
     return found
 
 
 def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
     if not isinstance(latent, Tensor) or latent.shape[1:] != shape or not latent.is_floating_point():
         found = tuple(latent.shape) if isinstance(latent, Tensor) else type(latent).__name__
-        raise UsageError(f"the states to start from are {found}; expected floating-point ones of shape (n, {', '.join(map(str, shape))})")
+        raise UsageError(
+            f"the states to start from are {found}; expected floating-point ones of shape {('n', *shape)}"
+        )
     if not math.isfinite(float(latent.abs().max() if latent.numel() else 0.0)):
         raise UsageError("the states to start from hold values that are not finite; give finite ones")

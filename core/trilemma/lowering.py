@@ -5,8 +5,8 @@ Per row the kernel computes, with state z, base state, network outputs o_g, hist
     m = Σ_g w_g o_g,  u = P z + Q m,  u = clip(u),  f = R z + S u,
     z' = A base + B_0 f + Σ_{j≥1} B_j h_j + C ξ.
 
-Lowering fills in P, Q, R, S from the parameterizations at hand, w from the guidance, and lays out two rings: one of
-states, as long as the furthest base, and one of predictions, as long as the furthest lag.
+Lowering fills in P, Q, R, S from the parameterizations at hand, w from the guidance, and lays out two rings:
+one of states, as long as the furthest base, and one of predictions, as long as the furthest lag.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from trilemma.errors import TrilemmaError
 from trilemma.guidance import Guidance, Unguided
 from trilemma.ops import layout
 from trilemma.process import Process
-from trilemma.tableau import Row, Tableau
-
-MAX_TERMS = 8  # B_0 .. B_7
-MAX_BRANCHES = 4
+from trilemma.tableau import Row, Tableau, scalar
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,8 @@ class Program:
     Attributes:
         table: [rows, layout.WIDTH], float64, on the host.
         times: per row, the time at which the network sees the state.
-        read_state, write_state: per row, the slot of the base state and the one that receives the new state; the
-            network sees the slot that the row before wrote, slot 0 at first.
+        read_state, write_state: per row, the slot of the base state and the one that receives the new state;
+            the network sees the slot that the row before wrote, slot 0 at first.
         read_history: per row, the slots of the predictions that B_1, B_2, … multiply.
         write_history: per row, the slot that receives its prediction, −1 where no later row needs it.
         noisy: per row, whether C ≠ 0.
@@ -95,7 +92,9 @@ def lower(
         times=tuple(float(row.t) for row in rows),
         read_state=tuple((r - row.base) % states for r, row in enumerate(rows)),
         write_state=tuple((r + 1) % states for r in range(len(rows))),
-        read_history=tuple(tuple((r - lag) % history for lag, _ in _earlier(row)) for r, row in enumerate(rows)),
+        read_history=tuple(
+            tuple((r - lag) % history for lag, _ in _earlier(row)) for r, row in enumerate(rows)
+        ),
         write_history=tuple(r % history if r in needed else -1 for r in range(len(rows))),
         noisy=tuple(row.C != 0 for row in rows),
         states=states,
@@ -113,17 +112,19 @@ def _table(tableau: Tableau, parameterization: str, process: Process, guidance: 
     alpha, sigma = process.alpha(t), process.sigma(t)
     table = torch.zeros(len(rows), layout.WIDTH, dtype=torch.float64)
     if tableau.clip is None:
-        table[:, layout.P], table[:, layout.Q] = convert(parameterization, tableau.parameterization, alpha, sigma)
+        table[:, layout.P], table[:, layout.Q] = convert(
+            parameterization, tableau.parameterization, alpha, sigma
+        )
         table[:, layout.S] = 1
     else:
         table[:, layout.P], table[:, layout.Q] = convert(parameterization, "x0", alpha, sigma)
         table[:, layout.R], table[:, layout.S] = convert("x0", tableau.parameterization, alpha, sigma)
     for r, row in enumerate(rows):
-        terms = [sum(c for lag, c in row.B if lag == 0), *(c for _, c in _earlier(row))]
+        terms = [sum(scalar(c) for lag, c in row.B if lag == 0), *(c for _, c in _earlier(row))]
         weights = guidance.weights(row.t) if guidance.linear else (1.0,)
-        table[r, layout.A] = row.A
+        table[r, layout.A] = scalar(row.A)
         table[r, layout.B][: len(terms)] = torch.tensor(terms, dtype=torch.float64)
-        table[r, layout.C] = row.C
+        table[r, layout.C] = scalar(row.C)
         table[r, layout.W][: len(weights)] = torch.tensor(weights, dtype=torch.float64)
     broken = (~table.isfinite()).any(1)
     if broken.any():
@@ -137,7 +138,7 @@ def _table(tableau: Tableau, parameterization: str, process: Process, guidance: 
 
 
 def _earlier(row: Row) -> list[tuple[int, float]]:
-    return [(lag, c) for lag, c in row.B if lag > 0]  # type: ignore[misc]  # K = 1 is checked
+    return [(lag, scalar(c)) for lag, c in row.B if lag > 0]
 
 
 def _check(tableau: Tableau, branches: int) -> None:
@@ -145,15 +146,19 @@ def _check(tableau: Tableau, branches: int) -> None:
         raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
     if tableau.components != 1:
         raise TrilemmaError(
-            f"this tableau has {tableau.components} components; the fused step runs one, give the sampler its own sample"
+            f"a tableau of {tableau.components} components cannot be run, only of one; write `sample` instead"
         )
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
-    if branches > MAX_BRANCHES:
-        raise TrilemmaError(f"the guidance asks for {branches} branches; the fused step combines {MAX_BRANCHES}")
+    if branches > layout.MAX_BRANCHES:
+        raise TrilemmaError(
+            f"the guidance asks for {branches} branches; the fused step combines {layout.MAX_BRANCHES}"
+        )
     for r, row in enumerate(tableau.rows):
         name = f"row {r + 1} of the sampler's tableau"
         if not 0 <= row.base <= r or any(not 0 <= lag <= r for lag, _ in row.B):
             raise TrilemmaError(f"{name} reads further back than the rows before it; the sampler is wrong")
-        if len({lag for lag, _ in row.B}) != len(row.B) or len(_earlier(row)) >= MAX_TERMS:
-            raise TrilemmaError(f"{name} names a lag twice or more than {MAX_TERMS - 1} earlier ones; the sampler is wrong")
+        if len({lag for lag, _ in row.B}) != len(row.B) or len(_earlier(row)) > layout.MAX_LAGS:
+            raise TrilemmaError(
+                f"{name} names a lag twice or over {layout.MAX_LAGS} earlier ones; the sampler is wrong"
+            )

@@ -48,10 +48,13 @@ class Prediction:
         else:
             combined = self.guidance.combine(z, t, outputs, self.denoiser)
         p, q = self._coefficients(t, parameterization)
-        return p * z + q * combined
+        prediction: Tensor = p * z + q * combined
+        return prediction
 
     def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, float]:
         time = torch.tensor(t, dtype=torch.float64)
         process = self.denoiser.process
-        p, q = convert(self.denoiser.parameterization, parameterization, process.alpha(time), process.sigma(time))
+        p, q = convert(
+            self.denoiser.parameterization, parameterization, process.alpha(time), process.sigma(time)
+        )
         return p.item(), q.item()

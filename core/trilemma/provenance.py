@@ -6,10 +6,11 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from trilemma.version import __version__
 
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
@@ -32,8 +33,12 @@ class Clock:
         self.samples += samples
 
 
-def describe(job: Job, clock: Clock, nfe: int) -> dict[str, Any]:
-    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend that really ran."""
+def describe(job: Job, clock: Clock, nfe: int, backend: str | None) -> dict[str, Any]:
+    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend that really ran.
+
+    The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own,
+    None before anything was drawn.
+    """
     return {
         "model": describe_model(job.model),
         "sampler": job.specs["sampler"],
@@ -50,7 +55,7 @@ def describe(job: Job, clock: Clock, nfe: int) -> dict[str, Any]:
         "deterministic": job.deterministic,
         "seconds": clock.seconds,
         "images_per_second": clock.samples / clock.seconds if clock.seconds else None,
-        "backend": _backend(job),
+        "backend": backend,
         "dtype": str(job.dtype).removeprefix("torch."),
         "device": str(job.device),
         "versions": versions(),
@@ -66,16 +71,14 @@ def describe_model(model: Denoiser) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of trilemma, torch and Python."""
-    try:
-        own = version("trilemma")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"trilemma": own, "torch": str(torch.__version__), "python": platform.python_version()}
+    return {"trilemma": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else list(value) if isinstance(value, tuple | range) else value
-
-
-def _backend(job: Job) -> str:
-    return "reference"
+    return (
+        value.tolist()
+        if hasattr(value, "tolist")
+        else list(value)
+        if isinstance(value, tuple | range)
+        else value
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError
 from trilemma.lowering import Program
 from trilemma.noise import STEP, KeyedNoise, NoiseSource
-from trilemma.ops import linear_step
+from trilemma.ops import explain, linear_step
 
 # Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
 Callback = Callable[[int, int, float, Tensor], None]
@@ -20,9 +21,9 @@ Callback = Callable[[int, int, float, Tensor], None]
 class Runner:
     """The buffers of one batch shape, and the loop over a program's rows.
 
-    The states live in a ring of G·B rows, one replica of the batch a branch of guidance: the network reads all of
-    them in one call and the kernel writes each. Everything the loop touches is made here, views included, so that
-    the loop itself makes no tensor and reads nothing back from the device.
+    The states live in a ring of G·B rows, one replica of the batch a branch of guidance: the network reads
+    all of them in one call and the kernel writes each. Everything the loop touches is made here, views
+    included, so that the loop itself makes no tensor and reads nothing back from the device.
 
     Args:
         denoiser: the network; it is called, never changed.
@@ -32,6 +33,9 @@ class Runner:
         dtype: of the state. A network in another dtype gets and gives its own through two more buffers.
         network_dtype: of the network.
         device: of everything.
+
+    Attributes:
+        backend: that the fused step of the last run really ran on; None before a run.
     """
 
     def __init__(
@@ -54,8 +58,9 @@ class Runner:
 
         self.states = [buffer(replicas * batch, dtype) for _ in range(program.states)]
         self.firsts = [state[:batch] for state in self.states]
-        self.others = [state.view(replicas, batch, *shape)[1:] for state in self.states]
-        self.history = buffer(program.history * batch, dtype).view(-1, batch, *shape) if program.history else None
+        self.history = (
+            buffer(program.history * batch, dtype).view(-1, batch, *shape) if program.history else None
+        )
         self.times = list(
             torch.tensor(program.times, dtype=torch.float32)
             .view(-1, 1)
@@ -64,6 +69,7 @@ class Runner:
             .to(device)
             .unbind()
         )
+        self.backend: str | None = None
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
         mixed = network_dtype != dtype
         self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
@@ -98,35 +104,35 @@ class Runner:
         for row in range(rows):
             z, target = self.firsts[current], program.write_state[row]
             output = self._evaluate(self.states[current], row, cond)
-            out = self.states[target]
             if program.combine is not None:
                 branches = output.chunk(program.branches)
                 output = program.combine.combine(z, program.times[row], branches, self.denoiser)
-                out = self.firsts[target]
             xi = None
             if program.noisy[row] and made_outside:
                 xi = noise.normal(indices, row, self.shape, stream=STEP, dtype=z.dtype, device=z.device)
-            linear_step(
-                out,
+            positional = (
+                self.states[target],
                 z,
                 self.firsts[program.read_state[row]],
                 output,
                 program.table,
                 row,
-                history=self.history,
-                write_slot=program.write_history[row],
-                read_slots=program.read_history[row],
-                seed=seed,
-                indices=indices,
-                noise=xi,
-                bad_row=self.bad_row,
             )
-            if program.combine is not None and program.branches > 1:
-                self.others[target].copy_(out)
+            named: dict[str, Any] = {
+                "history": self.history,
+                "write_slot": program.write_history[row],
+                "read_slots": program.read_history[row],
+                "seed": seed,
+                "indices": indices,
+                "noise": xi,
+                "bad_row": self.bad_row,
+            }
+            linear_step(*positional, **named)
             current = target
             if callback is not None:
                 now = program.times[row + 1] if row + 1 < rows else program.end_time
                 callback(row + 1, rows, now, self.firsts[current])
+        self.backend = explain("linear_step", *positional, **named).backend
         self._check_finite(indices)
         return self.firsts[current]
 
@@ -154,6 +160,6 @@ class Runner:
         first = int(bad[bad >= 0].min())
         sample = int(indices.cpu()[bad == first][0])
         raise TrilemmaError(
-            f"step {first + 1} of {len(self.program)} (t={self.program.times[first]:.6g}) gave a value that is not "
-            f"finite in sample {sample}; check the model's weights, or use a wider dtype"
+            f"step {first + 1} of {len(self.program)} (t={self.program.times[first]:.6g}) gave a value "
+            f"that is not finite in sample {sample}; check the model's weights, or use a wider dtype"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,8 @@ def sample(
 ) -> Samples:
     """Draws n samples from a trained model.
 
-    Sample i depends on (seed, i) alone: its noise and every engine step are the same bits alone, in a batch and in
-    any chunking; the network's own rounding may depend on the batch shape.
+    Sample i depends on (seed, i) alone: its noise and every engine step are the same bits alone, in a batch
+    and in any chunking; the network's own rounding may depend on the batch shape.
 
     Args:
         model: a denoiser, or the name or directory of one for `trilemma.load`.
@@ -77,8 +76,8 @@ def sample(
         device: where a model given by name goes; a denoiser stays where it is.
         dtype: dtype of the state; that of the model by default.
         noise: where noise is taken from, to inject another library's; keyed by `seed` by default.
-        callback: called after each step with (steps done, steps, time, state [B, ...]). The state is a view that
-            the next step overwrites: clone it to keep it.
+        callback: called after each step with (steps done, steps, time, state [B, ...]). The state is a view
+            that the next step overwrites: clone it to keep it.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -127,8 +126,8 @@ def sample_chunks(
 ) -> SampleChunks:
     """An iterator of (indices [b], samples [b, K·C, H, W]), a batch of the network at a time.
 
-    Arguments and errors are those of `sample`; bad arguments are refused here, before the first batch. To resume an
-    interrupted run, pass the indices that are missing.
+    Arguments and errors are those of `sample`; bad arguments are refused here, before the first batch. To
+    resume an interrupted run, pass the indices that are missing.
     """
     job = resolve_job(
         model,
@@ -167,6 +166,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             total=len(self._chunks) * len(job.times[1:]), unit="step", file=sys.stderr, disable=not progress
         )
         self._evaluations = job.nfe
+        self._backend: str | None = None
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         if self._drawn == len(self._chunks):
@@ -188,7 +188,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the samples handed out so far; can be written as JSON."""
-        return describe(self.job, self._clock, self._evaluations)
+        return describe(self.job, self._clock, self._evaluations, self._backend)
 
     def _draw(self, chunk: Chunk) -> Tensor:
         """The samples [b, ...] of a chunk, as tensors of their own."""
@@ -209,7 +209,10 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     def _run(self, indices: Tensor, start: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         job = self.job
         if job.program is not None:
-            return self._runner_for(len(indices)).run(start, indices, cond, job.noise, self._report)
+            runner = self._runner_for(len(indices))
+            drawn = runner.run(start, indices, cond, job.noise, self._report)
+            self._backend = runner.backend
+            return drawn
         predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype)
         drawn = job.sampler.sample(
             predict,
@@ -218,6 +221,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             lambda step: job.step_noise(indices, step),
             lambda step, t, state: self._report(step, job.steps, t, state),
         )
+        self._backend = "pytorch"
         self._evaluations = predict.evaluations * job.branches
         job.check_finite(drawn, indices)
         return drawn

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from trilemma.errors import TrilemmaError
+
 Matrix: TypeAlias = "float | tuple[tuple[float, ...], ...]"  # K×K, a plain number for K = 1
 Vector: TypeAlias = "float | tuple[float, ...]"  # K, a plain number for K = 1
 
@@ -45,3 +47,12 @@ class Tableau:
     parameterization: str
     clip: float | None = None
     components: int = 1
+
+
+def scalar(coefficient: Matrix | Vector) -> float:
+    """A coefficient of a tableau with one component, as the number it is."""
+    if not isinstance(coefficient, int | float):
+        raise TrilemmaError(
+            f"a tableau with one component has the coefficient {coefficient!r}; write a plain number"
+        )
+    return float(coefficient)

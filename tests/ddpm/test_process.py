@@ -71,7 +71,8 @@ def test_between_table_points_log_alpha_bar_is_linear() -> None:
 @pytest.mark.parametrize("process", [p for p in PROCESSES if p.table or p.schedule == "linear"], ids=str)
 def test_time_zero_is_the_data(process: VariancePreserving) -> None:
     zero = torch.zeros(1, dtype=torch.float64)
-    assert process.alpha(zero).item() == 1 and process.sigma(zero).item() == 0
+    assert process.alpha(zero).item() == 1
+    assert process.sigma(zero).item() == 0
 
 
 def test_continuous_linear_closed_form() -> None:
@@ -118,7 +119,9 @@ def test_drift_and_diffusion_drive_the_moments(process: VariancePreserving) -> N
     slope = (process.sigma(t + h).square() - process.sigma(t - h).square()) / (2 * h)
     drift, diffusion = process.drift(t)[..., 0, 0], process.diffusion(t)[..., 0, 0]
     assert torch.allclose(drift, rate, rtol=1e-5)
-    assert torch.allclose(2 * drift * process.sigma(t).square() + diffusion.square(), slope, rtol=1e-5, atol=1e-7)
+    assert torch.allclose(
+        2 * drift * process.sigma(t).square() + diffusion.square(), slope, rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(

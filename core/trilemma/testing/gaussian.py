@@ -17,8 +17,8 @@ class GaussianDenoiser(Denoiser):
 
         x̂₀ = m + α s²/(α² s² + σ²) · (z − α m),
 
-    read in any parameterization. With several means it takes the condition `class`, and the last one is the null
-    class. The probability-flow ODE keeps (z − α m)/√(α² s² + σ²) constant.
+    read in any parameterization. With several means it takes the condition `class`, and the last one is the
+    null class. The probability-flow ODE keeps (z − α m)/√(α² s² + σ²) constant.
 
     Args:
         process: with one component.

@@ -14,7 +14,7 @@ from trilemma.guidance import Guidance
 
 @dataclass(frozen=True)
 class CFG(Guidance):
-    """ε̃ = ε_∅ + s (ε_c − ε_∅), the conditional and the unconditional branch in one batch, folded into the step.
+    """ε̃ = ε_∅ + s (ε_c − ε_∅), both branches in one batch, folded into the step.
 
     s = 1 is no guidance and evaluates the conditional branch only; the paper's w is s − 1. The combination is
     linear, so it means the same in every parameterization; it is applied before x̂₀ and its clip.
@@ -47,9 +47,15 @@ class CFG(Guidance):
             return
         conditions = denoiser.conditions
         if not conditions:
-            raise UsageError("cfg needs a conditional model and this one takes no condition; leave guidance out")
+            raise UsageError(
+                "cfg needs a conditional model and this one takes no condition; leave guidance out"
+            )
         if all(value is None for value in cond.values()):
-            raise UsageError(f"cfg needs a condition to guide to; give cond for one of: {', '.join(conditions)}")
+            raise UsageError(
+                f"cfg needs a condition to guide to; give cond for one of: {', '.join(conditions)}"
+            )
         for name in cond:
             if name in conditions and conditions[name].null is None:
-                raise UsageError(f"cfg needs a null class and condition {name!r} has none; leave guidance out")
+                raise UsageError(
+                    f"cfg needs a null class and condition {name!r} has none; leave guidance out"
+                )

@@ -19,8 +19,9 @@ class DDIM(Sampler):
 
         z_s = α_s x̂₀ + c₂ ε̂ + c₁ ξ,   c₁² = η² (σ_s²/σ_t²)(1 − ᾱ_t/ᾱ_s),   c₂² = σ_s² − c₁².
 
-    η = 0 is the Euler step of the probability-flow ODE in (z/α, σ/α), η = 1 is DDPM with the posterior's variance.
-    The last step lands on ᾱ = 1 and so returns x̂₀. ε̂ is formed from the clipped x̂₀, so the two stay consistent.
+    η = 0 is the Euler step of the probability-flow ODE in (z/α, σ/α), η = 1 is DDPM with the posterior's
+    variance. The last step lands on ᾱ = 1 and so returns x̂₀. ε̂ is formed from the clipped x̂₀, so the two
+    stay consistent.
 
     Args:
         eta: η ∈ [0, 1].

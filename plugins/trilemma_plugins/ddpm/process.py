@@ -49,7 +49,7 @@ class VariancePreserving(Process):
 
 @dataclass(frozen=True)
 class DiscreteVP(VariancePreserving):
-    """The process of DDPM: T steps x_k = √(1 − β_k) x_{k−1} + √β_k ε, ᾱ_k = Π (1 − β_j), at times t_k = (k+1)/T.
+    """The process of DDPM in T steps: x_k = √(1 − β_k) x_{k−1} + √β_k ε, ᾱ_k = Π (1 − β_j), t_k = (k+1)/T.
 
     linear: β_k evenly spaced from `beta_min` to `beta_max`, as they are given (not rescaled with T).
     cosine: β_k = min(1 − f(t_k)/f(t_{k−1}), .999), f(t) = cos²(π/2 · (t + .008)/1.008).
@@ -77,7 +77,8 @@ class DiscreteVP(VariancePreserving):
             raise UsageError(f"vp: T={self.T!r} is not a number of steps; give an integer of at least 1")
         if not 0 < self.beta_min <= self.beta_max < 1:
             raise UsageError(
-                f"vp: beta_min={self.beta_min!r}, beta_max={self.beta_max!r}; expected 0 < beta_min <= beta_max < 1"
+                f"vp: beta_min={self.beta_min!r}, beta_max={self.beta_max!r}; "
+                "expected 0 < beta_min <= beta_max < 1"
             )
 
     @property
@@ -113,10 +114,10 @@ class DiscreteVP(VariancePreserving):
         return (left + weight).clamp(0, self.T) / self.T
 
     def _locate(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The interval of the table that t lies in and the place inside it, exactly 0 or 1 at a table point."""
+        """The interval of the table that t lies in, and the place in it: exactly 0 or 1 at a table point."""
         position = t.double() * self.T
         nearest = position.round()
-        # (k+1)/T times T may miss k+1 by an ulp, and a time stored in float32 by more: both mean the table point.
+        # (k+1)/T times T may miss k+1 by an ulp, a time stored in float32 by more: both mean the table point.
         position = torch.where((position - nearest).abs() < 1e-7 * self.T, nearest, position)
         left = (position.ceil() - 1).clamp(0, self.T - 1)
         return left.long(), position - left

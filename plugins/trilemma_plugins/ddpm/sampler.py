@@ -19,8 +19,8 @@ class DDPM(Sampler):
 
         z_s = Ψ (σ_s²/σ_t²) z_t + α_s (Q/σ_t²) x̂₀ + √V ξ,   V = Q σ_s²/σ_t² (small, β̃) or Q (large, β).
 
-    With as many steps as the process has this is DDPM's chain; with fewer it is the plain strided chain. The last
-    step adds no noise and returns x̂₀.
+    With as many steps as the process has this is DDPM's chain; with fewer it is the plain strided chain. The
+    last step adds no noise and returns x̂₀.
 
     Args:
         variance: "small" or "large".
@@ -50,7 +50,11 @@ class DDPM(Sampler):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
-        alpha_s, variance_s, variance_t = process.alpha(s), process.sigma(s).square(), process.sigma(t).square()
+        alpha_s, variance_s, variance_t = (
+            process.alpha(s),
+            process.sigma(s).square(),
+            process.sigma(t).square(),
+        )
         alpha_s[-1], variance_s[-1] = 1, 0
         psi, Q = (entry[..., 0, 0] for entry in process.transition(s, t))
         A = psi * variance_s / variance_t

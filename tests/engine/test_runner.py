@@ -1,0 +1,241 @@
+"""The runner against a plain reading of the tableau, and what its loop pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import trilemma
+from trilemma.conversion import convert
+from trilemma.denoiser import Denoiser
+from trilemma.errors import TrilemmaError
+from trilemma.guidance import Guidance
+from trilemma.lowering import lower
+from trilemma.noise import InjectedNoise
+from trilemma.runner import Runner
+from trilemma.tableau import Row, Tableau, scalar
+from trilemma_plugins.cfg.guidance import CFG
+from trilemma_plugins.ddim.sampler import DDIM
+from trilemma_plugins.ddpm.process import DiscreteVP
+from trilemma_plugins.ddpm.sampler import DDPM
+
+PROCESS = DiscreteVP()
+SHAPE = (1, 2, 2)
+
+
+class Curved(Denoiser):
+    """Nonlinear in z and different in every branch, so that a wrong state, order or branch shows."""
+
+    def __init__(self, parameterization: str = "v") -> None:
+        super().__init__(PROCESS, parameterization, SHAPE)
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        branch = cond["branch"].view(-1, 1, 1, 1).to(z.dtype)
+        return (z * (1 + branch)).sin() + t.view(-1, 1, 1, 1).to(z.dtype)
+
+
+class Weighted(Guidance):
+    """Branches with weights that depend on time."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def branches(self, cond: Any) -> list[dict[str, Any]]:
+        return [dict(cond)] * self.count
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        return tuple((g + 1) * t for g in range(self.count))
+
+
+class Quadratic(Weighted):
+    """The same number of branches, combined by something that is not linear."""
+
+    linear = False
+
+    def combine(self, z: Tensor, t: float, predictions: Any, denoiser: Denoiser) -> Tensor:
+        return sum(p.square() for p in predictions) + t * z
+
+
+@st.composite
+def tableaus(draw: st.DrawFn) -> Tableau:
+    number = st.floats(-1, 1, width=32)
+    rows = []
+    for r in range(draw(st.integers(1, 6))):
+        lags = draw(st.sets(st.integers(0, r), max_size=4))
+        B = tuple((lag, draw(number)) for lag in sorted(lags))
+        C = draw(st.one_of(st.just(0.0), number))
+        rows.append(Row(1 - r / 10, draw(number), B, C, base=draw(st.integers(0, r))))
+    parameterization = draw(st.sampled_from(["x0", "eps", "v"]))
+    return Tableau(tuple(rows), parameterization, draw(st.sampled_from([None, 0.5])))
+
+
+def plain_run(
+    tableau: Tableau, denoiser: Denoiser, guidance: Weighted, start: Tensor, noise: Tensor
+) -> Tensor:
+    """The tableau read literally, keeping every state and every prediction."""
+    states, predictions = [start], []
+    for r, row in enumerate(tableau.rows):
+        z = states[-1]
+        t = torch.full((len(z),), row.t)
+        outputs = [denoiser(z, t, branch=torch.full((len(z),), g)) for g in range(guidance.count)]
+        if guidance.linear:
+            output = sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True))
+        else:
+            output = guidance.combine(z, row.t, outputs, denoiser)
+        time = torch.tensor(row.t, dtype=torch.float64)
+        alpha, sigma = PROCESS.alpha(time), PROCESS.sigma(time)
+        if tableau.clip is None:
+            p, q = convert(denoiser.parameterization, tableau.parameterization, alpha, sigma)
+            f = p * z + q * output
+        else:
+            p, q = convert(denoiser.parameterization, "x0", alpha, sigma)
+            x0 = (p * z + q * output).clamp(-tableau.clip, tableau.clip)
+            p, q = convert("x0", tableau.parameterization, alpha, sigma)
+            f = p * z + q * x0
+        predictions.append(f)
+        new = scalar(row.A) * states[-1 - row.base] + scalar(row.C) * noise[r]
+        for lag, coefficient in row.B:
+            new = new + scalar(coefficient) * predictions[-1 - lag]
+        states.append(new)
+    return states[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tableau=tableaus(),
+    network=st.sampled_from(["x0", "eps", "v"]),
+    guidance=st.builds(
+        lambda kind, count: kind(count), st.sampled_from([Weighted, Quadratic]), st.integers(1, 3)
+    ),
+    batch=st.integers(1, 4),
+)
+def test_any_tableau_is_run_as_it_reads(
+    tableau: Tableau, network: str, guidance: Weighted, batch: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(batch, *SHAPE, generator=generator, dtype=torch.float64)
+    noise = torch.randn(len(tableau.rows), batch, *SHAPE, generator=generator, dtype=torch.float64)
+    denoiser = Curved(network)
+    program = lower(tableau, network, PROCESS, guidance, guidance.count)
+    runner = Runner(denoiser, program, batch, SHAPE, torch.float64, torch.float64, torch.device("cpu"))
+    cond = {"branch": torch.arange(guidance.count).repeat_interleave(batch)}
+    for _ in range(2):  # a runner is used again: nothing of the first run may show
+        drawn = runner.run(start, torch.arange(batch), cond, InjectedNoise(steps=noise))
+    assert torch.allclose(drawn, plain_run(tableau, denoiser, guidance, start, noise), rtol=1e-9, atol=1e-9)
+
+
+class Record(TorchDispatchMode):
+    """Every operator outside the network, by the number of fused steps before it."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.evaluations = 0
+        self._inside = 0
+        self._hooks = [
+            denoiser.register_forward_pre_hook(self._enter),
+            denoiser.register_forward_hook(self._leave),
+        ]
+
+    def _enter(self, *_: Any) -> None:
+        self._inside += 1
+        self.evaluations += 1
+        self.calls.append("network")
+
+    def _leave(self, *_: Any) -> None:
+        self._inside -= 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self._inside:
+            self.calls.append(func.__name__ if "linear_step" not in str(func) else "linear_step")
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def loop(self) -> list[str]:
+        """From the first call of the network to the last fused step."""
+        last = len(self.calls) - self.calls[::-1].index("linear_step")
+        return self.calls[self.calls.index("network") : last]
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=1.0), DDIM(clip=1.0), DDPM()], ids=str)
+@pytest.mark.parametrize("guidance", [None, CFG(scale=2.0)], ids=str)
+def test_a_row_pays_one_evaluation_and_one_fused_step_and_nothing_else(
+    convolution: Denoiser, sampler: Any, guidance: Any
+) -> None:
+    """No allocation, no view, no host read between the first call of the network and the last step."""
+    with Record(convolution) as record:
+        drawn = trilemma.sample(
+            convolution, 3, sampler=sampler, steps=7, guidance=guidance, cond={"class": [0, 1, 2]}
+        )
+    assert record.loop == ["network", "linear_step"] * 7
+    assert record.calls.count("linear_step") == record.evaluations == 7
+    assert drawn.provenance["nfe"] == (14 if guidance else 7)
+
+
+def test_both_branches_of_guidance_are_one_batch(convolution: Denoiser) -> None:
+    sizes: list[int] = []
+    hook = convolution.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    try:
+        trilemma.sample(convolution, 3, sampler=DDIM(), steps=2, guidance=CFG(scale=2.0), cond={"class": 1})
+        trilemma.sample(convolution, 3, sampler=DDIM(), steps=2, guidance=CFG(scale=1.0), cond={"class": 1})
+    finally:
+        hook.remove()
+    assert sizes == [6, 6, 3, 3]
+
+
+class BreaksAt(Denoiser):
+    """Answers with `value` in one sample at one call; with zeros otherwise."""
+
+    def __init__(self, call: int, row: int, value: float) -> None:
+        super().__init__(PROCESS, "eps", SHAPE)
+        self.call, self.row, self.value, self.calls = call, row, value, 0
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        answer = torch.zeros_like(z)
+        if self.calls == self.call:
+            answer[self.row, 0, 1, 1] = self.value
+        self.calls += 1
+        return answer
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_the_error_of_a_value_that_is_not_finite_names_step_time_and_sample(
+    value: float, clip: float | None
+) -> None:
+    if value == float("inf") and clip:
+        pytest.skip("a clip makes infinity finite")
+    with pytest.raises(TrilemmaError, match=r"step 3 of 5 \(t=0\.6\) .* sample 12;") as error:
+        trilemma.sample(
+            BreaksAt(call=2, row=2, value=value), sampler=DDIM(clip=clip), steps=5, indices=[10, 11, 12, 13]
+        )
+    assert "\n" not in str(error.value)
+
+
+def test_a_denoiser_that_answers_another_shape_is_named() -> None:
+    class Narrow(Denoiser):
+        def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+            return z[:, :, :1]
+
+    with pytest.raises(TrilemmaError, match="shape"):
+        trilemma.sample(Narrow(PROCESS, "eps", SHAPE), sampler=DDIM(), steps=2)
+
+
+def test_a_network_in_another_dtype_than_the_state(convolution: Denoiser) -> None:
+    """The state is kept in float64 around a float32 network."""
+    wide = trilemma.sample(convolution, 2, sampler=DDIM(), steps=5, dtype=torch.float64)
+    narrow = trilemma.sample(convolution, 2, sampler=DDIM(), steps=5)
+    assert wide.samples.dtype == torch.float64
+    assert narrow.samples.dtype == torch.float32
+    assert torch.allclose(wide.samples.float(), narrow.samples, atol=1e-4)
