@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import shutil
 import tomllib
@@ -24,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import tomli_w
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -130,7 +130,7 @@ def save_model(path: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor
         raise ModelError(f"{path} exists and is no model directory; choose another place")
     blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     weights = {"file": "weights.safetensors", "sha256": hashlib.sha256(blob).hexdigest()}
-    text = write_toml({"format": FORMAT, **card, "weights": weights})
+    text = tomli_w.dumps(_without_none({"format": FORMAT, **card, "weights": weights}))
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,33 +150,13 @@ def save_model(path: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor
         ) from error
 
 
-def write_toml(table: Mapping[str, Any]) -> str:
-    """TOML text of nested tables of strings, numbers, booleans and lists; None values are left out."""
-    lines: list[str] = []
-
-    def emit(prefix: str, entries: Mapping[str, Any]) -> None:
-        values = {k: v for k, v in entries.items() if not isinstance(v, Mapping) and v is not None}
-        if prefix and (values or not entries):
-            lines.extend(["", f"[{prefix}]"])
-        lines.extend(f"{_toml_key(key)} = {_toml_value(value)}" for key, value in values.items())
-        for key, value in entries.items():
-            if isinstance(value, Mapping):
-                emit(f"{prefix}.{_toml_key(key)}" if prefix else _toml_key(key), value)
-
-    emit("", table)
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _toml_key(key: str) -> str:
-    return key if key.replace("-", "").replace("_", "").isalnum() else json.dumps(key)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
-    if isinstance(value, (str, bool)):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a value that is None is left out."""
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 def _read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
