@@ -1,33 +1,63 @@
-"""What a data set is: labelled images of one size, in memory as bytes."""
+"""What a data set is: labelled images of one size, as bytes."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 
-class Dataset:
+class Dataset(ABC):
     """Images with labels.
 
-    Attributes:
+    Args:
+        labels: int64 [N], indices into `classes`.
+        classes: names of the classes.
+        shape: (C, H, W) of one image.
+    """
+
+    def __init__(self, labels: Tensor, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        self.labels = labels
+        self.classes = classes
+        self.shape = shape
+
+    @abstractmethod
+    def read(self, indices: Tensor) -> Tensor:
+        """The images uint8 [B, C, H, W] at indices [B]."""
+
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8 [N, C, H, W]."""
+        return self.read(torch.arange(len(self)))
+
+    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
+        wide = torch.promote_types(dtype, torch.float32)  # a half dtype is rounded to once
+        return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class InMemoryDataset(Dataset):
+    """Images that are all in memory.
+
+    Args:
         images: uint8 [N, C, H, W].
         labels: int64 [N], indices into `classes`.
         classes: names of the classes.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
-        self.images = images
-        self.labels = labels
-        self.classes = classes
+        super().__init__(labels, classes, tuple(images.shape[1:]))
+        self._images = images
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape (C, H, W) of one image."""
-        return tuple(self.images.shape[1:])
+    def images(self) -> Tensor:
+        """All images, uint8 [N, C, H, W]."""
+        return self._images
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
-        return self.images[indices].to(dtype).mul_(2 / 255).sub_(1), self.labels[indices]
+    def read(self, indices: Tensor) -> Tensor:
+        """The images uint8 [B, C, H, W] at indices [B]."""
+        return self._images[indices]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from trilemma.dataset import Dataset
+from trilemma.data_folder import find_data
+from trilemma.dataset import InMemoryDataset
 from trilemma.errors import DataError, UsageError
 from trilemma_plugins.mnist.idx import read_idx
 
 _STEMS = {"train": "train", "test": "t10k"}
 
 
-class MNIST(Dataset):
+class MNIST(InMemoryDataset):
     """Handwritten digits, 28×28: 60,000 to train on and 10,000 to test on (LeCun et al., 1998).
 
     Args:
         split: "train" or "test".
         root: folder of the four IDX files, gzipped or not; by default `mnist` in $TRILEMMA_DATA, else in
-            ../shared/data as seen from the working directory.
+            ../shared/data as seen from the working directory or the source checkout.
 
     Raises:
         UsageError: for an unknown split.
@@ -29,7 +28,7 @@ class MNIST(Dataset):
     def __init__(self, split: str = "train", root: str | None = None) -> None:
         if split not in _STEMS:
             raise UsageError(f"mnist: unknown split={split!r}; expected train or test")
-        folder = Path(root) if root else _default_root()
+        folder = Path(root).expanduser() if root else find_data("mnist")
         images = read_idx(_find(folder, f"{_STEMS[split]}-images-idx3-ubyte"))
         labels = read_idx(_find(folder, f"{_STEMS[split]}-labels-idx1-ubyte"))
         if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
@@ -41,22 +40,6 @@ class MNIST(Dataset):
             raise DataError(f"mnist: label {int(labels.max())} in {folder} is no digit; restore the files")
         super().__init__(images.unsqueeze(1), labels.long(), tuple("0123456789"))
         self.split = split
-
-
-def _default_root() -> Path:
-    places = list(_places())
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " and ".join(str(place) for place in places)
-    raise DataError(f"no MNIST in {looked}; set TRILEMMA_DATA to the folder that holds mnist/, or give root=")
-
-
-def _places() -> Iterator[Path]:
-    if "TRILEMMA_DATA" in os.environ:
-        yield Path(os.environ["TRILEMMA_DATA"]) / "mnist"
-    else:
-        yield Path("../shared/data/mnist")
 
 
 def _find(folder: Path, name: str) -> Path:
