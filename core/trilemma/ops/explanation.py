@@ -34,7 +34,7 @@ def explain(op: str, *arguments: Any, **options: Any) -> Explanation:
     Without arguments: the backend for contiguous float32 tensors on the CPU.
 
     Raises:
-        UsageError: for an unknown operator.
+        UsageError: for an unknown operator, or arguments that do not fit together.
         TypeError: where the arguments are not the operator's.
     """
     if op not in _REFERENCES:
@@ -53,6 +53,11 @@ def _why_not_native(op: str, arguments: tuple[Any, ...], options: dict[str, Any]
         return missing
     bound = signature(_REFERENCES[op]).bind(*arguments, **options)
     bound.apply_defaults()
+    if op == "linear_step":
+        reference.check_linear_step(*bound.args)
+    else:
+        reference.check_keyed_normal(bound.arguments["out"], bound.arguments["indices"])
+    bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
     if bound.arguments["out"].device.type != "cpu":
         return "out is not on the CPU"
     why: str = getattr(torch.ops.trilemma, f"{op}_why_not_native")(*bound.args)

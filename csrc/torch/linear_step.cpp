@@ -1,0 +1,177 @@
+// trilemma::linear_step for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+
+#include "binding.h"
+#include "trilemma/cpu.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using trilemma::LinearStep;
+
+// Columns of the coefficient table, as core/trilemma/ops/layout.py names them.
+enum Column : int { A = 0, B = 1, C = 9, P = 10, Q = 11, R = 12, S = 13, CLIP = 14, W = 15, WIDTH = 19 };
+
+trilemma::Row read_row(const Tensor& table, int64_t row) {
+  const double* in = static_cast<const double*>(table.const_data_ptr()) + row * WIDTH;
+  const auto at = [in](int column) { return static_cast<float>(in[column]); };
+  trilemma::Row out{at(A), {}, at(C), at(P), at(Q), at(R), at(S), at(CLIP), {}};
+  for (int j = 0; j <= trilemma::kMaxLags; ++j) out.b[j] = at(B + j);
+  for (int g = 0; g < trilemma::kMaxBranches; ++g) out.w[g] = at(W + g);
+  return out;
+}
+
+// The arguments of the operator, in the order of its schema.
+struct Arguments {
+  const Tensor &out, &z, &base, &output, &table;
+  int64_t row;
+  const std::optional<Tensor>& history;
+  int64_t write_slot;
+  const std::vector<int64_t>& read_slots;
+  int64_t seed;
+  const std::optional<Tensor>&indices, &noise, &bad_row;
+};
+
+// Whether the arguments fit together at all; what they should be is said by the reference's own check.
+bool malformed(const Arguments& x) {
+  if (x.z.dim() < 1 || x.table.dim() != 2 || x.table.size(1) != WIDTH) return true;
+  if (x.row < 0 || x.row >= x.table.size(0) || !x.table.is_cpu() || x.table.scalar_type() != ScalarType::Double)
+    return true;
+  const int64_t batch = x.z.size(0);
+  const auto like_z = [&](const Tensor& tensor) { return same_sample(tensor, x.z) && tensor.size(0) == batch; };
+  const auto replicated = [&](const Tensor& tensor) {
+    if (!same_sample(tensor, x.z)) return false;
+    if (batch == 0) return tensor.size(0) == 0;
+    const int64_t copies = tensor.size(0) / batch;
+    return tensor.size(0) % batch == 0 && copies >= 1 && copies <= trilemma::kMaxBranches;
+  };
+  const auto one_each = [&](const std::optional<Tensor>& tensor, ScalarType type) {
+    return !tensor || (tensor->dim() == 1 && tensor->size(0) == batch && tensor->scalar_type() == type);
+  };
+  if (!like_z(x.base) || !replicated(x.output) || !replicated(x.out) || (x.noise && !like_z(*x.noise))) return true;
+  if (!one_each(x.indices, ScalarType::Long) || !one_each(x.bad_row, ScalarType::Int)) return true;
+
+  int64_t slots = 0;
+  if (x.history) {
+    slots = x.history->dim() < 1 ? -1 : x.history->size(0);
+    if (x.history->dim() != x.z.dim() + 1) return true;
+    for (int64_t d = 0; d < x.z.dim(); ++d)
+      if (x.history->size(d + 1) != x.z.size(d)) return true;
+  }
+  if (x.write_slot < -1 || x.write_slot >= slots || x.read_slots.size() > trilemma::kMaxLags) return true;
+  for (const int64_t slot : x.read_slots)
+    if (slot < 0 || slot >= slots) return true;
+  return false;
+}
+
+// Why the native kernel cannot take well-formed arguments; "" where it can.
+const char* why_not(const Arguments& x) {
+  const ScalarType type = x.z.scalar_type();
+  if (type != ScalarType::Float && type != ScalarType::BFloat16) return "z is neither float32 nor bfloat16";
+  const auto fits = [&](const Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == type; };
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
+    if (!fits(*tensor)) return "the tensors differ in dtype or device";
+  if ((x.history && !fits(*x.history)) || (x.noise && !fits(*x.noise))) return "the tensors differ in dtype or device";
+  for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
+    if (*tensor && !(*tensor)->is_cpu()) return "the tensors differ in dtype or device";
+
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output, &x.table})
+    if (!tensor->is_contiguous()) return "a tensor is not contiguous";
+  for (const std::optional<Tensor>* tensor : {&x.history, &x.noise, &x.indices, &x.bad_row})
+    if (*tensor && !(*tensor)->is_contiguous()) return "a tensor is not contiguous";
+
+  // The kernel reads a block of everything before it writes that block of out and of the written slot.
+  const int64_t bytes = x.z.numel() * static_cast<int64_t>(x.z.element_size());
+  const Range out = range(x.out);
+  const Range history = x.history ? range(*x.history) : Range{};
+  const Range written = x.write_slot < 0 ? Range{} : Range{history.begin + x.write_slot * bytes, bytes};
+  for (const Tensor* tensor : {&x.z, &x.base, x.noise ? &*x.noise : &x.z})
+    if (shifted(range(*tensor), out, bytes) || shifted(range(*tensor), written, bytes))
+      return "an input overlaps out or the written slot, shifted";
+  const Range output = range(x.output);
+  if (output.overlaps(written) || (output.overlaps(out) && output.begin != out.begin) || out.overlaps(history))
+    return "an input overlaps out or the written slot, shifted";
+  return "";
+}
+
+void check(const Arguments& x) {
+  STD_TORCH_CHECK(!malformed(x), "linear_step: the arguments do not fit together");
+  STD_TORCH_CHECK(read_row(x.table, x.row).c == 0.0f || x.noise || x.indices,
+                  "linear_step: the row adds noise; give indices or noise");
+}
+
+void run(const Arguments& x) {
+  LinearStep step;
+  step.row = read_row(x.table, x.row);
+  step.samples = x.z.size(0);
+  if (x.z.numel() == 0) return;
+  step.elements = x.z.numel() / step.samples;
+  step.replicas = static_cast<int>(x.out.size(0) / step.samples);
+  step.branches = static_cast<int>(x.output.size(0) / step.samples);
+  step.lags = static_cast<int>(x.read_slots.size());
+  step.out = x.out.mutable_data_ptr();
+  step.z = x.z.const_data_ptr();
+  step.base = x.base.const_data_ptr();
+  step.output = x.output.const_data_ptr();
+  const int64_t bytes = x.z.numel() * static_cast<int64_t>(x.z.element_size());
+  for (int j = 0; j < step.lags; ++j)
+    step.history[j] = static_cast<const char*>(x.history->const_data_ptr()) + x.read_slots[j] * bytes;
+  if (x.write_slot >= 0) step.prediction = static_cast<char*>(x.history->mutable_data_ptr()) + x.write_slot * bytes;
+  if (x.noise) step.noise = x.noise->const_data_ptr();
+  if (x.indices) step.indices = static_cast<const int64_t*>(x.indices->const_data_ptr());
+  if (x.bad_row) step.bad_row = static_cast<int32_t*>(x.bad_row->mutable_data_ptr());
+  step.seed = static_cast<uint64_t>(x.seed);
+  step.step = static_cast<uint32_t>(x.row);
+
+  const auto kernel = x.z.scalar_type() == ScalarType::Float ? trilemma::cpu::best().linear_step_float32
+                                                             : trilemma::cpu::best().linear_step_bfloat16;
+  const bool makes_noise = step.row.c != 0.0f && !step.noise;
+  torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
+                              [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
+}
+
+void call_reference(const Arguments& x) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 13> stack{from(x.out),        from(x.z),          from(x.base), from(x.output), from(x.table),
+                                     from(x.row),        from(x.history),    from(x.write_slot),
+                                     from(x.read_slots), from(x.seed),       from(x.indices),
+                                     from(x.noise),      from(x.bad_row)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("trilemma::linear_step_reference", "", stack.data(), TORCH_ABI_VERSION));
+}
+
+void linear_step(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int64_t row,
+                 std::optional<Tensor> history, int64_t write_slot, std::vector<int64_t> read_slots, int64_t seed,
+                 std::optional<Tensor> indices, std::optional<Tensor> noise, std::optional<Tensor> bad_row,
+                 std::string backend) {
+  const Arguments arguments{out,        z,          base, output,  table, row,    history,
+                            write_slot, read_slots, seed, indices, noise, bad_row};
+  check(arguments);
+  const char* why = backend == "reference" ? "asked for" : why_not(arguments);
+  if (!*why) return run(arguments);
+  STD_TORCH_CHECK(backend != "native", "TRILEMMA_BACKEND=native, but linear_step cannot run natively: ", why);
+  call_reference(arguments);
+}
+
+std::string linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int64_t row,
+                                       std::optional<Tensor> history, int64_t write_slot,
+                                       std::vector<int64_t> read_slots, int64_t seed, std::optional<Tensor> indices,
+                                       std::optional<Tensor> noise, std::optional<Tensor> bad_row) {
+  const Arguments arguments{out,        z,          base, output,  table, row,    history,
+                            write_slot, read_slots, seed, indices, noise, bad_row};
+  check(arguments);
+  return why_not(arguments);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
+  library.def(
+      "linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor? "
+      "history, int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor? bad_row) -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+  library.impl("linear_step", TORCH_BOX(&linear_step));
+  library.impl("linear_step_why_not_native", TORCH_BOX(&linear_step_why_not_native));
+}

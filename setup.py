@@ -1,0 +1,82 @@
+"""Builds the native libraries with CMake and Ninja; everything else is said in pyproject.toml.
+
+TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out. Without them the
+package runs on its reference in PyTorch, and says so in `trilemma doctor`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+
+class BuildNative(build_ext):
+    """One CMake build that installs both libraries, `_C` and `_ops`, into the package."""
+
+    def run(self) -> None:
+        wanted = os.environ.get("TRILEMMA_NATIVE") or "auto"
+        if wanted not in ("auto", "0", "1"):
+            raise SystemExit(f"TRILEMMA_NATIVE={wanted} is unknown; choose auto, 0 or 1")
+        if wanted != "0":
+            try:
+                self._build()
+                return
+            except (OSError, subprocess.CalledProcessError) as error:
+                if wanted == "1":
+                    raise SystemExit(f"TRILEMMA_NATIVE=1, but the native libraries were not built: {error}") from error
+                logging.warning("trilemma: the native libraries were not built: %s", error)
+        logging.warning("trilemma: installing without native libraries; the reference in PyTorch will run")
+        self.extensions = []
+
+    def _build(self) -> None:
+        build = Path(self.build_temp).resolve() / "native"
+        build.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))}
+        cmake, ninja = (_tool(name, environment["PATH"]) for name in ("cmake", "ninja"))
+        configure = [
+            cmake,
+            f"-S{ROOT}",
+            f"-B{build}",
+            "-GNinja",
+            f"-DCMAKE_MAKE_PROGRAM={ninja}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DTRILEMMA_VERSION={self.distribution.get_version()}",
+        ]
+        for command in (
+            configure,
+            [cmake, "--build", str(build)],
+            [cmake, "--install", str(build), "--strip", "--prefix", str(self._package_folder())],
+        ):
+            subprocess.run(command, check=True, env=environment)
+
+    def _package_folder(self) -> Path:
+        """Where the package lies: the build folder, or the source tree for an editable install."""
+        if self.inplace or self.editable_mode:
+            return ROOT / "core" / "trilemma"
+        return Path(self.build_lib).resolve() / "trilemma"
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+def _tool(name: str, path: str) -> str:
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(f"{name} was not found; pip install {name}")
+    return found
+
+
+setup(
+    ext_modules=[Extension("trilemma._C", sources=[]), Extension("trilemma._ops", sources=[])],
+    cmdclass={"build_ext": BuildNative},
+)
