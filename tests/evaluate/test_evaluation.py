@@ -82,7 +82,8 @@ def test_the_optimal_denoiser_of_the_data_measures_like_the_data(
     values, real = record["metrics"], instrument.baseline["metrics"]
     assert values["frechet"] < 0.01
     assert values["class-agreement"] == real["class-agreement"] == 1.0
-    assert values["precision"] > 0.8 and values["recall"] > 0.8
+    assert values["precision"] > 0.8
+    assert values["recall"] > 0.8
     assert (record["n"], record["nfe"], record["steps"], record["seed"]) == (200, 40, 40, 3)
     assert record["reference"] == {
         "split": "train",
@@ -153,7 +154,8 @@ def test_an_untrained_network_is_decided_by_its_seed_alone(
     assert torch.equal(first.layer.weight, again.layer.weight)
     assert not torch.equal(first.layer.weight, other.layer.weight)
     assert not torch.equal(first.layer.weight, trained.layer.weight)
-    assert not first.training and first.card["weights"]["sha256"] is None
+    assert not first.training
+    assert first.card["weights"]["sha256"] is None
     trained.card = None
     with pytest.raises(UsageError, match="no card"):
         untrained(trained, 0)

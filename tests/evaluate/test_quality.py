@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "quality.py"
 @pytest.fixture(scope="module")
 def quality() -> ModuleType:
     spec = importlib.util.spec_from_file_location("quality", SCRIPT)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["quality"] = module
     spec.loader.exec_module(module)
@@ -65,7 +66,8 @@ def test_the_check_passes_where_every_goal_is_met(
 ) -> None:
     assert check(quality, results, tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and all(line.startswith("ok ") for line in lines)
+    assert len(lines) == 10
+    assert all(line.startswith("ok ") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,10 @@ def test_it_is_a_feature_network_with_64_features_and_ten_classes() -> None:
     assert isinstance(network, FeatureNetwork)
     seen = network.observe(torch.zeros(3, 1, 28, 28), torch.tensor([1, 2, 3]))
     assert seen.features.shape == (3, 64)
-    assert seen.logits is not None and seen.logits.shape == (3, 10)
-    assert seen.labels is not None and seen.labels.tolist() == [1, 2, 3]
+    assert seen.logits is not None
+    assert seen.logits.shape == (3, 10)
+    assert seen.labels is not None
+    assert seen.labels.tolist() == [1, 2, 3]
     assert (seen.features >= 0).all()
 
 

@@ -92,6 +92,14 @@ def test_the_bank_keeps_what_it_was_given_though_the_buffer_is_used_again() -> N
     assert filled.points(1)[:, 0].tolist() == [1.0] * 4 + [2.0] * 4
 
 
+def test_radii_that_were_kept_are_those_of_all_points_so_far() -> None:
+    filled = bank(torch.tensor([[0.0], [4.0]]))
+    assert filled.radii(1).tolist() == [4, 4]
+    filled.update(Observation(torch.tensor([[1.0]])))
+    assert filled.radii(1).tolist() == [1, 3, 1]
+    assert filled.radii(2).tolist() == [4, 4, 3]
+
+
 def test_too_few_points_and_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(TrilemmaError, match="at least 4 images in each set, got 3"):
         recall(normal(0, 10, 2), normal(1, 3, 2))

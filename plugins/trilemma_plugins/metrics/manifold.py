@@ -18,9 +18,11 @@ class FeatureBank:
 
     def __init__(self) -> None:
         self._batches: list[Tensor] = []
+        self._radii: dict[int, Tensor] = {}
 
     def update(self, batch: Observation) -> None:
         """Take in features [B, D]."""
+        self._radii.clear()
         self._batches.append(batch.features.to("cpu", torch.float32, copy=True))
 
     def points(self, least: int) -> Tensor:
@@ -39,6 +41,12 @@ class FeatureBank:
             raise TrilemmaError("the features are not finite; check the images for NaN and infinite pixels")
         return points
 
+    def radii(self, k: int) -> Tensor:
+        """The radii [N] of the manifold's balls, kept for the next time: see `neighbour_radii`."""
+        if k not in self._radii:
+            self._radii[k] = neighbour_radii(self.points(k + 1), k)
+        return self._radii[k]
+
 
 def distances(rows: Tensor, columns: Tensor) -> Tensor:
     """Euclidean distances [R, C] from differences: |x|² + |y|² − 2xy would not give 0 for equal points."""
@@ -52,16 +60,15 @@ def neighbour_radii(points: Tensor, k: int) -> Tensor:
         block = distances(points[start : start + CHUNK], points)
         rows = torch.arange(len(block))
         block[rows, rows + start] = torch.inf
-        radii.append(block.kthvalue(k, dim=1).values)
+        radii.append(block.topk(k, dim=1, largest=False).values[:, -1])  # ten times as fast as kthvalue
     return torch.cat(radii)
 
 
-def fraction_inside(points: Tensor, manifold: Tensor, k: int) -> float:
-    r"""The fraction of `points` [M, D] that lie in the union of balls around the points of `manifold` [N, D].
+def fraction_inside(points: Tensor, manifold: Tensor, radii: Tensor) -> float:
+    r"""The fraction of `points` [M, D] in the union of balls of `radii` [N] around those of `manifold` [N, D].
 
     f(φ, Φ) = 1 if |φ − φ'| ≤ |φ' − NN_k(φ', Φ)| for at least one φ' ∈ Φ, else 0   (1904.06991, eq. 1)
     """
-    radii = neighbour_radii(manifold, k)
     inside = 0
     for start in range(0, len(points), CHUNK):
         inside += int((distances(points[start : start + CHUNK], manifold) <= radii).any(1).sum())
@@ -91,7 +98,7 @@ class Precision(_NeighbourMetric):
     """
 
     def value(self, reference: FeatureBank, samples: FeatureBank) -> float:
-        return fraction_inside(samples.points(1), reference.points(self.k + 1), self.k)
+        return fraction_inside(samples.points(1), reference.points(self.k + 1), reference.radii(self.k))
 
 
 @dataclass(frozen=True)
@@ -103,4 +110,4 @@ class Recall(_NeighbourMetric):
     """
 
     def value(self, reference: FeatureBank, samples: FeatureBank) -> float:
-        return fraction_inside(reference.points(1), samples.points(self.k + 1), self.k)
+        return fraction_inside(reference.points(1), samples.points(self.k + 1), samples.radii(self.k))

@@ -1,0 +1,160 @@
+"""`trilemma eval`: pure JSON or a table, with what the model's card advises."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import typer
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+import trilemma
+from trilemma.cli.eval import command
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
+from trilemma.evaluate import Observation, evaluation, evaluator
+from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma_plugins.ddpm.process import DiscreteVP
+from trilemma_plugins.metrics.agreement import ClassAgreement
+from trilemma_plugins.metrics.frechet import FrechetDistance
+
+app = typer.Typer()
+app.command()(command)
+
+
+class Pixels:
+    """A feature network whose features are two pixels."""
+
+    shape = (1, 4, 4)
+    identity = "pixels"
+
+    def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
+        flat = images.flatten(1)
+        return Observation(flat[:, :2], torch.stack([-flat[:, 0], flat[:, 0]], 1), labels)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
+    """A network with the card of a bundled model, and a look-up that knows what the card names."""
+    made = GaussianDenoiser(
+        DiscreteVP(schedule="cosine", T=1000), [-0.5, 0.5, 0.0], 0.04, "v", (1, 4, 4)
+    ).eval()
+    made.card = {
+        "model": {"name": "gaussian"},
+        "process": {"spec": "vp"},
+        "weights": {"sha256": "0" * 64},
+        "evaluation": {"dataset": "levels", "features": "pixels"},
+    }
+    metrics = {"frechet": FrechetDistance(), "class-agreement": ClassAgreement(), "pixels": Pixels()}
+    images = torch.arange(0, 256, dtype=torch.uint8).view(16, 1, 4, 4)
+    split = SimpleNamespace(images=images, labels=torch.arange(16) % 2)
+    asked: list[tuple[str, str]] = []
+
+    def build(kind: str, spec: str, **options: str) -> tuple[Any, str]:
+        asked.append((kind, spec))
+        if kind == "dataset":
+            return split, spec
+        if spec not in metrics:
+            raise PluginUnavailable(f"unknown metric {spec!r}")
+        return metrics[spec], spec
+
+    made.asked = asked
+    monkeypatch.setattr(
+        evaluator, "lookup", SimpleNamespace(build=build, describe=lambda kind, m: type(m).__name__)
+    )
+    monkeypatch.setattr(trilemma, "load", lambda name, **options: made, raising=False)
+    monkeypatch.setattr(
+        evaluation, "build_denoiser", lambda card: GaussianDenoiser(made.process, 0.0, 1.0, "v", (1, 4, 4))
+    )
+    return made
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(
+        app, ["mnist", "--metric", "frechet", "--metric", "class-agreement", *arguments]
+    )
+
+
+def test_json_is_all_there_is_on_stdout(model: GaussianDenoiser) -> None:
+    result = run("--steps", "5", "-n", "32", "--batch-size", "10", "--seed", "4", "--json")
+    assert result.exit_code == 0, result.exception
+    record = json.loads(result.stdout)
+    assert record["model"] == {"name": "gaussian", "sha256": "0" * 64}
+    assert (record["n"], record["steps"], record["nfe"], record["seed"]) == (32, 5, 5, 4)
+    assert (record["dataset"], record["features"], record["untrained"]) == ("levels", "pixels", False)
+    assert record["reference"] == {"split": "train", "images": {"frechet": 16, "class-agreement": 0}}
+    assert set(record["metrics"]) == set(record["baseline"]["metrics"]) == {"frechet", "class-agreement"}
+    assert record["baseline"]["metrics"]["frechet"] == pytest.approx(0)  # the same images here
+    assert record["images_per_second"] > 0
+
+
+def test_the_table_shows_every_metric_and_what_it_was_measured_against(model: GaussianDenoiser) -> None:
+    result = run("--steps", "2", "-n", "8")
+    assert result.exit_code == 0, result.exception
+    for part in (
+        "frechet",
+        "class-agreement",
+        "gaussian: 8 samples",
+        "16 test images",
+        "NFE 2 a sample",
+        "pixels",
+    ):
+        assert part in result.stdout
+
+
+def test_options_come_before_the_card(model: GaussianDenoiser) -> None:
+    record = json.loads(
+        run("--steps", "1", "-n", "4", "--dataset", "other", "--no-baseline", "--json").stdout
+    )
+    assert record["dataset"] == "other"
+    assert record["baseline"] is None
+    assert ("dataset", "other") in model.asked
+    assert ("dataset", "levels") not in model.asked
+
+
+def test_an_untrained_network_is_said_to_be_one(
+    model: GaussianDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("trilemma.evaluate.untrained", lambda network, seed: seen.append(seed) or network)
+    record = json.loads(run("--steps", "1", "-n", "4", "--untrained", "--seed", "9", "--json").stdout)
+    assert record["untrained"] is True
+    assert seen == [9]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "reason"),
+    [
+        (["--reference", "validation"], UsageError, "give train or test"),
+        (["--dtype", "int8"], UsageError, "give float32 or bfloat16"),
+        (["-n", "0"], UsageError, "n=0 is not a number of samples"),
+        (["--steps", "0"], UsageError, "steps=0"),
+        (["--metric", "nonsense"], PluginUnavailable, "unknown metric 'nonsense'"),
+        (["--metric", "pixels"], UsageError, "is a feature network, not a metric"),
+        (["-n", "1", "--steps", "1"], TrilemmaError, "at least 2 images, got 1"),
+    ],
+)
+def test_bad_input_is_one_error_of_one_line(
+    model: GaussianDenoiser, arguments: list[str], error: type[TrilemmaError], reason: str
+) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, error)
+    assert reason in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_the_bundled_model_end_to_end(data_root: object) -> None:
+    try:
+        trilemma.load("mnist")
+    except TrilemmaError as missing:
+        pytest.skip(f"no bundled model here: {missing}")
+    result = CliRunner().invoke(app, ["mnist", "--steps", "10", "-n", "50", "--no-baseline", "--json"])
+    assert result.exit_code == 0, result.exception
+    record = json.loads(result.stdout)
+    assert set(record["metrics"]) == {"frechet", "precision", "recall", "class-agreement"}
+    assert record["reference"]["images"]["frechet"] == 60_000
+    assert record["metrics"]["class-agreement"] > 0.8
+    assert record["metrics"]["frechet"] < 20  # 50 images, so mostly bias; noise is at hundreds
