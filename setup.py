@@ -33,18 +33,23 @@ class BuildNative(build_ext):
                 return
             except (OSError, subprocess.CalledProcessError) as error:
                 if wanted == "1":
-                    raise SystemExit(f"TRILEMMA_NATIVE=1, but the native libraries were not built: {error}") from error
+                    raise SystemExit(
+                        f"TRILEMMA_NATIVE=1, but the native libraries were not built: {error}"
+                    ) from error
                 logging.warning("trilemma: the native libraries were not built: %s", error)
         logging.warning("trilemma: installing without native libraries; the reference in PyTorch will run")
         self.extensions = []
 
     def _build(self) -> None:
-        build = Path(self.build_temp).resolve() / "native"
-        build.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))}
+        build = ROOT / "build" / f"native-{sys.implementation.cache_tag}"
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
+        }
         cmake, ninja = (_tool(name, environment["PATH"]) for name in ("cmake", "ninja"))
         configure = [
             cmake,
+            "--fresh",  # another environment's torch and Python may stand in the cache; its objects are kept
             f"-S{ROOT}",
             f"-B{build}",
             "-GNinja",

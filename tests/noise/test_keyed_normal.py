@@ -32,7 +32,9 @@ def exact_normal(seed: int, sample: int, step: int, element: int, stream: int) -
 )
 def test_definition(seed: int, sample: int, step: int, element: int, stream: int) -> None:
     drawn = reference_normal(seed, torch.tensor([sample]), step, element + 1, stream)
-    assert math.isclose(float(drawn[0, element]), exact_normal(seed, sample, step, element, stream), rel_tol=1e-13)
+    assert math.isclose(
+        float(drawn[0, element]), exact_normal(seed, sample, step, element, stream), rel_tol=1e-13
+    )
 
 
 def test_float32_is_the_float64_normal_to_rounding() -> None:

@@ -60,7 +60,21 @@ def linear_step(
         raise UsageError("linear_step has no gradient; call it under torch.no_grad()")
     if seed >= 1 << 63:
         seed -= 1 << 64
-    arguments = (out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
+    arguments = (
+        out,
+        z,
+        base,
+        output,
+        table,
+        row,
+        history,
+        write_slot,
+        read_slots,
+        seed,
+        indices,
+        noise,
+        bad_row,
+    )
     try:
         torch.ops.trilemma.linear_step.default(*arguments, backend=requested_backend())
     except RuntimeError:

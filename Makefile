@@ -1,0 +1,41 @@
+# make demo: installs into .venv and draws 64 digits.   make test: the whole test suite.
+# make lint: style and types.   make install: the package and its command alone.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+python := $(VENV)/bin/python
+pip_install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# What pyproject.toml needs to build; the build runs against the torch that the package will run with.
+build_requirements := setuptools torch pybind11 cmake ninja
+build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test lint install
+.DELETE_ON_ERROR:
+
+demo: install
+	$(VENV)/bin/trilemma sample mnist -n 64 --sampler ddim --steps 20 --guidance cfg:scale=2 \
+		--cond 'class=[0,1,2,3,4,5,6,7,8,9]' --seed 0 --out digits.png
+
+test: $(VENV)/.test
+	$(python) -m pytest -q
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+install: $(VENV)/.install
+
+$(VENV)/.install: $(VENV)/.requirements $(build_sources)
+	$(pip_install) --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.install
+	$(pip_install) --no-build-isolation -e '.[$*]'
+	touch $@
+
+$(VENV)/.requirements: constraints.txt
+	test -x $(python) || $(PYTHON) -m venv $(VENV)
+	$(pip_install) $(build_requirements)
+	touch $@
