@@ -1,0 +1,54 @@
+"""Folders and zips of made-up images whose every pixel is known."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
+    """A uint8 image [H, W] or [H, W, 3] as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(params=["folder", "zip"])
+def place(request, tmp_path) -> Callable[[Mapping[str, bytes]], Path]:
+    """Lays files out by their names, once in a folder and once in a zip."""
+
+    def lay_out(files: Mapping[str, bytes]) -> Path:
+        if request.param == "zip":
+            root = tmp_path / "images.zip"
+            with zipfile.ZipFile(root, "w") as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+            return root
+        root = tmp_path / "images"
+        root.mkdir()
+        for name, content in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        return root
+
+    return lay_out
+
+
+@pytest.fixture
+def one_line() -> Callable[[BaseException], str]:
+    """The message of an error, which must be one line that ends in what to do."""
+
+    def check(error: BaseException) -> str:
+        message = str(error)
+        assert message
+        assert "\n" not in message
+        assert ";" in message
+        return message
+
+    return check
