@@ -173,7 +173,11 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             self._bar.close()
             raise StopIteration
         chunk = self._chunks[self._drawn]
-        samples = self._draw(chunk)
+        try:
+            samples = self._draw(chunk)
+        except BaseException:
+            self._bar.close()  # so that the error begins a line of its own
+            raise
         self._drawn += 1
         return chunk.indices[chunk.rows], samples
 

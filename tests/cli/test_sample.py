@@ -2,14 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import trilemma
 from trilemma.cli.app import main
 from trilemma.output import provenance
+from trilemma.output.picture import tile, to_bytes
 
 
 def run(capsys, *arguments):
@@ -20,70 +24,101 @@ def run(capsys, *arguments):
 
 def test_a_grid_and_its_provenance(capsys, tiny_model, tmp_path):
     out = tmp_path / "x.png"
-    options = [
-        "--sampler",
-        "ddim",
-        "--steps",
-        5,
-        "--guidance",
-        "cfg:scale=2",
-        "--cond",
-        "class=1",
-        "--seed",
-        3,
-    ]
-    code, said, _ = run(capsys, tiny_model, "-n", 4, *options, "--out", out)
-    assert code == 0
-    assert "4 samples" in said
-    assert "NFE 10" in said
+    conditioned = ["--sampler", "ddim", "--guidance", "cfg:scale=2", "--cond", "class=1"]
+    options = [*conditioned, "--steps", "5", "--seed", "3", "--columns", "4"]
+    code, said, complaints = run(capsys, tiny_model, "-n", 4, *options, "--out", out)
+    assert (code, complaints) == (0, "")
+    assert said.count("\n") == 1
+    assert f"{out}: 4 samples drawn in" in said
+    assert "NFE 10 a sample" in said
+    assert "images/s" in said
     record = provenance(out)
     assert (record["nfe"], record["seed"], record["cond"]) == (10, 3, {"class": 1})
-    assert record["guidance"] == "cfg:scale=2.0"
+    assert (record["guidance"], record["indices"]) == ("cfg:scale=2.0", "0-3")
+    assert record["backend"] in said
+    drawn = trilemma.sample(
+        str(tiny_model), 4, sampler="ddim", steps=5, guidance="cfg:scale=2", cond={"class": 1}, seed=3
+    )
+    grid = tile(to_bytes(drawn.samples), columns=4)
+    factor = 512 // max(grid.shape)
+    with Image.open(out) as picture:
+        np.testing.assert_array_equal(np.array(picture)[::factor, ::factor], grid[0].numpy())
 
 
 def test_an_archive_holds_what_the_library_draws(capsys, tiny_model, tmp_path):
     out = tmp_path / "x.npz"
-    code, said, _ = run(
-        capsys, tiny_model, "-n", 3, "--steps", 4, "--cond", "class=[0,1]", "--out", out, "--json"
-    )
+    options = ["--steps", 4, "--cond", "class=[0,1]", "--indices", "5,0-1", "--out", out, "--json"]
+    code, said, _ = run(capsys, tiny_model, *options)
     assert code == 0
-    assert json.loads(said)["drawn"] == 3
-    drawn = trilemma.sample(trilemma.load(tiny_model), 3, steps=4, cond={"class": [0, 1]})
+    record = json.loads(said)
+    assert (record["drawn"], record["n"], record["indices"], record["out"]) == (3, 3, "5,0-1", str(out))
+    drawn = trilemma.sample(str(tiny_model), steps=4, cond={"class": [0, 1]}, indices=[5, 0, 1])
     np.testing.assert_array_equal(np.load(out)["samples"], drawn.samples.numpy())
 
 
 def test_a_folder_is_filled_up_with_the_same_samples(capsys, tiny_model, tmp_path):
-    common = [tiny_model, "--steps", 4, "--sampler", "ddpm", "--deterministic", "--batch-size", 2]
+    common = [tiny_model, "--steps", 4, "--sampler", "ddpm", "--deterministic"]
     run(capsys, *common, "-n", 5, "--out", tmp_path / "whole")
     run(capsys, *common, "-n", 3, "--out", tmp_path / "parts")
     (tmp_path / "parts" / "00000001.png").unlink()
     code, said, _ = run(capsys, *common, "-n", 5, "--out", tmp_path / "parts")
     assert code == 0
-    assert "3 samples (2 were there already)" in said
-    for name in sorted(os.listdir(tmp_path / "whole")):
+    assert "3 samples drawn, 2 were there" in said
+    assert sorted(os.listdir(tmp_path / "whole")) == sorted(os.listdir(tmp_path / "parts"))
+    for name in os.listdir(tmp_path / "whole"):
         if name.endswith(".png"):
             assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    code, said, _ = run(capsys, *common, "-n", 5, "--out", tmp_path / "parts")
+    assert provenance(tmp_path / "parts")["indices"] == "0-4"
+    before = (tmp_path / "parts" / "provenance.json").read_bytes()
+    code, said, _ = run(capsys, *common, "-n", 4, "--out", tmp_path / "parts")
     assert code == 0
-    assert "all 5 samples are there already" in said
+    assert "all samples asked for are there" in said
+    assert (tmp_path / "parts" / "provenance.json").read_bytes() == before
+
+
+def test_a_folder_of_another_seed_is_refused(capsys, tiny_model, tmp_path):
+    common = [tiny_model, "--steps", 2, "-n", 1, "--out", tmp_path / "out"]
+    assert run(capsys, *common)[0] == 0
+    code, said, error = run(capsys, *common, "--seed", 1)
+    assert (code, said) == (1, "")
+    assert "seed is 0 there, 1 now" in error
+    assert error.count("\n") == 1
 
 
 def test_the_network_may_run_in_bfloat16(capsys, tiny_model, tmp_path):
     out = tmp_path / "x.npz"
     assert run(capsys, tiny_model, "-n", 2, "--steps", 3, "--dtype", "bfloat16", "--out", out)[0] == 0
     assert torch.from_numpy(np.load(out)["samples"]).isfinite().all()
+    record = provenance(out)
+    assert (record["dtype"], record["network_dtype"]) == ("float32", "bfloat16")
+
+
+def test_quiet_says_nothing_and_progress_goes_to_stderr(capsys, tiny_model, tmp_path):
+    out = tmp_path / "x.npz"
+    assert main(["sample", str(tiny_model), "-n", "2", "--steps", "3", "-o", str(out), "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["sample", str(tiny_model), "-n", "2", "--steps", "3", "-o", str(out), "--json"]) == 0
+    said, progress = capsys.readouterr()
+    assert json.loads(said)["n"] == 2
+    assert "3/3" in progress
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "x.jpg"], 2, "x.png, x.npz, or a folder"),
-        (["--out", "none/x.png"], 1, "cannot write into none"),
-        (["--cond", "class"], 2, "NAME=VALUE"),
-        (["--dtype", "int8"], 2, "float32 or bfloat16"),
-        (["-n", "0"], 2, "at least 1"),
-        (["--seed", "-1"], 2, "seed"),
+        (["--out", "x.jpg"], 2, ".png for a grid, .npz"),
+        (["--out", "none/x.png"], 1, "there is no folder none"),
+        (["--out", "/dev/full"], 1, "/dev/full is no folder"),
+        (["--out", "x.npz", "--columns", "3"], 2, "no columns"),
+        (["--cond", "class"], 2, "name=value"),
+        (["--cond", "class=1", "--cond", "class=2"], 2, "given twice"),
         (["--cond", "style=1"], 2, "this model takes: class"),
+        (["--dtype", "int8"], 2, "float32 or bfloat16"),
+        (["--indices", "1,1"], 2, "twice"),
+        (["-n", "0"], 2, "at least 1"),
+        (["-n", "-3"], 2, "at least 1"),
+        (["-n", "many"], 2, "valid integer"),
+        (["--seed", "-1"], 2, "seed"),
     ],
 )
 def test_bad_arguments_write_nothing(capsys, tiny_model, tmp_path, monkeypatch, arguments, code, message):
@@ -93,3 +128,9 @@ def test_bad_arguments_write_nothing(capsys, tiny_model, tmp_path, monkeypatch, 
     assert error.count("\n") == 1
     assert message in error
     assert os.listdir(tmp_path) == []
+
+
+def test_the_command_imports_nothing_heavy():
+    program = "import sys, trilemma.cli.sample; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"

@@ -1,10 +1,8 @@
-"""`trilemma sample`: draw samples into a file."""
+"""`trilemma sample`: draw samples from a model."""
 
 from __future__ import annotations
 
-import ast
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +10,7 @@ import typer
 from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
-    from trilemma.denoiser import Denoiser
+    from trilemma.sampling import SampleChunks
 
 
 def command(
@@ -26,115 +24,115 @@ def command(
     cond: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="Condition, such as class=7; a list is cycled through; repeatable."
+            metavar="NAME=VALUE",
+            help="Condition, such as class=7; sample i of a list, class=[0,1,2], takes entry i modulo its "
+            "length; repeatable.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed; sample i depends on (seed, i) alone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone.")] = 0,
+    indices: Annotated[
+        str | None, typer.Option(help="Draw these samples, such as 17 or 0-63,100, instead of the first n.")
+    ] = None,
     out: Annotated[
-        str, typer.Option(help="x.png (a grid), x.npz, or a folder (one PNG a sample, resumable).")
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="FILE.png for a grid, FILE.npz for an array, or a folder for one PNG a sample, written as they "
+            "come; asked for again, it gets what is missing.",
+        ),
     ] = "samples.png",
+    columns: Annotated[int | None, typer.Option(help="Samples in a row of the grid.")] = None,
     batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 64,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bits however the samples are batched.")
+        bool,
+        typer.Option(
+            "--deterministic", help="The same bits in any batch: the network always sees 64 samples."
+        ),
     ] = False,
     device: Annotated[str | None, typer.Option(help="Device of the network.")] = None,
     dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print place and provenance as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
 ) -> None:
-    """Draw samples from MODEL into a picture, an .npz, or a folder of pictures."""
-    place = Path(out)
-    kind = _kind(out)
-    conditions = dict(_condition(text) for text in cond or [])
-    if dtype not in ("float32", "bfloat16"):
-        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
-    if n < 1:
-        raise UsageError(f"-n {n} is not a number of samples; give an integer of at least 1")
+    """Draw samples from MODEL into a picture, an array or a folder of pictures."""
+    conditions = _conditions(cond or ())
 
     import torch
 
     import trilemma
-    from trilemma.output import check_writable
+    from trilemma.output import destination, parse_indices
 
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    if kind is None:
+        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
+    target = destination(out, columns)
     if threads:
         torch.set_num_threads(threads)
-    if kind != "folder":
-        check_writable(place.parent)
-    network = trilemma.load(model, device=device, dtype=getattr(torch, dtype))
-    request: dict[str, Any] = {
-        "sampler": sampler,
-        "steps": steps,
-        "guidance": guidance,
-        "cond": conditions,
-        "seed": seed,
-        "batch_size": batch_size,
-        "deterministic": deterministic,
-        "dtype": "float32",  # of the state, whatever the network's
-    }
-    if kind == "folder":
-        provenance, drawn = _fill(place, network, n, request, progress)
-    else:
-        samples = trilemma.sample(network, n, **request, progress=progress)
-        _write(kind, place, samples.samples, samples.provenance)
-        provenance, drawn = samples.provenance, n
+    network = trilemma.load(model, device=device, dtype=kind)
+
+    def chunks(wanted: list[int] | None, progress: bool = False) -> SampleChunks:
+        return trilemma.sample_chunks(
+            network,
+            n,
+            sampler=sampler,
+            steps=steps,
+            guidance=guidance,
+            cond=conditions,
+            seed=seed,
+            indices=wanted,
+            batch_size=batch_size,
+            deterministic=deterministic,
+            dtype=torch.float32,
+            progress=progress,
+        )
+
+    request = chunks(parse_indices(indices) if indices is not None else None)
+    wanted = list(request.job.indices)
+    target.check(request.job.shape)
+    with target.open(wanted, _provenance(request)) as sink:
+        if missing := sink.missing():
+            request = chunks(missing, progress and not quiet)
+            for drawn, samples in request:
+                sink.add(drawn.tolist(), samples)
+        kept = {**sink.finish(_provenance(request)), "out": str(target.path), "drawn": len(missing)}
     if as_json:
-        typer.echo(json.dumps({"out": str(place), "drawn": drawn, **provenance}, ensure_ascii=False))
-    else:
-        typer.echo(_summary(place, drawn, n, provenance))
+        typer.echo(json.dumps(kept))
+    elif not quiet:
+        typer.echo(_summary(kept))
 
 
-def _kind(out: str) -> str:
-    suffix = Path(out).suffix.lower()
-    if out.endswith("/") or not suffix or Path(out).is_dir():
-        return "folder"
-    if suffix not in (".png", ".npz"):
-        raise UsageError(f"--out {out}: unknown kind of file {suffix!r}; give x.png, x.npz, or a folder")
-    return suffix[1:]
+def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    from trilemma.spec import parse_value
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not name or not equals or not value:
+            raise UsageError(
+                f"--cond {pair!r} is not of the form name=value; write for example --cond class=7"
+            )
+        if name in found:
+            raise UsageError(f"--cond {name} is given twice; give a list for several values: {name}=[0,1]")
+        found[name] = parse_value(value)
+    return found
 
 
-def _condition(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise UsageError(f"--cond {text!r} is no NAME=VALUE pair; write for example --cond class=7")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+def _provenance(request: SampleChunks) -> dict[str, Any]:
+    import torch
+
+    network_dtype = str(request.job.network_dtype).removeprefix("torch.")
+    return {**request.provenance, "network_dtype": network_dtype, "threads": torch.get_num_threads()}
 
 
-def _write(kind: str, place: Path, samples: Any, provenance: dict[str, Any]) -> None:
-    from trilemma.output import write_npz, write_png_grid
-
-    writer = write_npz if kind == "npz" else write_png_grid
-    writer(place, samples, provenance)
-
-
-def _fill(
-    place: Path, network: Denoiser, n: int, request: dict[str, Any], progress: bool
-) -> tuple[dict[str, Any], int]:
-    """Draws what a folder still lacks, writing each batch as it comes; provenance and how many were drawn."""
-    import trilemma
-    from trilemma.output import SampleFolder
-
-    provenance = trilemma.sample_chunks(network, n, **request).provenance
-    folder = SampleFolder(place, provenance)
-    missing = folder.missing(n)
-    if missing:
-        chunks = trilemma.sample_chunks(network, indices=missing, **request, progress=progress)
-        for indices, samples in chunks:
-            folder.write(indices, samples)
-        provenance = {**chunks.provenance, "n": n}
-        folder.record(provenance)
-    return provenance, len(missing)
-
-
-def _summary(place: Path, drawn: int, n: int, provenance: dict[str, Any]) -> str:
-    if not drawn:
-        return f"{place}: all {n} samples are there already"
-    rest = f" ({n - drawn} were there already)" if drawn < n else ""
+def _summary(kept: dict[str, Any]) -> str:
+    if not kept["drawn"]:
+        return f"{kept['out']}: all samples asked for are there"
+    there = kept["n"] - kept["drawn"]
     return (
-        f"{place}: {drawn} samples{rest} in {provenance['seconds']:.1f} s "
-        f"({provenance['images_per_second']:.1f} images/s), NFE {provenance['nfe']} a sample, "
-        f"{provenance['backend']} kernels on {provenance['device']}"
+        f"{kept['out']}: {kept['drawn']} samples drawn" + (f", {there} were there" if there else "") + f" in "
+        f"{kept['seconds']:.2f} s ({kept['images_per_second']:.1f} images/s), NFE {kept['nfe']} a sample, "
+        f"{kept['backend']} kernels"
     )

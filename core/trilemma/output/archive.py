@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trilemma.output.atomic import write_atomically
+from trilemma.output.atomic import replacing
+from trilemma.output.record import to_json
 
 
-def write_npz(path: Path, samples: Tensor, provenance: Mapping[str, Any]) -> None:
-    """Writes `samples` (float32 [n, C, H, W]) and `provenance` (a JSON string) as one .npz."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        samples=samples.detach().float().cpu().numpy(),
-        provenance=np.array(json.dumps(provenance, ensure_ascii=False)),
-    )
-    write_atomically(path, buffer.getvalue())
+def write_npz(path: str | Path, samples: Tensor, provenance: Mapping[str, Any]) -> None:
+    """Writes an .npz of `samples`, float32 [n, C, H, W] as they were drawn, and `provenance`, a JSON string.
+
+    Raises:
+        OutputError: where the disk refuses; nothing is left behind.
+    """
+    array = samples.detach().float().cpu().numpy()
+    text = np.array(to_json(provenance))
+    with replacing(Path(path)) as file:
+        np.savez(file, samples=array, provenance=text)

@@ -1,50 +1,80 @@
-"""Files that are there whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from trilemma.errors import OutputError
 
+PARTIAL = ".partial"
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under another name in the same folder, syncs it, and renames it into place.
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of `path` once it is complete and on the disk.
+
+    Until then it has another, hidden name beside `path`; where anything fails, the disk included, it is removed and
+    `path` stays what it was.
 
     Raises:
-        OutputError: where the folder or the disk refuses; what stood at `path` before is untouched.
+        OutputError: where the disk refuses.
     """
-    partial = None
-    try:
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+    path = path.resolve()  # a link goes on pointing to what it points to
+    partial = partial_name(path)
+    with telling(path):
+        file = partial.open("wb")
+        try:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another --out"
-        ) from error
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+            file.close()
+            partial.replace(path)
+        except BaseException:
+            discard(file, partial)
+            raise
+        sync_folder(path.parent)
 
 
-def check_writable(folder: Path) -> None:
-    """Raises OutputError unless a file can be made in `folder`."""
+def partial_name(path: Path) -> Path:
+    """The name under which this process writes what will be `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+
+
+def discard(file: BinaryIO, path: Path) -> None:
+    """Closes and removes a file that came to nothing."""
+    with contextlib.suppress(OSError):
+        file.close()  # tries to write what is left, which a full disk refuses again
+    path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder last; a file system that cannot do so is left to its own ways."""
+    with contextlib.suppress(OSError):
+        sync(folder)
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into an OutputError about `path`."""
+    try:
+        yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write into {folder}: {error.strerror or error}; choose another --out"
-        ) from error
+        raise cannot_write(path, error) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error that says why `path` could not be written."""
+    return OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another place")

@@ -1,21 +1,23 @@
-"""A folder of pictures, one a sample, that an interrupted run goes on filling."""
+"""A folder of pictures, one a sample, that grows as they are drawn and can be gone on with."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from trilemma.errors import OutputError
-from trilemma.output.atomic import check_writable, write_atomically
-from trilemma.output.picture import png, to_bytes
+from trilemma.output.atomic import PARTIAL, partial_name, replacing, sync, sync_folder, telling
+from trilemma.output.picture import encode_png, to_bytes
+from trilemma.output.record import FILE, to_json
 
-RECORD = "provenance.json"
-
-# What decides a sample's pixels; the rest of a provenance may differ between the runs that fill a folder.
+# What decides the picture of a sample index; a folder holds pictures that agree in all of it.
 IDENTITY = (
     "model",
     "sampler",
@@ -25,67 +27,176 @@ IDENTITY = (
     "cond",
     "seed",
     "noise",
-    "dtype",
+    "latent",
     "deterministic",
+    "dtype",
+    "network_dtype",
 )
+
+_PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
+_PNG_ENDS = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 class SampleFolder:
-    """`folder/00000017.png` is sample 17; `folder/provenance.json` says of what.
+    """A folder with `00000017.png` for sample 17 and `provenance.json`, open for writing.
+
+    Use it as a context manager; only one process may have it open. Pictures appear whole, a batch at a time,
+    and one that is there already is kept: what was interrupted is gone on with by drawing `missing`.
 
     Args:
-        path: the folder; made where it is missing.
-        provenance: of the samples that are to be written.
+        path: the folder; made where it is not there.
+        provenance: what makes the samples.
 
     Raises:
-        OutputError: for a folder that holds other samples, or other things.
+        OutputError: for a folder that holds something else, samples of another provenance, or is in use, and where
+            the disk refuses.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any]) -> None:
-        self.path = path
-        self.identity = {key: provenance[key] for key in IDENTITY}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            foreign = any(path.iterdir()) and not (path / RECORD).is_file()
-        except OSError as error:
-            raise OutputError(
-                f"cannot use the folder {path}: {error.strerror}; choose another --out"
-            ) from error
-        if foreign:
-            raise OutputError(f"{path} holds files that are no samples; choose an empty folder for --out")
-        check_writable(path)
-        if (path / RECORD).is_file():
-            self._check_same()
-        else:
-            self.record(provenance)
+    def __init__(self, path: str | Path, provenance: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self._provenance = provenance
+        self._stack = contextlib.ExitStack()
 
-    def missing(self, n: int) -> list[int]:
-        """Indices below n that are not there yet."""
-        return [index for index in range(n) if not self._file(index).is_file()]
+    def __enter__(self) -> SampleFolder:
+        with contextlib.ExitStack() as stack, telling(self.path):
+            self._make(stack)
+            stack.enter_context(_locked(self.path))
+            self._take_over(stack)
+            self._stack = stack.pop_all()
+        return self
 
-    def write(self, indices: Sequence[int] | Tensor, samples: Tensor) -> None:
-        """Writes samples [b, C, H, W] in [−1, 1] under their indices."""
-        for index, image in zip(indices, to_bytes(samples), strict=True):
-            write_atomically(self._file(int(index)), png(image, {**self.identity, "index": int(index)}))
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-    def record(self, provenance: Mapping[str, Any]) -> None:
-        """Writes the provenance of the folder."""
-        text = json.dumps(provenance, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(self.path / RECORD, text.encode())
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Those of the indices whose picture is not there, or not whole."""
+        return [index for index in indices if not is_whole_png(self.picture(index))]
 
-    def _file(self, index: int) -> Path:
+    def add(self, indices: Sequence[int], samples: Tensor) -> None:
+        """Writes samples [b, C, H, W] in [−1, 1]; the pictures appear together once all are on the disk.
+
+        Raises:
+            OutputError: for samples that are not finite, or where the disk refuses; none of them is left behind.
+        """
+        pictures = [self.picture(index) for index in indices]
+        partials = [partial_name(picture) for picture in pictures]
+        with contextlib.ExitStack() as stack, telling(self.path):
+            for index, partial, image in zip(indices, partials, to_bytes(samples), strict=True):
+                stack.callback(partial.unlink, missing_ok=True)
+                partial.write_bytes(encode_png(image, self._provenance_of(index)))
+            for partial in partials:  # only now, so that the disk can take them all at once
+                sync(partial)
+            for partial, picture in zip(partials, pictures, strict=True):
+                partial.replace(picture)
+            sync_folder(self.path)
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Writes the final provenance."""
+        with replacing(self.path / FILE) as file:
+            file.write(to_json(provenance, indent=2).encode() + b"\n")
+
+    def picture(self, index: int) -> Path:
+        """The file of a sample."""
         return self.path / f"{index:08d}.png"
 
-    def _check_same(self) -> None:
-        try:
-            found = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+    def _provenance_of(self, index: int) -> dict[str, Any]:
+        """What made one sample: the identity of the folder with the sample's own conditions."""
+        found = {key: self._provenance[key] for key in IDENTITY if key in self._provenance}
+        cond = found.get("cond") or {}
+        own = {
+            name: value[index % len(value)] if isinstance(value, list) else value
+            for name, value in cond.items()
+        }
+        return {**found, "cond": own, "index": index}
+
+    def drawn(self) -> list[int]:
+        """The indices whose pictures are there, rising."""
+        return sorted(int(path.stem) for path in self.path.glob("*.png") if path.stem.isdecimal())
+
+    def _make(self, stack: contextlib.ExitStack) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is no folder; choose another place")
+        if not self.path.parent.is_dir():
+            raise OutputError(f"there is no folder {self.path.parent}; make it, or choose another place")
+        if not self.path.exists():
+            self.path.mkdir()
+            stack.callback(_remove_empty, self.path)
+
+    def _take_over(self, stack: contextlib.ExitStack) -> None:
+        """Checks what is in the folder against what is to come into it, and begins it where it is empty."""
+        for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed: the lock is ours
+            left.unlink(missing_ok=True)
+        record = self.path / FILE
+        if record.is_file():
+            _check_same(self.path, _read(record), json.loads(to_json(self._provenance)))
+        elif any(self.path.iterdir()):
+            raise OutputError(f"{self.path} holds files but no {FILE}; choose a new or an empty folder")
+        else:
+            self.finish(self._provenance)
+            stack.callback(self._forget_if_none)
+
+    def _forget_if_none(self) -> None:
+        """Leaves no folder behind that a failure kept without a picture."""
+        if not self.drawn():
+            (self.path / FILE).unlink(missing_ok=True)
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG does."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_PNG_BEGINS)) != _PNG_BEGINS:
+                return False
+            file.seek(-len(_PNG_ENDS), os.SEEK_END)
+            return file.read() == _PNG_ENDS
+    except OSError:
+        return False
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OutputError(
+            f"{record} is damaged: {error}; choose another folder, or delete this one"
+        ) from error
+    if not isinstance(found, dict):
+        raise OutputError(f"{record} is no provenance; choose another folder, or delete this one")
+    return found
+
+
+def _check_same(path: Path, there: Mapping[str, Any], coming: Mapping[str, Any]) -> None:
+    for key in IDENTITY:
+        if there.get(key) != coming.get(key):
             raise OutputError(
-                f"{self.path / RECORD} cannot be read: {error}; choose another --out"
-            ) from error
-        for key, value in self.identity.items():
-            if found.get(key) != json.loads(json.dumps(value)):
-                raise OutputError(
-                    f"{self.path} holds samples of {key} = {found.get(key)!r}, not {value!r}; "
-                    "choose another --out or repeat that command"
-                )
+                f"{path} holds samples of another run: {key} is {_shown(there.get(key))} there, "
+                f"{_shown(coming.get(key))} now; choose another folder, delete this one, or ask for the same {key}"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder, where its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"another process is writing into {folder}; wait for it, or choose another folder"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

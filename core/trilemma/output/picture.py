@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,52 +13,86 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from trilemma.errors import UsageError
-from trilemma.output.atomic import write_atomically
+from trilemma.errors import OutputError, UsageError
+from trilemma.output.atomic import replacing
+from trilemma.output.record import KEY, to_json
 
-METADATA_KEY = "trilemma"
 _GRID_SIZE = 512  # pixels that a grid is enlarged towards, by a whole factor
 
 
 def to_bytes(samples: Tensor) -> Tensor:
-    """uint8 of samples in [−1, 1]: round(255 (x + 1)/2), clipped."""
-    return samples.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to("cpu", torch.uint8)
+    """Samples x in [−1, 1] as bytes u = round(127.5 (x + 1)), clipped; uint8 on the host, shape kept.
+
+    Raises:
+        OutputError: for samples that are not finite.
+    """
+    x = samples.detach().float()
+    if not x.isfinite().all():
+        raise OutputError(
+            "the samples hold values that are not finite, which no picture can show; check the model"
+        )
+    return ((x + 1) * 127.5).round_().clamp_(0, 255).to("cpu", torch.uint8)
 
 
-def tile(samples: Tensor, gap: int = 2) -> Tensor:
-    """One image [C, H', W'] of samples [n, C, H, W], row by row in a nearly square grid, `gap` pixels apart."""
-    n, channels, height, width = samples.shape
-    columns = math.ceil(math.sqrt(n))
+def tile(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """One image [C, H', W'] of images [n, C, H, W], row by row, on black that shows `gap` pixels all around.
+
+    Args:
+        images: uint8.
+        columns: images in a row; ⌈√n⌉, for a grid that is nearly square, by default.
+        gap: pixels around every image.
+    """
+    n, channels, height, width = images.shape
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
     rows = math.ceil(n / columns)
-    canvas = torch.zeros(
-        channels, rows * (height + gap) + gap, columns * (width + gap) + gap, dtype=torch.uint8
-    )
-    for index, image in enumerate(to_bytes(samples)):
-        top = gap + index // columns * (height + gap)
-        left = gap + index % columns * (width + gap)
-        canvas[:, top : top + height, left : left + width] = image
-    return canvas
+    cells = torch.zeros(rows * columns, channels, height + gap, width + gap, dtype=torch.uint8)
+    cells[:n, :, gap:, gap:] = images
+    cells = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    grid = cells.reshape(channels, rows * (height + gap), columns * (width + gap))
+    return torch.nn.functional.pad(grid, (0, gap, 0, gap))
 
 
-def png(image: Tensor, provenance: Mapping[str, Any]) -> bytes:
-    """PNG of a uint8 image [C, H, W], C = 1 or 3, with the provenance as JSON in its text metadata.
+def encode_png(image: Tensor, provenance: Mapping[str, Any]) -> bytes:
+    """PNG of a uint8 image [C, H, W], C = 1 or 3, with the provenance as JSON in its text entry "trilemma".
 
     Raises:
         UsageError: for another number of channels.
     """
-    if image.shape[0] not in (1, 3):
-        raise UsageError(f"an image of {image.shape[0]} channels is no picture; write the samples as .npz")
-    array = image.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    check_channels(len(image))
+    array = image.squeeze(0) if len(image) == 1 else image.permute(1, 2, 0)
     text = PngInfo()
-    text.add_itxt(METADATA_KEY, json.dumps(provenance, ensure_ascii=False))
+    text.add_itxt(KEY, to_json(provenance))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=text)
+    Image.fromarray(array.contiguous().numpy()).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 
-def write_png_grid(path: Path, samples: Tensor, provenance: Mapping[str, Any]) -> None:
-    """Writes samples [n, C, H, W] in [−1, 1] as one PNG, small grids enlarged by a whole factor."""
-    grid = tile(samples)
+def write_png_grid(
+    path: str | Path, samples: Tensor, provenance: Mapping[str, Any], columns: int | None = None
+) -> None:
+    """Writes samples [n, C, H, W] in [−1, 1] as one PNG, a grid; a small one is enlarged by a whole factor.
+
+    Args:
+        path: the file; one that is there is replaced.
+        samples: what to show, row by row; C is 1 or 3.
+        provenance: what made them, kept as JSON in the text entry "trilemma".
+        columns: samples in a row; ⌈√n⌉ by default.
+
+    Raises:
+        UsageError: for another number of channels.
+        OutputError: for samples that are not finite, or where the disk refuses; nothing is left behind.
+    """
+    grid = tile(to_bytes(samples), columns)
     factor = max(1, _GRID_SIZE // max(grid.shape[1:]))
-    write_atomically(path, png(grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2), provenance))
+    grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    content = encode_png(grid, provenance)
+    with replacing(Path(path)) as file:
+        file.write(content)
+
+
+def check_channels(channels: int) -> None:
+    """Raises UsageError for a number of channels that a PNG cannot hold."""
+    if channels not in (1, 3):
+        raise UsageError(
+            f"the samples have {channels} channels and a picture has 1 or 3; write the samples as .npz"
+        )

@@ -1,39 +1,42 @@
-"""Reading back what made a file of samples."""
+"""Reading back what made an output."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from trilemma.errors import DataError
-from trilemma.output.folder import RECORD
-from trilemma.output.picture import METADATA_KEY
+from trilemma.output import record
 
 
 def provenance(path: str | Path) -> dict[str, Any]:
-    """The provenance in a PNG, an .npz, or a folder of samples.
+    """What made the samples in a picture, an archive or a folder that Trilemma wrote.
 
     Raises:
-        DataError: for a file that holds none.
+        DataError: for a path that is missing, unreadable, or carries no provenance.
     """
     path = Path(path)
     try:
-        return cast(dict[str, Any], json.loads(_text(path)))
-    except (OSError, ValueError, KeyError) as error:
+        found = json.loads(_text(path))
+    except Exception as error:  # a damaged file can make Pillow and NumPy raise nearly anything
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} holds no provenance ({error}); give a file that trilemma sample wrote"
+            f"{path} holds no provenance ({type(error).__name__}: {reason}); give what trilemma sample wrote"
         ) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds no provenance but {found!r}; give what trilemma sample wrote")
+    return found
 
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        return (path / RECORD).read_text(encoding="utf-8")
-    if path.suffix == ".npz":
+        return (path / record.FILE).read_text(encoding="utf-8")
+    if path.suffix.lower() == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return str(archive["provenance"])
     with Image.open(path) as picture:
-        return str(picture.info[METADATA_KEY])
+        return str(picture.info[record.KEY])

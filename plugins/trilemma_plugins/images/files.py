@@ -71,14 +71,17 @@ def images_by_class(files: Files, root: Path) -> list[tuple[str, str]]:
     """
     paths = [path for path in map(PurePosixPath, files.names()) if _is_image(path)]
     if not paths:
-        raise DataError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in one folder a class")
+        raise DataError(
+            f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in one folder a class"
+        )
     paths.sort(key=lambda path: path.parts)
     for path in paths:
         if len(path.parts) < 2:
             raise DataError(f"{path} in {root} lies in no folder of a class; put it in one")
         if path.parts[:-2] != paths[0].parts[:-2]:
             raise DataError(
-                f"{path} and {paths[0]} in {root} do not lie side by side in folders of classes; keep one folder a class"
+                f"{path} and {paths[0]} in {root} are not in one folder of classes; keep one folder a class, and "
+                "where there is one such folder a split, write {split} in root= for its name"
             )
     return [(str(path), path.parts[-2]) for path in paths]
 

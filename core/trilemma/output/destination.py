@@ -1,0 +1,188 @@
+"""Where samples go: the kind of output that a path asks for, one interface for all kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import OutputError, UsageError
+from trilemma.output.archive import write_npz
+from trilemma.output.atomic import partial_name, telling
+from trilemma.output.folder import SampleFolder
+from trilemma.output.indices import format_indices
+from trilemma.output.picture import check_channels, write_png_grid
+
+
+class Sink(Protocol):
+    """An open destination."""
+
+    def missing(self) -> list[int]:
+        """The indices that are still to be drawn."""
+
+    def add(self, indices: Sequence[int], samples: Tensor) -> None:
+        """Takes samples [b, C, H, W] of these indices."""
+
+    def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Completes the output and returns the provenance it keeps."""
+
+
+@dataclass(frozen=True)
+class Destination(ABC):
+    """A place for samples that was not touched yet."""
+
+    path: Path
+
+    @abstractmethod
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuses samples of shape (C, H, W), or a place that cannot be written, before anything is drawn."""
+
+    @abstractmethod
+    def open(
+        self, indices: Sequence[int], provenance: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[Sink]:
+        """The sink for samples of these indices, made by `provenance`."""
+
+
+@dataclass(frozen=True)
+class PngGrid(Destination):
+    """One picture of all samples."""
+
+    columns: int | None = None
+
+    def check(self, shape: Sequence[int]) -> None:
+        check_channels(shape[0])
+        _check_file(self.path)
+
+    def open(
+        self, indices: Sequence[int], provenance: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[Sink]:
+        def write(samples: Tensor, provenance: Mapping[str, Any]) -> None:
+            write_png_grid(self.path, samples, provenance, self.columns)
+
+        return contextlib.nullcontext(_FileSink(indices, write))
+
+
+@dataclass(frozen=True)
+class Npz(Destination):
+    """One NumPy archive of all samples."""
+
+    def check(self, shape: Sequence[int]) -> None:
+        _check_file(self.path)
+
+    def open(
+        self, indices: Sequence[int], provenance: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[Sink]:
+        def write(samples: Tensor, provenance: Mapping[str, Any]) -> None:
+            write_npz(self.path, samples, provenance)
+
+        return contextlib.nullcontext(_FileSink(indices, write))
+
+
+@dataclass(frozen=True)
+class Folder(Destination):
+    """A picture for each sample, written as they come."""
+
+    def check(self, shape: Sequence[int]) -> None:
+        check_channels(shape[0])
+
+    @contextlib.contextmanager
+    def open(self, indices: Sequence[int], provenance: Mapping[str, Any]) -> Any:
+        with SampleFolder(self.path, _located(provenance, indices)) as folder:
+            yield _FolderSink(folder, indices)
+
+
+def destination(path: str, columns: int | None = None) -> Destination:
+    """The destination that a path asks for: `.png` a grid, `.npz` an array, no suffix or a slash at the end a folder.
+
+    Args:
+        path: where to write.
+        columns: samples in a row of a grid.
+
+    Raises:
+        UsageError: for another suffix, or columns where there is no grid.
+    """
+    kind = _kind(path)
+    if columns is not None and kind is not PngGrid:
+        raise UsageError(f"{path} has no columns; leave them out, or write a .png")
+    if columns is not None and columns < 1:
+        raise UsageError(f"columns={columns} is no number of samples in a row; give an integer of at least 1")
+    return PngGrid(Path(path), columns) if kind is PngGrid else kind(Path(path))
+
+
+def _kind(path: str) -> type[Destination]:
+    if not path.strip():
+        raise UsageError("the output has no name; give for example samples.png")
+    suffix = Path(path).suffix.lower()
+    if path.endswith(os.sep) or not suffix or Path(path).is_dir():
+        return Folder
+    if suffix not in (".png", ".npz"):
+        raise UsageError(
+            f"{path}: unknown suffix {suffix!r}; end it in .png for a grid, .npz for an array, / for a folder of PNGs"
+        )
+    return PngGrid if suffix == ".png" else Npz
+
+
+def _check_file(path: Path) -> None:
+    with telling(path):
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is no file; choose another place")
+        if not path.parent.is_dir():
+            raise OutputError(f"there is no folder {path.parent}; make it, or choose another place")
+        probe = partial_name(path.resolve())
+        probe.touch()
+        probe.unlink()
+
+
+def _located(provenance: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
+    """The provenance with the samples it is about."""
+    return {**provenance, "n": len(indices), "indices": format_indices(indices)}
+
+
+class _FileSink:
+    """Keeps samples in memory, in the order of the indices, and writes them at the end."""
+
+    def __init__(self, indices: Sequence[int], write: Callable[[Tensor, Mapping[str, Any]], None]) -> None:
+        self._indices = list(indices)
+        self._place = {index: place for place, index in enumerate(indices)}
+        self._write = write
+        self._samples: Tensor | None = None
+
+    def missing(self) -> list[int]:
+        return self._indices
+
+    def add(self, indices: Sequence[int], samples: Tensor) -> None:
+        if self._samples is None:
+            self._samples = torch.empty((len(self._indices), *samples.shape[1:]))
+        self._samples[[self._place[index] for index in indices]] = samples.float().cpu()
+
+    def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._samples is not None
+        kept = _located(provenance, self._indices)
+        self._write(self._samples, kept)
+        return kept
+
+
+class _FolderSink:
+    """Writes samples into a folder as they come."""
+
+    def __init__(self, folder: SampleFolder, indices: Sequence[int]) -> None:
+        self._folder = folder
+        self._missing = folder.missing(indices)
+        self.add = folder.add
+
+    def missing(self) -> list[int]:
+        return self._missing
+
+    def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        kept = _located(provenance, self._folder.drawn())
+        if self._missing:
+            self._folder.finish(kept)
+        return kept
