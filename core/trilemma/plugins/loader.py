@@ -45,7 +45,7 @@ class Loader:
         record = PluginRecord(candidate.distribution, candidate.version, entry_point.name, entry_point.value)
         if unwanted := self.disabled(candidate):
             return replace(record, status="disabled", reason=unwanted)
-        if unmet := unmet_requirement(candidate.requires):
+        if not candidate.built_in and (unmet := unmet_requirement(candidate.requires)):
             return replace(record, status="incompatible", reason=unmet)
         torch_before, start = "torch" in sys.modules, time.perf_counter()
         record = self._register(candidate, record)

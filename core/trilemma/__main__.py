@@ -1,0 +1,7 @@
+"""`python -m trilemma`."""
+
+import sys
+
+from trilemma.cli.app import main
+
+sys.exit(main())

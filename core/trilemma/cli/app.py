@@ -1,0 +1,107 @@
+"""The command line `trilemma`: one line on stderr for every error, and an exit code that says what kind it is.
+
+0 ok    1 failure    2 usage    3 plugin unavailable    4 conformance    130 interrupted
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from trilemma import plugins
+from trilemma.cli.facade import Facade, without_idle_validation
+from trilemma.errors import TrilemmaError
+from trilemma.version import __version__
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the class itself
+
+app = typer.Typer(cls=Facade, add_completion=False, rich_markup_mode=None, invoke_without_command=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line on `sys.argv[1:]`, or these arguments, and returns its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no α still gets its table
+    try:
+        command = without_idle_validation(typer.main.get_command(app))
+        code = command.main(arguments, prog_name="trilemma", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _discard_output()
+        return 1
+    except Exception as error:
+        return _report(error)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"trilemma {__version__}")
+        raise typer.Exit
+
+
+def _exclude(names: list[str] | None) -> None:
+    plugins.exclude(names or ())
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    no_plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-plugin",
+            metavar="NAME",
+            help="Leave out a plugin: entry point, distribution, or distribution/entry point; repeatable.",
+            callback=_exclude,
+            is_eager=True,
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Trilemma, a diffusion engine."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def _report(error: Exception) -> int:
+    """Prints what went wrong as one line and returns the exit code it stands for."""
+    if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):
+        traceback.print_exception(error)
+    if isinstance(error, TrilemmaError):
+        code, message = error.exit_code, str(error)
+    elif isinstance(error, _UsageError):
+        code, message = 2, _usage(error)
+    elif isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        code, message = 1, f"{place}{error.strerror}"
+        _discard_output()
+    else:
+        code = 1
+        message = f"{type(error).__name__}: {error}; set TRILEMMA_TRACEBACK=1 to see where it came from"
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _usage(error: Exception) -> str:
+    """typer's message about bad arguments, with the help that explains them."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "trilemma"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{message.rstrip('.')}; see {where} --help"
+
+
+def _discard_output() -> None:
+    """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,78 @@
+"""The command line's group: its commands are components, imported when they run."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from trilemma.lookup import import_target
+from trilemma.plugins import Component, catalog
+
+
+class Facade(TyperGroup):
+    """Lists every registered command by its summary and imports the one that is called.
+
+    Plugins hand in plain functions with typer annotations; what typer is built on stays out of their sight.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [component.address for component in catalog().components("command")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        components = catalog().components("command")
+        known = sorted({component.spec.name for component in components} | set(self.list_commands(ctx)))
+        if cmd_name not in known:
+            near = difflib.get_close_matches(cmd_name, known, n=1)
+            ctx.fail(
+                f"no command {cmd_name!r}; " + (f"did you mean {near[0]!r}?" if near else "choose another")
+            )
+        return command_of(catalog().find("command", cmd_name))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the section of the commands without importing any."""
+        components = sorted(catalog().components("command"), key=lambda component: not component.built_in)
+        with formatter.section("Commands"):
+            formatter.write_dl([(component.address, component.spec.summary) for component in components])
+
+
+def command_of(component: Component) -> Any:
+    """The command line's command of a component whose target is a function, or a `typer.Typer` with its own."""
+    target: Any = import_target(component)
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
+        help_text = inspect.getdoc(function) or component.spec.summary
+        target.command(name=component.spec.name, help=help_text)(function)
+    return without_idle_validation(typer.main.get_command(target))
+
+
+def without_idle_validation(command: Any) -> Any:
+    """The command, with options that were not given left alone.
+
+    typer validates even their None, and importing what it validates with takes longer than a light command does.
+    """
+    command.get_params = partial(_parameters, command.get_params)
+    for child in getattr(command, "commands", {}).values():
+        without_idle_validation(child)
+    return command
+
+
+def _parameters(get_params: Callable[[Any], list[Any]], context: Any) -> list[Any]:
+    """What get_params says, the option --help included, each made to skip a value that was not given."""
+    parameters = get_params(context)
+    for parameter in parameters:
+        if not parameter.required and not isinstance(parameter.process_value, partial):
+            parameter.process_value = partial(_process_value, parameter, parameter.process_value)
+    return parameters
+
+
+def _process_value(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    if value is not None:
+        return process(context, value)
+    missing = () if parameter.multiple or parameter.nargs == -1 else None
+    return parameter.callback(context, parameter, missing) if parameter.callback else missing

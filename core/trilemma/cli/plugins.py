@@ -1,0 +1,234 @@
+"""`trilemma plugins`: what is installed, what each component takes, and whether it does what it declares."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trilemma.errors import ConformanceError, PluginUnavailable, UsageError
+from trilemma.plugins import KINDS, Component, PluginRecord, catalog
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Kind = Annotated[str | None, typer.Option(help=f"Only components of this kind: {', '.join(KINDS)}.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
+
+
+@command.callback()
+def default(context: typer.Context, kind: Kind = None, as_json: Json = False) -> None:
+    """List the installed plugins and what they bring."""
+    if context.invoked_subcommand is None:
+        list_plugins(kind, as_json)
+
+
+@command.command("list")
+def list_plugins(kind: Kind = None, as_json: Json = False) -> None:
+    """List the installed plugins and what they bring."""
+    components = catalog().components(_checked_kind(kind))
+    records = catalog().records
+    if as_json:
+        listed = [_described(component) for component in components]
+        print(
+            json.dumps({"components": listed, "plugins": [_record(record) for record in records]}, indent=2)
+        )
+        return
+    console = _console()
+    table = _table("kind", "name", "summary", "from")
+    for component in components:
+        spec, plugin = component.spec, component.plugin
+        table.add_row(spec.kind, component.address, spec.summary, f"{plugin.distribution} {plugin.version}")
+    console.print(table)
+    notes = [record for record in records if record.reason or record.imported_torch]
+    if notes:
+        console.print("\nplugins with a note", style="bold")
+        table = _table("plugin", "status", "reason")
+        for record in notes:
+            table.add_row(f"{record.address} {record.version}", record.status, _note(record))
+        console.print(table)
+
+
+@command.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A component, distribution/component, or a plugin.")],
+    kind: Kind = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a component or plugin NAME is, and the options it takes."""
+    _checked_kind(kind)
+    components = [entry for entry in catalog().search(name) if kind in (None, entry.spec.kind)]
+    records = [record for record in catalog().records if name in _names(record)] if kind is None else []
+    if not components and not records:
+        raise PluginUnavailable(_unknown(name, kind))
+    if as_json:
+        described = [_detailed(component) for component in components]
+        print(
+            json.dumps(
+                {"components": described, "plugins": [_record(record) for record in records]}, indent=2
+            )
+        )
+        return
+    console = _console()
+    for place, component in enumerate(components):
+        if place:
+            console.print()
+        _print_component(console, component)
+    for record in records if not components else ():
+        _print_plugin(console, record)
+
+
+@command.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="A component with its options, such as ddim:eta=0.5.")],
+    kind: Kind = None,
+    as_json: Json = False,
+) -> None:
+    """Check that component NAME does what it declares; exit code 4 where it does not."""
+    from trilemma.spec import parse_spec
+    from trilemma.testing import run_checks
+
+    _checked_kind(kind)
+    bare = parse_spec(name).name
+    components = [entry for entry in catalog().search(bare) if kind in (None, entry.spec.kind)]
+    if not components:
+        raise PluginUnavailable(_unknown(bare, kind))
+    results = [result for entry in components for result in run_checks(entry.spec.kind, name)]
+    if as_json:
+        print(json.dumps([asdict(result) for result in results], indent=2))
+    else:
+        table = _table("kind", "check", "status", "found")
+        for result in results:
+            table.add_row(result.kind, result.check, result.status, result.detail)
+        _console().print(table)
+    failed = [result for result in results if result.failed]
+    if failed:
+        checks = ", ".join(result.check for result in failed)
+        raise ConformanceError(
+            f"{name} fails {len(failed)} of {len(results)} checks: {checks}; repair the plugin"
+        )
+
+
+def _print_component(console: Console, component: Component) -> None:
+    detail = _detailed(component)
+    console.print(f"{detail['kind']} {component.address}", style="bold")
+    console.print(detail["summary"])
+    facts = _table()
+    for key in ("reference", "target", "extra", "distribution"):
+        if detail[key]:
+            facts.add_row(key, f"{detail[key]} {detail['version']}" if key == "distribution" else detail[key])
+    if detail["note"]:
+        facts.add_row("note", detail["note"])
+    console.print(facts)
+    if detail["options"] is None:
+        console.print("its options cannot be read from its source")
+    elif detail["options"]:
+        table = _table("option", "default", "type", "meaning")
+        for option in detail["options"]:
+            default = "(required)" if option["default"] is None else option["default"]
+            table.add_row(option["name"], default, option["annotation"], option["help"])
+        console.print(table)
+
+
+def _print_plugin(console: Console, record: PluginRecord) -> None:
+    console.print(f"plugin {record.address} {record.version}", style="bold")
+    facts = _table()
+    facts.add_row("module", record.module)
+    facts.add_row("status", record.status)
+    if note := _note(record):
+        facts.add_row("reason", note)
+    if record.components:
+        facts.add_row("brings", ", ".join(f"{spec.kind} {spec.name}" for spec in record.components))
+    console.print(facts)
+
+
+def _described(component: Component) -> dict[str, Any]:
+    spec, plugin = component.spec, component.plugin
+    return {
+        "kind": spec.kind,
+        "name": spec.name,
+        "address": component.address,
+        "summary": spec.summary,
+        "reference": spec.reference,
+        "target": spec.target,
+        "extra": spec.extra,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "plugin": plugin.name,
+        "status": plugin.status,
+        "note": plugin.reason,
+    }
+
+
+def _detailed(component: Component) -> dict[str, Any]:
+    from trilemma.plugins.source import read_source
+
+    detail = {**_described(component), "description": "", "options": []}
+    if component.spec.kind != "model":
+        source = read_source(component.spec.target)
+        detail["description"] = source.docstring if source else ""
+        detail["options"] = [asdict(option) for option in source.options] if source else None
+    return detail
+
+
+def _record(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "plugin": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "module": record.module,
+        "status": record.status,
+        "reason": record.reason,
+        "milliseconds": round(record.milliseconds, 3),
+        "imported_torch": record.imported_torch,
+        "components": [{"kind": spec.kind, "name": spec.name} for spec in record.components],
+    }
+
+
+def _note(record: PluginRecord) -> str:
+    slow = ["its module imports torch, which slows every command down"] if record.imported_torch else []
+    return "; ".join([*([record.reason] if record.reason else []), *slow])
+
+
+def _names(record: PluginRecord) -> tuple[str, ...]:
+    return record.name, record.distribution, record.address
+
+
+def _unknown(name: str, kind: str | None) -> str:
+    known = {component.address for component in catalog().components(kind)}
+    if kind is None:
+        known |= {entry for record in catalog().records for entry in _names(record)}
+    near = difflib.get_close_matches(name, sorted(known), n=3)
+    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"unknown {kind or 'component or plugin'} {name!r}; {guess}trilemma plugins lists them all"
+
+
+def _checked_kind(kind: str | None) -> str | None:
+    if kind is not None and kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"unknown kind {kind!r}; {guess}kinds: {', '.join(KINDS)}")
+    return kind
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width: rows stay whole there, so that grep finds them.
+    return Console(width=None if sys.stdout.isatty() else 400, highlight=False, markup=False, emoji=False)
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, show_header=bool(columns))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
