@@ -1,22 +1,12 @@
-"""Folders and zips of made-up images whose every pixel is known."""
+"""Made-up files in folders and zips, and what an error must look like."""
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-
-def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
-    """A uint8 image [H, W] or [H, W, 3] as a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind)
-    return buffer.getvalue()
 
 
 @pytest.fixture(params=["folder", "zip"])

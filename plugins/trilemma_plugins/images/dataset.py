@@ -49,7 +49,9 @@ class Images(Dataset):
         if size is not None and size < 1:
             raise UsageError(f"images: size={size} is no side of an image; give an integer of at least 1")
         if split is not None and _PLACE not in root:
-            raise UsageError(f"images: root={root!r} has no split={split}; write {_PLACE} where the split's name goes")
+            raise UsageError(
+                f"images: root={root!r} has no split={split}; write {_PLACE} where the split's name goes"
+            )
         self.root = _located(root.replace(_PLACE, split or "train"))
         self._mode = mode
         self._size = size
@@ -74,7 +76,9 @@ class Images(Dataset):
             DataError: for an image that cannot be decoded.
         """
         if self._cache is None:
-            return torch.stack([self._decode(int(index)) for index in indices]) if len(indices) else self._none()
+            return (
+                torch.stack([self._decode(int(index)) for index in indices]) if len(indices) else self._none()
+            )
         for index in indices[~self._cached[indices]].tolist():
             self._cache[index] = self._decode(index)
             self._cached[index] = True
@@ -90,7 +94,9 @@ class Images(Dataset):
         except Exception as error:  # a damaged file can make Pillow and zipfile raise nearly anything
             raise self._unreadable(name, error) from error
         if pixels.shape != self.shape:
-            raise DataError(f"{name} in {self.root} changed its size to {tuple(pixels.shape[1:])}; restore it")
+            raise DataError(
+                f"{name} in {self.root} changed its size to {tuple(pixels.shape[1:])}; restore it"
+            )
         return pixels
 
     def _common_size(self) -> tuple[int, int]:
@@ -117,4 +123,9 @@ class Images(Dataset):
 
 def _located(root: str) -> Path:
     path = Path(root).expanduser()
-    return path if path.exists() or path.is_absolute() else find_data(root)
+    if path.exists() or path.is_absolute():
+        return path
+    try:
+        return find_data(root)
+    except DataError as error:
+        raise DataError(f"no {root} in {Path.cwd()}, and {error}") from error
