@@ -117,13 +117,14 @@ class Inverse(Sampler):
 def inverse(tableau: Tableau, process: Process, refine: int) -> Tableau:
     """The tableau that runs a one-step deterministic sampler backwards.
 
-    A step of the sampler, written with ε̂, is z' = a z + b ε̂(z, t); given z' its preimage is the fixed
-    point of
+    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); given z' its preimage is the fixed point of
 
-        z ← (z' − b ε̂(z, t))/a,
+        z ← (z' − b v̂(z, t))/a,
 
-    which a row takes once from z = z' and `refine` more rows repeat from their own answer: each keeps z' as
-    its base, one state further back every time.
+    which a row takes once from z = z' and `refine` more rows repeat from their own answer: each keeps z' as its
+    base, one state further back every time. With v̂ the iteration contracts at both ends of the process: for DDIM
+    a = cos δ and b = −sin δ with δ the angle of the step, and v̂ flattens where the data or the noise dominates;
+    with ε̂ it would hardly move near the prior, with x̂₀ it would diverge near the data.
 
     Args:
         tableau: of the sampler to invert, one linear combination of z and the current prediction a row.
@@ -141,8 +142,8 @@ def inverse(tableau: Tableau, process: Process, refine: int) -> Tableau:
     rows: list[Row] = []
     for row in reversed(tableau.rows):
         time = torch.tensor(row.t, dtype=torch.float64)
-        p, q = convert("eps", tableau.parameterization, process.alpha(time), process.sigma(time))
+        p, q = convert("v", tableau.parameterization, process.alpha(time), process.sigma(time))
         B = sum(scalar(coefficient) for _, coefficient in row.B)
         a, b = scalar(row.A) + B * p.item(), B * q.item()
         rows += [Row(row.t, 1 / a, ((0, -b / a),), base=base) for base in range(refine + 1)]
-    return Tableau(tuple(rows), "eps")
+    return Tableau(tuple(rows), "v")
