@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trilemma.errors import UsageError
+from trilemma.errors import TrilemmaError, UsageError
 from trilemma.ops import reference
 from trilemma.ops.registration import BACKENDS
 
@@ -77,9 +77,9 @@ def linear_step(
     )
     try:
         torch.ops.trilemma.linear_step.default(*arguments, backend=requested_backend())
-    except RuntimeError:
+    except RuntimeError as error:
         reference.check_linear_step(*arguments)
-        raise
+        raise _without_place(error) from error
 
 
 def keyed_normal(out: Tensor, indices: Tensor, *, seed: int, step: int, stream: int) -> None:
@@ -88,9 +88,9 @@ def keyed_normal(out: Tensor, indices: Tensor, *, seed: int, step: int, stream: 
         seed -= 1 << 64
     try:
         torch.ops.trilemma.keyed_normal.default(out, indices, seed, step, stream, backend=requested_backend())
-    except RuntimeError:
+    except RuntimeError as error:
         reference.check_keyed_normal(out, indices)
-        raise
+        raise _without_place(error) from error
 
 
 def requested_backend() -> str:
@@ -99,3 +99,9 @@ def requested_backend() -> str:
     if backend not in BACKENDS:
         raise UsageError(f"TRILEMMA_BACKEND={backend} is unknown; choose from {', '.join(BACKENDS)}")
     return backend
+
+
+def _without_place(error: RuntimeError) -> Exception:
+    """A refusal of the native library without the place in its sources; any other error as it is."""
+    _, refusal, reason = str(error).partition("TRILEMMA_BACKEND")
+    return TrilemmaError(refusal + reason.splitlines()[0]) if refusal else error

@@ -1,0 +1,300 @@
+"""The fused step against its equation in float64, on whichever backend runs here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trilemma.errors import UsageError
+from trilemma.noise import STEP, keyed_normal
+from trilemma.ops import layout, linear_step
+from trilemma.ops.reference import linear_step as reference_step
+
+SEED = 2**63 + 12345
+EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-52}
+
+
+@dataclass
+class Case:
+    """The arguments of one call, made from a seed."""
+
+    batch: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    branches: int
+    replicas: int
+    slots: int
+    read_slots: list[int]
+    write_slot: int
+    noise: str
+    clip: float
+    seed: int
+
+    def arguments(self) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(self.dtype)
+
+        table = torch.randn(3, layout.WIDTH, generator=generator, dtype=torch.float64)
+        table[:, layout.CLIP] = self.clip
+        if self.noise == "none":
+            table[:, layout.C] = 0
+        one = (self.batch, *self.shape)
+        return {
+            "out": torch.full((self.replicas * self.batch, *self.shape), math.nan, dtype=self.dtype),
+            "z": normal(*one),
+            "base": normal(*one),
+            "output": normal(self.branches * self.batch, *self.shape),
+            "table": table,
+            "row": 1,
+            "history": normal(self.slots, *one) if self.slots else None,
+            "write_slot": self.write_slot,
+            "read_slots": self.read_slots,
+            "seed": SEED,
+            "indices": torch.randint(0, 2**40, (self.batch,), generator=generator),
+            "noise": normal(*one) if self.noise == "given" else None,
+            "bad_row": torch.full((self.batch,), -1, dtype=torch.int32),
+        }
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)) -> Case:
+    slots = draw(st.integers(0, 4))
+    slot = st.integers(0, slots - 1)
+    return Case(
+        batch=draw(st.integers(0, 5)),
+        shape=tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 17, 63, 64, 65]), max_size=3))),
+        dtype=draw(st.sampled_from(dtypes)),
+        branches=draw(st.integers(1, layout.MAX_BRANCHES)),
+        replicas=draw(st.integers(1, layout.MAX_BRANCHES)),
+        slots=slots,
+        read_slots=draw(st.lists(slot, max_size=layout.MAX_LAGS)) if slots else [],
+        write_slot=draw(slot | st.just(-1)) if slots else -1,
+        noise=draw(st.sampled_from(["none", "keyed", "given"])),
+        clip=draw(st.sampled_from([math.inf, 0.5, 2.0])),
+        seed=draw(st.integers(0, 2**32)),
+    )
+
+
+def exact_step(x: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """z' and f of the equation in float64, and the sum of the magnitudes that went into z'."""
+    row = x["table"][x["row"]]
+    z, base = x["z"].double(), x["base"].double()
+    branches = x["output"].double().unflatten(0, (-1, len(z))) if len(z) else x["output"].double()[None]
+    weights = row[layout.W][: len(branches)].view(-1, *[1] * z.dim())
+    u = row[layout.P] * z + row[layout.Q] * (weights * branches).sum(0)
+    f = row[layout.R] * z + row[layout.S] * u.clamp(-row[layout.CLIP], row[layout.CLIP])
+    terms = [row[layout.A] * base, row[layout.B][0] * f]
+    for b, slot in zip(row[layout.B][1:], x["read_slots"], strict=False):
+        terms.append(b * x["history"][slot].double())
+    if row[layout.C] != 0:
+        noise = x["noise"]
+        if noise is None:
+            noise = keyed_normal(SEED, x["indices"], x["row"], z.shape[1:], STEP, torch.float64)
+        terms.append(row[layout.C] * noise.double())
+    inner = row[layout.P].abs() * z.abs() + row[layout.Q].abs() * (weights.abs() * branches.abs()).sum(0)
+    magnitude = torch.stack([term.abs() for term in terms]).sum(0)
+    magnitude += row[layout.B][0].abs() * (row[layout.R].abs() * z.abs() + row[layout.S].abs() * inner)
+    return torch.stack(terms).sum(0), f, magnitude
+
+
+@given(case=cases((torch.float32, torch.bfloat16, torch.float64)))
+@settings(deadline=None, max_examples=150)
+def test_equation(case: Case) -> None:
+    x = case.arguments()
+    history = None if x["history"] is None else x["history"].clone()
+    expected, f, magnitude = exact_step(x)
+    linear_step(**x)
+    compute = EPSILON[torch.float64 if case.dtype == torch.float64 else torch.float32]
+    bound = 16 * compute * magnitude + EPSILON[case.dtype] * expected.abs() + 1e-30
+    for replica in x["out"].unflatten(0, (case.replicas, case.batch)):
+        assert ((replica.double() - expected).abs() <= bound).all()
+    assert (x["bad_row"] == -1).all()
+    for slot in range(case.slots):
+        assert history is not None
+        if slot == case.write_slot:
+            f_bound = 16 * compute * (magnitude + f.abs() + 10) + EPSILON[case.dtype] * f.abs()
+            assert ((x["history"][slot].double() - f).abs() <= f_bound).all()
+        else:
+            assert torch.equal(x["history"][slot], history[slot])
+
+
+@given(case=cases())
+@settings(deadline=None, max_examples=150)
+def test_backends_agree(case: Case) -> None:
+    """Bit for bit where no noise is made inside, whose logarithm and cosine differ in the last places."""
+    x, y = case.arguments(), case.arguments()
+    linear_step(**x)
+    reference_step(**y)
+    if case.noise != "keyed":
+        assert torch.equal(x["out"], y["out"])
+    else:
+        torch.testing.assert_close(x["out"], y["out"], rtol=2 * EPSILON[case.dtype], atol=1e-5)
+    if case.slots:
+        assert torch.equal(x["history"], y["history"])
+
+
+@given(case=cases(), data=st.data())
+@settings(deadline=None)
+def test_a_sample_is_the_same_alone(case: Case, data: st.DataObject) -> None:
+    x = case.arguments()
+    y = case.arguments()
+    linear_step(**x)
+    if not case.batch:
+        return
+    i = data.draw(st.integers(0, case.batch - 1))
+    one = slice(i, i + 1)
+    for name in ("z", "base", "indices", "bad_row"):
+        y[name] = y[name][one].clone()
+    y["output"] = y["output"].unflatten(0, (case.branches, case.batch))[:, i].clone()
+    y["out"] = y["out"][: case.replicas]
+    y["history"] = None if y["history"] is None else y["history"][:, one].clone()
+    y["noise"] = None if y["noise"] is None else y["noise"][one].clone()
+    linear_step(**y)
+    assert torch.equal(x["out"].unflatten(0, (case.replicas, case.batch))[:, i], y["out"])
+    if case.slots:
+        assert torch.equal(x["history"][:, i], y["history"][:, 0])
+
+
+@given(case=cases(), shared=st.sampled_from(["z", "base", "output", "noise"]), replica=st.integers(0, 3))
+@settings(deadline=None)
+def test_out_may_be_an_input(case: Case, shared: str, replica: int) -> None:
+    x, y = case.arguments(), case.arguments()
+    linear_step(**x)
+    if y[shared] is None:
+        return
+    out = torch.full((4 * case.batch, *case.shape), math.nan, dtype=case.dtype)
+    at = 0 if shared == "output" else min(replica, case.replicas - 1) * case.batch
+    y[shared] = out[at : at + len(y[shared])].copy_(y[shared])
+    y["out"] = out[: len(y["out"])]
+    linear_step(**y)
+    assert torch.equal(x["out"], y["out"])
+
+
+def test_out_may_overlap_an_input_shifted() -> None:
+    case = Case(3, (700,), torch.float32, 1, 2, 0, [], -1, "none", math.inf, 0)
+    x, y = case.arguments(), case.arguments()
+    linear_step(**x)
+    out = torch.empty(6, 700)
+    y["z"], y["out"] = out[1:4].copy_(y["z"]), out
+    linear_step(**y)
+    assert torch.equal(x["out"], y["out"])
+
+
+def test_strided_tensors() -> None:
+    case = Case(3, (4, 6), torch.float32, 2, 2, 2, [1, 0], 0, "keyed", 1.0, 0)
+    x, y = case.arguments(), case.arguments()
+    linear_step(**x)
+    for name in ("out", "z", "base", "output", "history"):
+        y[name] = y[name].transpose(-1, -2).contiguous().transpose(-1, -2)
+    linear_step(**y)
+    torch.testing.assert_close(x["out"], y["out"], rtol=1e-5, atol=1e-5)
+    assert torch.equal(x["history"], y["history"])
+
+
+def test_mixed_dtypes_and_half() -> None:
+    case = Case(2, (9,), torch.float32, 1, 1, 0, [], -1, "given", math.inf, 1)
+    x = case.arguments()
+    expected = exact_step(x)[0]
+    x["z"] = x["z"].half()
+    x["out"] = x["out"].half()
+    linear_step(**x)
+    torch.testing.assert_close(x["out"].double(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("clip", [math.inf, 1.0])
+@pytest.mark.parametrize("at", [0, 255, 256, 299])
+def test_bad_row_names_the_first_row_of_a_sample(
+    dtype: torch.dtype, value: float, clip: float, at: int
+) -> None:
+    case = Case(4, (300,), dtype, 1, 1, 0, [], -1, "none", clip, 3)
+    x = case.arguments()
+    x["output"][2, at] = value
+    kept = math.isnan(value) or clip == math.inf
+    linear_step(**x)
+    assert x["bad_row"].tolist() == [-1, -1, 1 if kept else -1, -1]
+    assert bool(x["out"][2, at].isfinite()) is not kept
+    x["row"] = 2
+    linear_step(**x)
+    assert x["bad_row"].tolist() == [-1, -1, 1 if kept else -1, -1]
+
+
+def test_keyed_noise_is_that_of_the_row() -> None:
+    x = Case(3, (5, 7), torch.float32, 1, 1, 0, [], -1, "keyed", math.inf, 0).arguments()
+    x["table"].zero_()
+    x["table"][:, layout.C] = 1
+    linear_step(**x)
+    assert torch.equal(x["out"], keyed_normal(SEED, x["indices"], 1, (5, 7), STEP))
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_is_one_operator() -> None:
+    x = Case(3, (5,), torch.float32, 2, 2, 1, [0], 0, "keyed", 1.0, 0).arguments()
+    with Calls() as calls:
+        linear_step(**x)
+    assert calls.names == ["trilemma::linear_step"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": torch.zeros(2, 6)}, "base"),
+        ({"output": torch.zeros(3, 5)}, "output has shape"),
+        ({"output": torch.zeros(10, 5)}, "output has shape"),
+        ({"out": torch.zeros(2, 5, 1)}, "out has shape"),
+        ({"table": torch.zeros(3, layout.WIDTH)}, "float64"),
+        ({"row": 3}, "row 3 is outside"),
+        ({"row": -1}, "row -1 is outside"),
+        ({"write_slot": 1}, "do not fit a history"),
+        ({"read_slots": [0, 1]}, "do not fit a history"),
+        ({"read_slots": [-1]}, "do not fit a history"),
+        ({"read_slots": [0] * 8}, "do not fit a history"),
+        ({"history": torch.zeros(1, 2, 6)}, "history"),
+        ({"noise": torch.zeros(5)}, "noise"),
+        ({"indices": None}, "the row adds noise"),
+        ({"indices": torch.zeros(2)}, "indices"),
+        ({"bad_row": torch.zeros(2, dtype=torch.int64)}, "bad_row"),
+        ({"z": torch.zeros(2, 5, requires_grad=True)}, "no gradient"),
+        ({"z": torch.zeros(2, 5, dtype=torch.int32)}, "floating-point batch"),
+    ],
+)
+def test_arguments_that_do_not_fit(change: dict[str, Any], message: str) -> None:
+    x = Case(2, (5,), torch.float32, 1, 1, 1, [0], 0, "keyed", 1.0, 0).arguments()
+    with pytest.raises(UsageError, match=message):
+        linear_step(**{**x, **change})
+
+
+def test_torch_checks_the_operators() -> None:
+    x = Case(2, (5,), torch.float32, 2, 2, 1, [0], 0, "keyed", 1.0, 0).arguments()
+    torch.library.opcheck(
+        torch.ops.trilemma.linear_step.default,
+        (*(x | {"seed": 7}).values(),),
+        {"backend": "auto"},
+        test_utils=("test_schema", "test_faketensor"),
+    )
+    torch.library.opcheck(
+        torch.ops.trilemma.keyed_normal.default,
+        (torch.empty(3, 4), torch.arange(3), 7, 1, 1),
+        {"backend": "auto"},
+        test_utils=("test_schema", "test_faketensor"),
+    )
