@@ -78,8 +78,9 @@ def _fitted(label: str, key: str, value: Any, annotation: Any) -> Any:
         return value
     if type(value) is int and fits(float(value), annotation):
         return float(value)
-    hint = f"; write {key}={str(value)!r}" if fits(str(value), annotation) else ""
-    raise UsageError(f"{label}: {key}={value!r} is not {_readable(annotation)}{hint}")
+    wanted = _readable(annotation)
+    cure = f"write {key}={str(value)!r}" if fits(str(value), annotation) else f"give {key} as {wanted}"
+    raise UsageError(f"{label}: {key}={value!r} is not {wanted}; {cure}")
 
 
 def fits(value: Any, annotation: Any) -> bool:

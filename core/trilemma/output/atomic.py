@@ -23,8 +23,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: where the disk refuses.
     """
-    path = path.resolve()  # a link goes on pointing to what it points to
-    partial = partial_name(path)
+    target = path.resolve()  # a link goes on pointing to what it points to
+    partial = partial_name(target)
     with telling(path):
         file = partial.open("wb")
         try:
@@ -32,11 +32,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            partial.replace(path)
+            partial.replace(target)
         except BaseException:
             discard(file, partial)
             raise
-        sync_folder(path.parent)
+        sync_folder(target.parent)
 
 
 def partial_name(path: Path) -> Path:
