@@ -1,0 +1,78 @@
+"""What a source distribution and a wheel hold. CI also builds the native wheel and runs it in a clean environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("build") is None, reason="needs the package build"),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout"),
+]
+
+
+def tracked(*folders: str) -> set[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *folders], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return {name for name in listed.split("\0") if name and (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """The names in an sdist of the tracked files, and in a wheel built from that sdist without native code."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in tracked():
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--skip-dependency-check",
+            "--outdir",
+            str(out),
+            ".",
+        ],
+        cwd=source,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "TRILEMMA_NATIVE": "0"},
+    )
+    with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
+        sdist = {name.partition("/")[2] for name in archive.getnames()}
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as archive:
+        wheel = set(archive.namelist())
+    return sdist, wheel
+
+
+def test_sdist_holds_all_that_a_build_needs(built: tuple[set[str], set[str]]) -> None:
+    sdist, _ = built
+    needed = tracked("csrc", "core", "plugins", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
+    assert len(needed) > 50
+    assert needed - sdist == set()
+    assert not [name for name in sdist if name.endswith((".so", ".pyc"))]
+
+
+def test_wheel_holds_the_packages_and_their_data(built: tuple[set[str], set[str]]) -> None:
+    _, wheel = built
+    modules = {
+        name
+        for name in tracked("core", "plugins")
+        if name.endswith((".py", ".toml", ".safetensors", ".typed"))
+    }
+    assert {name.partition("/")[2] for name in modules} - wheel == set()
+    assert not [name for name in wheel if name.startswith(("tests", "csrc", "core", "plugins", "benchmarks"))]
