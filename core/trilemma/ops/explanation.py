@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -12,7 +13,10 @@ from trilemma.errors import UsageError
 from trilemma.ops import native, reference
 from trilemma.ops.operators import requested_backend
 
-_REFERENCES = {"linear_step": reference.linear_step, "keyed_normal": reference.keyed_normal}
+_REFERENCES: dict[str, Callable[..., None]] = {
+    "linear_step": reference.linear_step,
+    "keyed_normal": reference.keyed_normal,
+}
 
 
 @dataclass(frozen=True)
