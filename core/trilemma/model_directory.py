@@ -30,19 +30,21 @@ from torch import Tensor
 
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
-from trilemma.errors import ModelError, TrilemmaError
+from trilemma.device import usable_device
+from trilemma.errors import ModelError, TrilemmaError, UsageError
 from trilemma.process import Process
 
 FORMAT = 1
 
-# Table -> (required keys, optional keys).
-_KEYS: dict[str, tuple[set[str], set[str]]] = {
-    "model": ({"name"}, {"summary"}),
-    "process": ({"spec"}, set()),
-    "denoiser": ({"spec", "parameterization"}, {"options"}),
-    "weights": ({"file", "sha256"}, set()),
-    "data": ({"shape"}, {"range", "classes", "dataset"}),
+# Table -> (required keys, optional keys), each with its type.
+_KEYS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
+    "model": ({"name": str}, {"summary": str}),
+    "process": ({"spec": str}, {}),
+    "denoiser": ({"spec": str, "parameterization": str}, {"options": dict}),
+    "weights": ({"file": str, "sha256": str}, {}),
+    "data": ({"shape": list}, {"range": list, "classes": list, "dataset": str}),
 }
+_IN_TOML: dict[type, str] = {str: "a string", dict: "a table", list: "an array"}
 _FREE_TABLES = {"evaluation", "provenance"}
 
 
@@ -58,10 +60,16 @@ def load_model(
 
     Raises:
         ModelError: for a missing or damaged file, an unknown key or format, or weights that are not the ones named.
+        PluginUnavailable: for a network or process that no plugin brings.
+        TrilemmaError: for a device that cannot be used.
     """
+    device = usable_device(device)
     card = read_card(path)
     weights = _read_weights(path, card)
-    denoiser = build_denoiser(card)
+    try:
+        denoiser = build_denoiser(card)
+    except UsageError as error:  # not of the one who asks, but of the one who wrote the card
+        raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
     try:
         denoiser.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
@@ -70,7 +78,7 @@ def load_model(
             f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model"
         ) from error
     denoiser.card = card
-    return denoiser.to(device or "cpu", dtype or torch.float32).eval().requires_grad_(False)
+    return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
 
 
 def build_denoiser(card: Mapping[str, Any]) -> Denoiser:
@@ -92,7 +100,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """The checked content of `path/model.toml`.
 
     Raises:
-        ModelError: for a missing file, bad TOML, another format, an unknown or a missing key.
+        ModelError: for a missing file, bad TOML, another format, an unknown or a missing key, an ill-typed value.
     """
     file = path / "model.toml"
     try:
@@ -111,7 +119,13 @@ def read_card(path: Path) -> dict[str, Any]:
     for table, (required, optional) in _KEYS.items():
         if not isinstance(card[table], dict):
             raise ModelError(f"{file}: {table!r} must be a table; write [{table}]")
-        _check_keys(file, f"{table}.", set(card[table]), required, optional)
+        _check_keys(file, f"{table}.", set(card[table]), set(required), set(optional))
+        for key, value in card[table].items():
+            expected = {**required, **optional}[key]
+            if not isinstance(value, expected):
+                raise ModelError(
+                    f"{file}: {table}.{key} = {value!r} is not {_IN_TOML[expected]}; restore the model"
+                )
     return card
 
 

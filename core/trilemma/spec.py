@@ -139,7 +139,9 @@ def _parse_options(text: str, body: str) -> dict[str, Any]:
     for item in _split(text, body):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not key.isidentifier() or keyword.iskeyword(key):
-            raise UsageError(f"spec {text!r}: {item.strip()!r} is not of the form key=value")
+            raise UsageError(
+                f"spec {text!r}: {item.strip()!r} is not of the form key=value; write name:key=value"
+            )
         if not equals or not value:
             raise UsageError(f"spec {text!r}: option {key!r} has no value; write {key}=value")
         if key in options:

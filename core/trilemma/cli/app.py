@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -85,7 +86,7 @@ def _report(error: Exception) -> int:
         code, message = 2, _usage(error)
     elif isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        code, message = 1, f"{place}{error.strerror}"
+        code, message = 1, f"{place}{error.strerror}; check the place, its permissions and its free space"
         _discard_output()
     else:
         code = 1
@@ -104,4 +105,5 @@ def _usage(error: Exception) -> str:
 
 def _discard_output() -> None:
     """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # a stdout that is no file needs no peace
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -69,10 +70,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         _sync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"cannot write checkpoint {target}: {error.strerror or error}; free space or choose another --out"
+            f"cannot write checkpoint {target}: {reason}; free space or choose another --out"
         ) from error
     for stale in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(stale, ignore_errors=True)

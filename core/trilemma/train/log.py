@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from trilemma.errors import ModelError
 
 
 class RunLog:
@@ -25,9 +28,9 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool, progress: bool) -> None:
-        path = folder / "log.jsonl"
-        _drop_after(path, start)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = folder / "log.jsonl"
+        _drop_after(self._path, start)
+        self._file: TextIO = self._path.open("a", encoding="utf-8")
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
@@ -41,13 +44,22 @@ class RunLog:
         self._bar.update()
 
     def record(self, step: int, images: int, **values: float) -> None:
-        """Writes a record after `step` steps; `images` examples were seen since the last one."""
+        """Writes a record after `step` steps; `images` examples were seen since the last one.
+
+        Raises:
+            ModelError: where the disk refuses.
+        """
         now = time.perf_counter()
         rate = images / max(now - self._mark[0], 1e-9)
         self._mark = (now, step)
         record = {"step": step, **values, "images_per_second": round(rate, 1)}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise ModelError(
+                f"cannot write {self._path}: {error.strerror or error}; free space or choose another --out"
+            ) from error
         if self._writer is not None:
             for name, value in record.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
@@ -56,7 +68,8 @@ class RunLog:
     def close(self) -> None:
         """Closes files and bar."""
         self._bar.close()
-        self._file.close()
+        with contextlib.suppress(OSError):  # tries to write what is left, which a full disk refuses again
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
