@@ -16,35 +16,6 @@ from trilemma.cli.app import main
 from trilemma.model_directory import read_card, save_model
 
 
-@pytest.fixture
-def model(tiny_model, tmp_path) -> Path:
-    """A copy of the model to damage."""
-    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """The empty working directory, where nothing may be left."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def refused(capsys, here):
-    """Runs the command line and checks that it refuses: exit code, one line, no file."""
-
-    def check(code, message, *arguments):
-        found = main([str(argument) for argument in arguments])
-        said, error = capsys.readouterr()
-        check_one_line(error, message)
-        assert (found, said) == (code, "")
-        assert os.listdir(here) == []
-
-    return check
-
-
 def check_one_line(error: str, message: str) -> None:
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -154,6 +125,14 @@ optimizer = { lr = 0.01 }
         (["--cond", "class=[0,7]"], 2, "class=7"),
         (["--cond", "class=1.5"], 2, "class=1.5"),
         (["--cond", "class=cat"], 2, "class='cat'"),
+        (["--steps", "many"], 2, "--steps"),
+        (["--cond", "clas=1"], 2, "this model takes: class"),
+        (["--seed", str(2**64)], 2, "2**64 - 1"),
+        (["--sampler", "ddim:grid=trailling"], 2, "did you mean 'trailing'"),
+        (["--sampler", "ddim:"], 2, "write name:key=value"),
+        (["--guidance", "cfg:scale=2"], 2, "class"),  # without a class there is nothing to be guided to
+        (["--device", "abacus"], 2, "unknown device 'abacus'"),
+        (["more"], 2, "see trilemma sample --help"),
         (["--threads", "-1"], 2, "--threads"),
         (["--stepz", "3"], 2, "--stepz"),
     ],
