@@ -200,7 +200,6 @@ class _Run:
     def _averaged(self) -> Denoiser:
         averaged = model_directory.build_denoiser(self.card)
         averaged.load_state_dict(self.ema.state_dict())
-        averaged.card = self.card
         return averaged.to(self.accelerator.device).eval().requires_grad_(False)
 
     def _export(self) -> Path:
