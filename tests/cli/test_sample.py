@@ -61,14 +61,17 @@ def test_a_folder_is_filled_up_with_the_same_samples(capsys, tiny_model, tmp_pat
     run(capsys, *common, "-n", 5, "--out", tmp_path / "whole")
     run(capsys, *common, "-n", 3, "--out", tmp_path / "parts")
     (tmp_path / "parts" / "00000001.png").unlink()
+    kept = (tmp_path / "parts" / "00000000.png").stat().st_ino
     code, said, _ = run(capsys, *common, "-n", 5, "--out", tmp_path / "parts")
     assert code == 0
     assert "3 samples drawn, 2 were there" in said
+    assert (tmp_path / "parts" / "00000000.png").stat().st_ino == kept
     assert sorted(os.listdir(tmp_path / "whole")) == sorted(os.listdir(tmp_path / "parts"))
     for name in os.listdir(tmp_path / "whole"):
         if name.endswith(".png"):
             assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert provenance(tmp_path / "parts")["indices"] == "0-4"
+    record = provenance(tmp_path / "parts")
+    assert (record["indices"], record["n"], record["deterministic"]) == ("0-4", 5, True)
     before = (tmp_path / "parts" / "provenance.json").read_bytes()
     code, said, _ = run(capsys, *common, "-n", 4, "--out", tmp_path / "parts")
     assert code == 0
