@@ -139,9 +139,10 @@ def _caption(results: Mapping[str, Any], largest: int) -> str:
     """What the numbers are and what they are not."""
     counts, split, first = results["reference"]["images"], results["reference"]["split"], results["rows"][0]
     clip = "x̂₀ not clipped" if results["clip"] is None else f"x̂₀ clipped to ±{results['clip']:g}"
+    compiled = ", compiled" if results["compiled"] else ""
     return (
         f"Model `{results['model']}` (weights {results['weights'][:12]}), n = {largest:,} samples where not "
-        f"stated, seed {results['seed']}, {clip}, trailing grid, network in {results['network_dtype']}. "
+        f"stated, seed {results['seed']}, {clip}, trailing grid, network in {results['network_dtype']}{compiled}. "
         f"Fréchet distance against the {counts['frechet']:,} {split} images; precision and recall (k = 3) "
         f"against {counts['precision']:,} of them in their class proportions. Features: {results['features']}; "
         "these are not Inception features: the numbers compare with no published FID. The distance is biased "

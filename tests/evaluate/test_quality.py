@@ -43,6 +43,7 @@ def results(quality: ModuleType) -> dict[str, Any]:
         "model": "mnist",
         "weights": "0123456789abcdef",
         "network_dtype": "float32",
+        "compiled": True,
         "seed": 0,
         "clip": 1.0,
         "features": "pixels",

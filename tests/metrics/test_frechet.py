@@ -111,6 +111,12 @@ def test_singular_covariances_are_no_special_case() -> None:
     assert frechet_distance(zero, along_x, zero, 0 * along_x) == pytest.approx(4.0)
 
 
+def test_a_rounding_error_below_zero_makes_no_nan() -> None:
+    nearly = torch.diag(torch.tensor([1.0, -1e-17], dtype=torch.float64))
+    zero = torch.zeros(2, dtype=torch.float64)
+    assert frechet_distance(zero, nearly, zero, nearly) == pytest.approx(0)
+
+
 @settings(deadline=None, max_examples=25)
 @given(seeds, dimensions)
 def test_the_root_is_symmetric_positive_and_squares_to_the_matrix(seed: int, dimension: int) -> None:

@@ -63,7 +63,9 @@ def test_the_radii_of_points_on_a_line() -> None:
 
 
 def test_a_set_lies_in_its_own_manifold_even_where_points_repeat() -> None:
-    points = normal(0, 20, 64).repeat(5, 1)  # every radius is 0: nothing but the point itself is inside
+    points = (100 * normal(0, 20, 64)).repeat(
+        5, 1
+    )  # every radius is 0: nothing but the point itself is inside
     assert precision(points, points) == recall(points, points) == 1.0
     assert precision(points, points + 1e-3) == 0.0
 
@@ -113,3 +115,8 @@ def test_too_few_points_and_features_that_are_not_finite_are_refused() -> None:
 def test_a_k_that_is_no_number_of_neighbours_is_refused(k: object) -> None:
     with pytest.raises(UsageError, match="number of neighbours"):
         Precision(k)  # type: ignore[arg-type]
+
+
+def test_equal_points_are_at_distance_zero_exactly() -> None:
+    points = 100 * normal(0, 40, 64).double()
+    assert (manifold.distances(points, points).diagonal() == 0).all()
