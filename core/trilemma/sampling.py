@@ -162,9 +162,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         self._drawn = 0
         self._clock = Clock()
         self._runner: tuple[int, Runner] | None = None
-        self._bar = tqdm(
-            total=len(self._chunks) * len(job.times[1:]), unit="step", file=sys.stderr, disable=not progress
-        )
+        rows = len(job.program) if job.program else job.steps
+        self._bar = tqdm(total=len(self._chunks) * rows, unit="step", file=sys.stderr, disable=not progress)
         self._evaluations = job.nfe
         self._backend: str | None = None
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -93,6 +93,7 @@ def test_continuous_cosine_runs_from_20_to_minus_20_along_the_tangent() -> None:
 
 
 @every_process
+@settings(deadline=None)
 @given(t=st.floats(1e-3, 1))
 def test_scales_lie_on_the_unit_circle_and_log_snr_inverts(process: VariancePreserving, t: float) -> None:
     time = torch.tensor(t, dtype=torch.float64)
@@ -103,6 +104,7 @@ def test_scales_lie_on_the_unit_circle_and_log_snr_inverts(process: VariancePres
 
 
 @every_process
+@settings(deadline=None)
 @given(times=st.lists(st.floats(1e-3, 1), min_size=2, max_size=2, unique=True))
 def test_transition_composes_to_the_marginal(process: VariancePreserving, times: list[float]) -> None:
     s, t = torch.tensor(sorted(times), dtype=torch.float64)

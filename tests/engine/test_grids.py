@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trilemma import grids
@@ -37,6 +37,7 @@ def test_every_number_of_steps_gives_that_many_distinct_table_points(grid: str, 
 
 
 @every_grid
+@settings(deadline=None)
 @given(st.data())
 def test_any_table_and_any_number_of_steps(grid: str, data: st.DataObject) -> None:
     T = data.draw(st.integers(1, 5000))
@@ -69,6 +70,7 @@ def test_formulas() -> None:
 
 
 @every_grid
+@settings(deadline=None)
 @given(S=st.integers(1, 2000))
 def test_continuous_grids_fall_strictly_from_the_prior_to_zero(grid: str, S: int) -> None:
     times = grids.times(None, S, grid)

@@ -78,14 +78,22 @@ def test_deterministic_samples_of_a_convolution_are_the_same_bits(
         assert torch.equal(alone[0], together[position])
 
 
-def test_deterministic_calls_the_network_with_one_shape(convolution: Denoiser) -> None:
-    sizes: set[int] = set()
-    hook = convolution.register_forward_pre_hook(lambda module, args: sizes.add(len(args[0])))
+def test_deterministic_puts_sample_i_in_row_i_mod_64_of_one_shape(convolution: Denoiser) -> None:
+    seen: list[Tensor] = []
+    hook = convolution.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    indices = [3, 70, 5, 140]
     try:
-        trilemma.sample(convolution, indices=[3, 70, 5, 140], deterministic=True, batch_size=2, **SETTINGS)
+        trilemma.sample(
+            convolution, indices=indices, deterministic=True, batch_size=2, **{**SETTINGS, "steps": 1}
+        )
     finally:
         hook.remove()
-    assert sizes == {128}  # 64 samples, two branches
+    assert [len(state) for state in seen] == [128] * 3  # 64 samples in two branches, for each of three blocks
+    prior = KeyedNoise(0).normal(torch.tensor(indices), 0, convolution.shape, stream=0)
+    for index, noise in zip(indices, prior, strict=True):
+        state = seen[index // 64]
+        assert torch.equal(state[index % 64], noise)
+        assert torch.equal(state[64 + index % 64], noise)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
