@@ -146,6 +146,7 @@ def test_bad_input_is_one_error_of_one_line(
     assert "\n" not in str(result.exception)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_end_to_end(data_root: object) -> None:
     try:
         trilemma.load("mnist")
