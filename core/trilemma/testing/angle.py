@@ -1,0 +1,24 @@
+"""A process whose reverse equation has a closed solution for Gaussian data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+
+
+class AngleProcess(Process):
+    """α = cos φ, σ = sin φ at the angle φ = 3t/2: smooth, and at t = 1 not yet free of the data."""
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = 1.5 * t.double()
+        return angle.cos()[..., None], angle.sin().square()[..., None, None]
+
+
+def exact_ode_solution(process: Process, start: Tensor, variance: float) -> Tensor:
+    """x at t = 0 of the probability-flow ODE from `start` at t = 1, data N(0, s²): z/√(α²s² + σ²) is constant."""
+    one = torch.ones((), dtype=torch.float64)
+    scale = (process.alpha(one).square() * variance + process.sigma(one).square()).sqrt()
+    solution: Tensor = start * (variance**0.5 / scale)
+    return solution
