@@ -30,7 +30,7 @@ def tracked(*folders: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
-    """The names in an sdist of the tracked files, and in a wheel built from that sdist without native code."""
+    """The names in an sdist of the tracked files, and in a wheel built from that sdist where no compiler works."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in tracked():
         target = source / name
@@ -50,7 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]
         cwd=source,
         check=True,
         capture_output=True,
-        env={**os.environ, "TRILEMMA_NATIVE": "0"},
+        env={**os.environ, "TRILEMMA_NATIVE": "auto", "CXX": "/bin/false"},
     )
     with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
         sdist = {name.partition("/")[2] for name in archive.getnames()}
@@ -75,4 +75,17 @@ def test_wheel_holds_the_packages_and_their_data(built: tuple[set[str], set[str]
         if name.endswith((".py", ".toml", ".safetensors", ".typed"))
     }
     assert {name.partition("/")[2] for name in modules} - wheel == set()
+    assert not [name for name in wheel if name.endswith(".so")]
     assert not [name for name in wheel if name.startswith(("tests", "csrc", "core", "plugins", "benchmarks"))]
+
+
+def test_an_unknown_wish_for_native_code(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TRILEMMA_NATIVE": "yes"},
+    )
+    assert failed.returncode != 0
+    assert failed.stderr.splitlines()[-1] == "TRILEMMA_NATIVE=yes is unknown; choose auto, 0 or 1"
