@@ -60,7 +60,7 @@ def versions() -> Facts:
 
 def native_library(with_torch: bool) -> Facts:
     """Whether the native library was built, how, and which backend each operator runs on."""
-    facts: Facts = {"library": [str(path) for path in _libraries()] or None, "build": _build_info()}
+    facts: Facts = {"library": [str(path) for path in _libraries()] or None, **_build()}
     problems = {}
     if not facts["library"]:
         problems["library"] = (
@@ -128,7 +128,7 @@ def plugins() -> Facts:
         for record in records
         if record.imported_torch
     }
-    problems |= {name: "TRILEMMA_PLUGINS names it, but it is not installed" for name in unmatched_allowed()}
+    problems |= dict.fromkeys(unmatched_allowed(), "TRILEMMA_PLUGINS names it, but it is not installed")
     return {**facts, "problems": problems}
 
 
@@ -142,16 +142,16 @@ def _version(distribution: str) -> str | None:
 def _libraries() -> list[Path]:
     found = importlib.util.find_spec("trilemma")
     folders = (found.submodule_search_locations or ()) if found else ()
-    return [path for folder in folders for path in sorted(Path(folder).glob("_*.so"))]
+    return [path for folder in folders for path in sorted(Path(folder).glob("_ops*.so"))]
 
 
-def _build_info() -> Any:
-    """What the extension module says of its build; a reason where there is none."""
+def _build() -> Facts:
+    """What the extension module says of its build and of this processor; a reason where there is none."""
     try:
         module = importlib.import_module("trilemma._C")
     except ImportError as error:
-        return f"not available: {error}"
-    return module.build_info()
+        return {"isa": None, "build": f"not available: {error}"}
+    return {"isa": module.cpu_isa(), "build": module.build_info()}
 
 
 def _driver() -> tuple[str | None, int]:

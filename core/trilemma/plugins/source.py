@@ -49,21 +49,29 @@ def read_source(target: str) -> Source | None:
     found = _definition(module, attribute)
     if found is None:
         return None
-    docstring = inspect.cleandoc(ast.get_docstring(found, clean=False) or "")
+    docstring = inspect.cleandoc(ast.get_docstring(found.node, clean=False) or "")
     helps = _argument_helps(docstring)
     options = tuple(
         Option(option.name, option.default, option.annotation, helps.get(option.name, ""))
-        for option in _options(module, found)
+        for option in _options(found)
     )
     return Source(docstring, options)
 
 
-def _definition(module: str, name: str) -> ast.ClassDef | ast.FunctionDef | None:
-    """Where a module defines a class or function, following imports of that name."""
+@dataclass(frozen=True)
+class _Definition:
+    """A class or function, and the module it stands in."""
+
+    module: str
+    node: ast.ClassDef | ast.FunctionDef
+
+
+def _definition(module: str, name: str) -> _Definition | None:
+    """Where a class or function that a module knows by this name is defined."""
     tree = _tree(module)
     for node in tree.body if tree else ():
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return node
+            return _Definition(module, node)
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name and (home := _absolute(module, node)) != module:
@@ -71,7 +79,8 @@ def _definition(module: str, name: str) -> ast.ClassDef | ast.FunctionDef | None
     return None
 
 
-def _options(module: str, node: ast.ClassDef | ast.FunctionDef) -> list[Option]:
+def _options(found: _Definition) -> list[Option]:
+    node = found.node
     if isinstance(node, ast.FunctionDef):
         return _parameters(node)
     for entry in node.body:
@@ -79,9 +88,9 @@ def _options(module: str, node: ast.ClassDef | ast.FunctionDef) -> list[Option]:
             return _parameters(entry)[1:]
     options: dict[str, Option] = {}
     for base in reversed(node.bases):
-        parent = _definition(module, base.id) if isinstance(base, ast.Name) else None
-        if isinstance(parent, ast.ClassDef):
-            options |= {option.name: option for option in _options(_home(module, parent.name), parent)}
+        parent = _definition(found.module, base.id) if isinstance(base, ast.Name) else None
+        if parent is not None:
+            options |= {option.name: option for option in _options(parent)}
     if _is_dataclass(node):
         options |= {option.name: option for option in _fields(node)}
     return list(options.values())
@@ -114,17 +123,6 @@ def _option(name: str, default: ast.expr | None, annotation: ast.expr | None) ->
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
     return any(re.match(r"(dataclasses\.)?dataclass\b", ast.unparse(entry)) for entry in node.decorator_list)
-
-
-def _home(module: str, name: str) -> str:
-    """The module that defines a name which `module` defines or imports."""
-    tree = _tree(module)
-    for node in tree.body if tree else ():
-        if isinstance(node, ast.ImportFrom) and any(
-            (alias.asname or alias.name) == name for alias in node.names
-        ):
-            return _home(_absolute(module, node), name)
-    return module
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:
