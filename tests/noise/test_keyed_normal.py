@@ -41,7 +41,8 @@ def test_float32_is_the_float64_normal_to_rounding() -> None:
     indices = torch.arange(2000)
     exact = keyed_normal(3, indices, 5, (1000,), dtype=torch.float64)
     single = keyed_normal(3, indices, 5, (1000,), dtype=torch.float32)
-    assert ((single - exact).abs() <= 4 * 2.0**-24 * exact.abs() + 2.0**-49).all()
+    # Logarithm, square root, cosine and their product each round once or twice: at most 2.5 ulp together.
+    assert ((single - exact).abs() <= 5 * 2.0**-24 * exact.abs() + 2.0**-49).all()
 
 
 def test_law_is_standard_normal() -> None:
