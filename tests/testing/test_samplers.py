@@ -1,6 +1,6 @@
 """The conformance kit passes what is right and fails every false declaration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -8,7 +8,9 @@ import torch
 from trilemma.sampler import Sampler
 from trilemma.tableau import Row, Tableau
 from trilemma.testing import check_sampler, run_checks
+from trilemma.testing.law import sample_law
 from trilemma_plugins.ddim.sampler import DDIM
+from trilemma_plugins.ddpm.process import DiscreteVP
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,47 @@ def test_a_false_declaration_fails(sampler, check, detail):
         check_sampler(sampler)
 
 
-def test_a_kind_without_checks_says_so():
-    (result,) = run_checks("guidance", "cfg")
-    assert result.status == "skipped"
+class Biased(DDIM):
+    """Drifts: its steps are those of another x̂₀."""
+
+    def plan(self, process, times):
+        tableau = super().plan(process, times)
+        rows = [replace(row, B=((0, row.B[0][1] * 1.1),)) for row in tableau.rows]
+        return replace(tableau, rows=tuple(rows))
+
+
+class Loud(DDIM):
+    """Adds the right noise twice."""
+
+    deterministic = False
+
+    def plan(self, process, times):
+        tableau = super().plan(process, times)
+        return replace(tableau, rows=tuple(replace(row, C=2 * row.C) for row in tableau.rows))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "check"), [(Biased(), "a point mass is found"), (Loud(eta=1.0), "law of Gaussian data")]
+)
+def test_a_sampler_that_misses_the_data_fails(sampler, check):
+    found = {result.check: result for result in run_checks("sampler", sampler)}
+    assert found[check].failed
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "leading", "trailing", "linspace"])
+def test_every_grid_passes(grid):
+    check_sampler(DDIM(grid=grid, clip=1.0))
+
+
+def test_the_law_of_ddpm_on_gaussian_data_is_the_known_one():
+    process = DiscreteVP()
+    for eta, expected in ((0.0, 0.18813), (1.0, 0.15324)):
+        sampler = DDIM(eta=eta, grid="uniform")
+        times = sampler.times(process, 20)
+        mean, variance = sample_law(sampler.plan(process, times), process, 0.0, 0.25)
+        start = process.alpha(times[0]) ** 2 * 0.25 + process.sigma(times[0]) ** 2
+        # The known numbers start from variance 1; at eta = 0 the variance scales with that of the start.
+        if eta == 0:
+            variance /= float(start)
+        assert mean == 0
+        assert variance == pytest.approx(expected, abs=5e-6 if eta == 0 else 2e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trilemma.process import Process
@@ -16,9 +15,8 @@ class AngleProcess(Process):
         return angle.cos()[..., None], angle.sin().square()[..., None, None]
 
 
-def exact_ode_solution(process: Process, start: Tensor, variance: float) -> Tensor:
-    """x at t = 0 of the probability-flow ODE from `start` at t = 1, data N(0, s²): z/√(α²s² + σ²) is constant."""
-    one = torch.ones((), dtype=torch.float64)
-    scale = (process.alpha(one).square() * variance + process.sigma(one).square()).sqrt()
+def exact_ode_solution(process: Process, start: Tensor, t: Tensor, variance: float) -> Tensor:
+    """x at time 0 of the probability-flow ODE from `start` at time t, data N(0, s²): z/√(α²s² + σ²) is constant."""
+    scale = (process.alpha(t).square() * variance + process.sigma(t).square()).sqrt()
     solution: Tensor = start * (variance**0.5 / scale)
     return solution

@@ -12,9 +12,11 @@ from trilemma.sampling import sample
 from trilemma.tableau import Tableau
 from trilemma.testing.angle import AngleProcess, exact_ode_solution
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.testing.law import sample_law
 
 STEPS = (1, 2, 7, 50)
 _VARIANCE = 0.25
+_POINT = 0.7
 _SLACK = 0.25  # of a measured order
 
 
@@ -24,6 +26,8 @@ def sampler_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
     if sampler.has_plan:
         yield "plan is finite and pays its nfe", lambda: _plan(sampler)
         yield "noise as declared", lambda: _noise(sampler)
+        yield "law of Gaussian data", lambda: _law(sampler)
+    yield "a point mass is found", lambda: _point_mass(sampler)
     yield "samples are reproducible", lambda: _reproducible(sampler)
     if sampler.deterministic:
         yield "order as declared", lambda: _order(sampler)
@@ -66,6 +70,35 @@ def _noise(sampler: Sampler) -> str:
     return "noise" if noisy else "no noise"
 
 
+def _law(sampler: Sampler) -> str:
+    """The variance of the samples of N(0, s²), exact for a plan, tends to s² at the declared order."""
+
+    def error(steps: int) -> float:
+        process = AngleProcess()
+        times = sampler.times(process, steps)
+        _, variance = sample_law(sampler.plan(process, times), process, 0.0, _VARIANCE)
+        return abs(variance - _VARIANCE)
+
+    errors = [error(steps) for steps in (64, 128)]
+    assert errors[1] < 0.1 * _VARIANCE, (
+        f"128 steps give the variance an error of {errors[1]:.2g} of {_VARIANCE}"
+    )
+    if errors[1] < 1e-10:
+        return "exact"
+    found = math.log2(errors[0] / errors[1])
+    assert found > sampler.order - _SLACK, f"declares order {sampler.order}, the variance has {found:.2f}"
+    return f"the variance converges at order {found:.2f}"
+
+
+def _point_mass(sampler: Sampler) -> str:
+    """Where all data are one point, every sample is that point."""
+    model = GaussianDenoiser(AngleProcess(), _POINT, 0.0)
+    drawn = sample(model, 8, sampler=sampler, steps=128, seed=0, dtype=torch.float64).samples
+    error = float((drawn - _POINT).abs().max())
+    assert error < 0.05, f"128 steps end {error:.2g} away from the only point there is"
+    return "exactly" if error < 1e-9 else f"to {error:.1g} in 128 steps"
+
+
 def _reproducible(sampler: Sampler) -> str:
     model = GaussianDenoiser(AngleProcess(), 0.0, _VARIANCE)
     first = sample(model, 4, sampler=sampler, steps=7, seed=1, dtype=torch.float64).samples
@@ -76,12 +109,13 @@ def _reproducible(sampler: Sampler) -> str:
 
 
 def _order(sampler: Sampler) -> str:
-    model = GaussianDenoiser(AngleProcess(), 0.0, _VARIANCE)
+    process = AngleProcess()
+    model = GaussianDenoiser(process, 0.0, _VARIANCE)
     start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    exact = exact_ode_solution(model.process, start, _VARIANCE)
 
     def error(steps: int) -> float:
         drawn = sample(model, latent=start, sampler=sampler, steps=steps, dtype=torch.float64).samples
+        exact = exact_ode_solution(process, start, sampler.times(process, steps)[0], _VARIANCE)
         return float((drawn - exact).abs())
 
     errors = [error(steps) for steps in (64, 128)]

@@ -1,0 +1,65 @@
+"""What every guidance must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from trilemma.guidance import Guidance
+from trilemma.sampling import sample
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.gaussian import GaussianDenoiser
+
+_CONDITION = {"class": 0}
+
+
+def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    yield "branches name the model's conditions", lambda: _branches(guidance)
+    if guidance.linear:
+        yield "weights are one a branch and sum to 1", lambda: _weights(guidance)
+        yield "branches that agree are left alone", lambda: _agreement(guidance)
+    yield "samples are finite", lambda: _finite(guidance)
+
+
+def _branches(guidance: Guidance) -> str:
+    given = dict(_CONDITION)
+    branches = guidance.branches(given)
+    assert given == _CONDITION, "branches changes the conditions it is given"
+    assert 1 <= len(branches) <= 4, f"{len(branches)} branches; the engine runs 1 to 4"
+    for branch in branches:
+        assert set(branch) <= set(_CONDITION), (
+            f"a branch names {sorted(set(branch) - set(_CONDITION))}, unknown to the model"
+        )
+    return f"{len(branches)} in one batch"
+
+
+def _weights(guidance: Guidance) -> str:
+    count = len(guidance.branches(_CONDITION))
+    for t in (0.1, 0.5, 1.0):
+        weights = guidance.weights(t)
+        assert len(weights) == count, f"{len(weights)} weights for {count} branches"
+        assert abs(sum(weights) - 1) < 1e-12, f"weights at t = {t} sum to {sum(weights):g}, not to 1"
+    return f"{guidance.weights(0.5)} at t = 0.5"
+
+
+def _agreement(guidance: Guidance) -> str:
+    """Where the class changes nothing, guidance changes nothing."""
+    model = GaussianDenoiser(AngleProcess(), (0.3, 0.3), 0.25)
+    plain, guided = (
+        sample(
+            model, 4, sampler="ddim", steps=8, cond=_CONDITION, guidance=given, dtype=torch.float64
+        ).samples
+        for given in (None, guidance)
+    )
+    error = float((plain - guided).abs().max())
+    assert error < 1e-9, f"samples move by {error:.2g} though every branch says the same"
+    return f"to {error:.1g}"
+
+
+def _finite(guidance: Guidance) -> str:
+    model = GaussianDenoiser(AngleProcess(), (0.5, -0.2), 0.25)
+    drawn = sample(model, 4, sampler="ddim", steps=8, cond=_CONDITION, guidance=guidance).samples
+    assert bool(drawn.isfinite().all()), "samples are not finite"
+    return f"mean {float(drawn.mean()):.2g}"

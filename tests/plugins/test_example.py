@@ -1,0 +1,60 @@
+"""The third party's sampler in examples/: short, conformant, and drawing digits by name."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "trilemma-euler"
+
+
+@pytest.fixture
+def euler(site):
+    """The example as it would be installed: its package and the metadata of its pyproject."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    (name, module), *_ = project["entry-points"]["trilemma"].items()
+    source = (EXAMPLE / module / "__init__.py").read_text()
+    site.install(project["name"], source, requires=project["dependencies"], entry_point=name, module=module)
+    (site.path / f"{module}.py").unlink()
+    (site.path / module).symlink_to(EXAMPLE / module)
+    return site
+
+
+def test_it_is_under_forty_lines():
+    files = [
+        path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml") and "build" not in path.parts
+    ]
+    assert len(files) == 3
+    assert sum(len(path.read_text().splitlines()) for path in files) < 40
+
+
+def test_it_registers_without_torch(euler):
+    record = euler.records()["trilemma-euler/euler"]
+    assert record["status"] == "ok"
+    assert not record["imported_torch"]
+
+
+def test_it_keeps_what_it_declares(euler):
+    assert euler.trilemma("plugins", "check", "euler").returncode == 0
+
+
+def test_it_draws_digits_by_name(euler, tmp_path):
+    out = tmp_path / "five.png"
+    done = euler.trilemma(
+        "sample",
+        "mnist",
+        "-n",
+        "2",
+        "--sampler",
+        "euler",
+        "--steps",
+        "4",
+        "--cond",
+        "class=5",
+        "--out",
+        str(out),
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size > 100
