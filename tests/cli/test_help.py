@@ -131,7 +131,9 @@ def test_a_full_disk_under_stdout_is_one_line():
 
 
 def test_an_interrupt_exits_130_without_a_traceback(tmp_path):
-    script = "import sys, time; from trilemma.cli import app, facade; facade.import_target = lambda c: stop\n"
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that.
+    script = "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script += "from trilemma.cli import app, facade; facade.import_target = lambda c: stop\n"
     script += (
         "def stop() -> None:\n    print('ready', flush=True); time.sleep(60)\nsys.exit(app.main(['doctor']))"
     )
