@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 
 from trilemma.version import __version__
 
@@ -46,7 +46,17 @@ def installed() -> list[Candidate]:
     The command line comes before all others and needs no installation: it is the core's own plugin.
     """
     own = Candidate(BUILT_IN, __version__, EntryPoint("cli", COMMAND_LINE, GROUP))
-    found = [_candidate(entry_point) for entry_point in entry_points(group=GROUP)]
+    described: dict[
+        int, tuple[str | None, str | None, tuple[str, ...]]
+    ] = {}  # metadata are slow to read: once each
+    found = []
+    for entry_point in entry_points(group=GROUP):
+        distribution = entry_point.dist
+        if id(distribution) not in described:
+            described[id(distribution)] = _describe(distribution)
+        name, version, requires = described[id(distribution)]
+        package = re.split(r"[.:]", entry_point.value)[0]
+        found.append(Candidate(name or package, version or "?", entry_point, requires))
     found.sort(key=lambda one: (not one.built_in, normalized(one.distribution), one.entry_point.name))
     return [own, *found]
 
@@ -56,14 +66,11 @@ def normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _candidate(entry_point: EntryPoint) -> Candidate:
-    """The entry point with its distribution; one with damaged metadata goes by its module's package."""
-    unknown = Candidate(re.split(r"[.:]", entry_point.value)[0], "?", entry_point)
-    if entry_point.dist is None:
-        return unknown
+def _describe(distribution: Distribution | None) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Name, version and requirements that a distribution gives itself; None for what damaged metadata do not say."""
     try:
-        metadata, requires = entry_point.dist.metadata, tuple(entry_point.dist.requires or ())
-        name, version = metadata["Name"], metadata["Version"]
+        assert distribution is not None
+        metadata = distribution.metadata
+        return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
     except Exception:  # other people's files
-        return unknown
-    return Candidate(name or unknown.distribution, version or unknown.version, entry_point, requires)
+        return None, None, ()

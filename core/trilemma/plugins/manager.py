@@ -64,8 +64,11 @@ def exclude(names: Sequence[str]) -> None:
 
 def unmatched_allowed() -> tuple[str, ...]:
     """Entries of TRILEMMA_PLUGINS that no installed plugin has."""
+    allowed = _allowed()
+    if not allowed:
+        return ()
     known = frozenset().union(*(candidate.names for candidate in installed()))
-    return tuple(name for name in _allowed() or () if name not in known)
+    return tuple(name for name in allowed if name not in known)
 
 
 def _scan() -> list[PluginRecord]:
