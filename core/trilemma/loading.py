@@ -35,7 +35,10 @@ def load(
 def model_path(model: str | Path) -> Path:
     """The directory that a model's name or path means; a directory comes before a name."""
     path = Path(model).expanduser()
-    if isinstance(model, Path) or os.sep in model or (path / "model.toml").is_file():
+    if isinstance(model, Path) or (path / "model.toml").is_file():
+        return path
+    registered = any(found.spec.kind == "model" for found in catalog().search(model))  # distribution/name too
+    if os.sep in model and not registered:
         return path
     component = catalog().find("model", model)
     package, _, folder = component.spec.target.partition(":")
