@@ -53,10 +53,12 @@ def test_missing_files_keys_and_bad_toml_are_named(tmp_path):
         read_recipe(path)
 
 
-def test_the_fingerprint_is_the_content(tiny_recipe):
+def test_the_fingerprint_is_what_the_weights_depend_on(tiny_recipe):
     first = read_recipe(tiny_recipe).fingerprint()
-    assert read_recipe(tiny_recipe, ["steps=24"]).fingerprint() == first
-    assert read_recipe(tiny_recipe, ["seed=1"]).fingerprint() != first
+    for beside in ("steps=24", "log_every=7", "samples.every=5", "name=other", "keep=9", "tensorboard=true"):
+        assert read_recipe(tiny_recipe, [beside]).fingerprint() == first
+    for decisive in ("steps=25", "seed=1", "ema=0.9", "optimizer.lr=0.5", "compile=true", "precision=bf16"):
+        assert read_recipe(tiny_recipe, [decisive]).fingerprint() != first
 
 
 def test_an_epoch_sees_every_example_once_and_processes_share_it():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from trilemma.errors import UsageError
 from trilemma_plugins.ddpm.process import DiscreteVP
+from trilemma_plugins.unet.blocks import TimeEmbedding
 from trilemma_plugins.unet.unet import UNet
 
 PROCESS = DiscreteVP()
@@ -120,3 +121,14 @@ def test_bad_sizes_are_one_line_errors(options, message):
     with pytest.raises(UsageError, match=message) as caught:
         UNet(PROCESS, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_in_bfloat16_sees_the_same_times():
+    embedding = TimeEmbedding(32, 64)
+    t = torch.linspace(0.001, 1, 1000)
+    seen = []
+    for dtype in (torch.float32, torch.bfloat16):
+        embedding.to(dtype).mlp = torch.nn.ModuleList([torch.nn.Linear(1, 1, dtype=dtype)])
+        embedding.mlp.forward = lambda features: features
+        seen.append(embedding(t).double())
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=2**-8)

@@ -68,6 +68,7 @@ class Recipe:
         batch_size: examples a step, over all processes.
         seed: of initialisation, data order, times, noise.
         precision: "no", "bf16" or "fp16" (mixed precision).
+        compile: run the network through torch.compile: slower to start, faster afterwards.
         ema: decay of the exponential moving average of the weights.
         checkpoint_every, keep: steps between checkpoints, and how many to keep.
         log_every: steps between lines of the log.
@@ -85,6 +86,7 @@ class Recipe:
     batch_size: int = 128
     seed: int = 0
     precision: str = "no"
+    compile: bool = False
     ema: float = 0.999
     checkpoint_every: int = 1000
     keep: int = 2
@@ -112,8 +114,15 @@ class Recipe:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def fingerprint(self) -> str:
-        """sha256 of the recipe: a run resumes only under the recipe that started it."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """sha256 of what the weights depend on: a run resumes only under the recipe that started it."""
+        decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+_BESIDE_THE_WEIGHTS = {
+    *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
+    *("samples", "evaluation"),
+}
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -73,6 +73,8 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.denoiser = model_directory.build_denoiser(self.card)
+        if recipe.compile:
+            self.denoiser.compile(dynamic=False)
         self.order = DataOrder(len(self.dataset), recipe.batch_size, recipe.seed, self.rank, self.world)
         self.ema = Ema(self.denoiser, recipe.ema)
         settings = recipe.optimizer

@@ -20,14 +20,15 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        frequencies = 1000.0 * torch.exp(-math.log(1e4) * torch.arange(features // 2) / (features // 2))
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.features = features
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embedding [B, width] of times t [B] in [0, 1]."""
-        angles = t[:, None].to(self.frequencies.dtype) * self.frequencies
+        # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
+        index = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
+        frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (self.features // 2))
+        angles = t[:, None].float() * frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(features.to(self.mlp[0].weight.dtype))
 
