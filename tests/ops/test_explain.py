@@ -72,7 +72,7 @@ def test_an_unknown_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_operator() -> None:
-    with pytest.raises(UsageError, match="choose from linear_step, keyed_normal"):
+    with pytest.raises(UsageError, match=r"choose from .*linear_step"):
         explain("conv")
 
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trilemma.errors import UsageError
 from trilemma.noise import STEP, keyed_normal
 from trilemma.ops import layout, linear_step
-from trilemma.ops.reference import linear_step as reference_step
+from trilemma.ops.stepping import reference_step
 
 SEED = 2**63 + 12345
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-52}

@@ -69,7 +69,7 @@ def native_library(with_torch: bool) -> Facts:
     if with_torch and _version("torch"):
         try:
             ops = importlib.import_module("trilemma.ops")
-            facts["backends"] = {name: str(ops.explain(name)) for name in ("linear_step", "keyed_normal")}
+            facts["backends"] = {name: str(ops.explain(name)) for name in ops.OPERATORS}
         except Exception as error:  # a diagnosis goes on
             problems["backends"] = f"{type(error).__name__}: {error}"
     return {**facts, "problems": problems}

@@ -2,6 +2,8 @@
 
 from trilemma.ops import layout
 from trilemma.ops.explanation import Explanation, explain
-from trilemma.ops.operators import keyed_normal, linear_step
+from trilemma.ops.normals import keyed_normal
+from trilemma.ops.operator import OPERATORS, Operator
+from trilemma.ops.stepping import linear_step
 
-__all__ = ["Explanation", "explain", "keyed_normal", "layout", "linear_step"]
+__all__ = ["OPERATORS", "Explanation", "Operator", "explain", "keyed_normal", "layout", "linear_step"]

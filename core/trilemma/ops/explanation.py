@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
-import torch
-
 from trilemma.errors import UsageError
-from trilemma.ops import native, reference
-from trilemma.ops.operators import requested_backend
-
-_REFERENCES: dict[str, Callable[..., None]] = {
-    "linear_step": reference.linear_step,
-    "keyed_normal": reference.keyed_normal,
-}
+from trilemma.ops.operator import OPERATORS
 
 
 @dataclass(frozen=True)
@@ -41,28 +31,7 @@ def explain(op: str, *arguments: Any, **options: Any) -> Explanation:
         UsageError: for an unknown operator, or arguments that do not fit together.
         TypeError: where the arguments are not the operator's.
     """
-    if op not in _REFERENCES:
-        raise UsageError(f"no operator {op!r}; choose from {', '.join(_REFERENCES)}")
-    why = _why_not_native(op, arguments, options)
-    if why:
-        return Explanation(op, "reference", {"native": why})
-    return Explanation(op, "native", {})
-
-
-def _why_not_native(op: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> str:
-    if requested_backend() == "reference":
-        return "TRILEMMA_BACKEND=reference"
-    missing = native.load()
-    if missing or not (arguments or options):
-        return missing
-    bound = signature(_REFERENCES[op]).bind(*arguments, **options)
-    bound.apply_defaults()
-    if op == "linear_step":
-        reference.check_linear_step(*bound.args)
-    else:
-        reference.check_keyed_normal(bound.arguments["out"], bound.arguments["indices"])
-    bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
-    if bound.arguments["out"].device.type != "cpu":
-        return "out is not on the CPU"
-    why: str = getattr(torch.ops.trilemma, f"{op}_why_not_native")(*bound.args)
-    return why
+    if op not in OPERATORS:
+        raise UsageError(f"no operator {op!r}; choose from {', '.join(OPERATORS)}")
+    why = OPERATORS[op].why_not_native(*arguments, **options)
+    return Explanation(op, "reference", {"native": why}) if why else Explanation(op, "native", {})

@@ -1,4 +1,4 @@
-"""The operators in plain PyTorch: what the native kernels must equal, and what runs where there are none."""
+"""The fused linear step: one row of a tableau on a batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,61 @@ from torch import Tensor
 from trilemma.errors import UsageError
 from trilemma.noise.normal import STEP, reference_normal
 from trilemma.ops import layout
+from trilemma.ops.operator import Operator, compute_dtype, signed
 
 
 def linear_step(
+    out: Tensor,
+    z: Tensor,
+    base: Tensor,
+    output: Tensor,
+    table: Tensor,
+    row: int,
+    *,
+    history: Tensor | None = None,
+    write_slot: int = -1,
+    read_slots: Sequence[int] = (),
+    seed: int = 0,
+    indices: Tensor | None = None,
+    noise: Tensor | None = None,
+    bad_row: Tensor | None = None,
+) -> None:
+    """One row of a tableau on a batch, in one pass and without a temporary tensor.
+
+    With network outputs o_g, one a branch g, predictions h_j of earlier rows and standard normals ξ:
+
+        m = Σ_g W_g o_g,    u = clip(P z + Q m),    f = R z + S u,    out = A base + B_0 f + Σ_j≥1 B_j h_j + C ξ
+
+    Args:
+        out: [G'·B, ...], receives the new state in each of its replicas. It may be `z`, `base`, `output` or a batch
+            of itself: all is read before it is written.
+        z: [B, ...], the state that the network saw; with the rest, of one dtype. Half types are computed in float32.
+        base: [B, ...].
+        output: [G·B, ...], the branches one after the other.
+        table: float64 [rows, layout.WIDTH] on the host, a coefficient a column as `layout` names them.
+        row: of the table; also the step of the noise made here.
+        history: [H, B, ...], earlier predictions f, a slot each.
+        write_slot: of `history`, which receives this row's f after it was read; -1 for none.
+        read_slots: of `history`, which B_1, B_2, ... multiply.
+        seed: of the noise made here, 0 to 2^64 - 1.
+        indices: int64 [B], the samples that the noise made here is for; see `trilemma.noise.keyed_normal`.
+        noise: ξ [B, ...], in place of noise made here.
+        bad_row: int32 [B]; where it is negative and a sample's new state is not finite, it is set to `row`. NaN
+            passes a clip.
+
+    Raises:
+        UsageError: where the arguments do not fit together, or a gradient is asked for.
+        TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
+    """
+    if torch.is_grad_enabled() and (z.requires_grad or base.requires_grad or output.requires_grad):
+        raise UsageError("linear_step has no gradient; call it under torch.no_grad()")
+    _LINEAR_STEP(
+        *(out, z, base, output, table, row, history, write_slot, read_slots, signed(seed)),
+        *(indices, noise, bad_row),
+    )
+
+
+def reference_step(
     out: Tensor,
     z: Tensor,
     base: Tensor,
@@ -28,12 +80,10 @@ def linear_step(
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
 ) -> None:
-    """See `trilemma.ops.linear_step`."""
-    check_linear_step(
-        out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row
-    )
+    """`linear_step` in PyTorch: what the native kernels must equal, and what runs where there are none."""
+    _check(out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
     coefficients = table[row].tolist()
-    compute = _compute_dtype(z.dtype)
+    compute = compute_dtype(z.dtype)
     batch = z.shape[0]
     state = z.to(compute)
 
@@ -70,14 +120,7 @@ def linear_step(
         bad_row.masked_fill_((bad_row < 0) & ~finite, row)
 
 
-def keyed_normal(out: Tensor, indices: Tensor, seed: int, step: int, stream: int) -> None:
-    """See `trilemma.noise.keyed_normal`."""
-    check_keyed_normal(out, indices)
-    normals = reference_normal(seed, indices, step, math.prod(out.shape[1:]), stream)
-    out.copy_(normals.to(_compute_dtype(out.dtype)).view(out.shape))
-
-
-def check_linear_step(
+def _check(
     out: Tensor,
     z: Tensor,
     base: Tensor,
@@ -129,15 +172,6 @@ def check_linear_step(
             )
 
 
-def check_keyed_normal(out: Tensor, indices: Tensor) -> None:
-    """Raises UsageError where the arguments of `keyed_normal` do not fit together."""
-    if not out.is_floating_point() or indices.dtype != torch.int64 or indices.shape != out.shape[:1]:
-        raise UsageError(
-            f"out is {out.dtype} of shape {tuple(out.shape)} and indices {indices.dtype} of shape "
-            f"{tuple(indices.shape)}; expected a floating-point out [B, ...] and int64 indices [B]"
-        )
-
-
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape or not tensor.is_floating_point():
         raise UsageError(
@@ -153,5 +187,11 @@ def _replicas(tensor: Tensor, batch: int) -> int:
     return samples // batch if samples % batch == 0 else 0
 
 
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
+_LINEAR_STEP = Operator(
+    "linear_step",
+    "Tensor(a!) out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor(b!)? history, "
+    "int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row",
+    "()",
+    reference_step,
+    _check,
+)

@@ -1,0 +1,130 @@
+"""What an operator is: a schema, a definition in PyTorch, and native kernels that equal it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import TrilemmaError, UsageError
+from trilemma.ops import native
+
+BACKENDS: Final = ("auto", "native", "reference")
+OPERATORS: Final[dict[str, Operator]] = {}
+
+library: Final = torch.library.Library("trilemma", "DEF")
+
+
+class Operator:
+    """An operator of the engine, registered once with torch as `trilemma::NAME`.
+
+    The reference runs on every device. The native library, where it loads, adds a kernel for CPU tensors that runs
+    what it supports and hands the rest to the twin `trilemma::NAME_reference`; the option `backend` says whether it
+    may. For the same arguments the library's `NAME_why_not_native` says why it could not, "" where it can.
+
+    Args:
+        name: the name.
+        arguments: its arguments as torch writes a schema, without parentheses; the reference takes the same.
+        returns: its results as torch writes them; "()" for an operator that only writes into its arguments.
+        reference: the definition, in PyTorch.
+        check: raises UsageError where the arguments do not fit together.
+        fake: shapes and dtypes of the results, without computing them; none is needed where nothing is returned.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: str,
+        returns: str,
+        reference: Callable[..., Any],
+        check: Callable[..., None],
+        fake: Callable[..., Any] | None = None,
+    ) -> None:
+        self.name, self.reference, self.check = name, reference, check
+        self.signature = signature(reference)
+        shapes = fake or _nothing
+
+        def fake_without_backend(*values: Any, backend: str = "auto") -> Any:
+            return shapes(*values)
+
+        library.define(f'{name}({arguments}, *, str backend="auto") -> {returns}')
+        library.impl(name, self._without_native, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"trilemma::{name}", fake_without_backend, lib=library)
+        library.define(f"{name}_reference({arguments}) -> {returns}")
+        library.impl(f"{name}_reference", reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"trilemma::{name}_reference", shapes, lib=library)
+        native.load()
+        self._overload = getattr(torch.ops.trilemma, name).default
+        OPERATORS[name] = self
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs the operator on the backend that TRILEMMA_BACKEND allows.
+
+        Raises:
+            UsageError: where the arguments do not fit together.
+            TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
+        """
+        try:
+            return self._overload(*arguments, backend=requested_backend())
+        except RuntimeError as error:
+            self.check(*arguments)
+            raise _without_place(error) from error
+
+    def why_not_native(self, *arguments: Any, **options: Any) -> str:
+        """Why these arguments run on the reference; "" where they run natively.
+
+        Without arguments: as for contiguous float32 tensors on the CPU.
+        """
+        if requested_backend() == "reference":
+            return "TRILEMMA_BACKEND=reference"
+        missing = native.load()
+        if missing or not (arguments or options):
+            return missing
+        bound = self.signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        if "seed" in bound.arguments:
+            bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
+        self.check(*bound.args)
+        for name, value in bound.arguments.items():
+            if isinstance(value, Tensor) and value.device.type != "cpu":
+                return f"{name} is not on the CPU"
+        why: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
+        return why
+
+    def _without_native(self, *arguments: Any, backend: str = "auto") -> Any:
+        if backend == "native":
+            why = native.load() or "the tensors are not on the CPU"
+            raise TrilemmaError(f"TRILEMMA_BACKEND=native, but {self.name} cannot run natively: {why}")
+        return self.reference(*arguments)
+
+
+def requested_backend() -> str:
+    """TRILEMMA_BACKEND: "auto" (native where it can), "native" (or an error) or "reference"."""
+    backend = os.environ.get("TRILEMMA_BACKEND") or "auto"
+    if backend not in BACKENDS:
+        raise UsageError(f"TRILEMMA_BACKEND={backend} is unknown; choose from {', '.join(BACKENDS)}")
+    return backend
+
+
+def signed(seed: int) -> int:
+    """A seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
+    return seed - (1 << 64) if seed >= 1 << 63 else seed
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What an operator computes in: float32 on half storage."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _nothing(*arguments: Any) -> None:
+    """In place: a fake has no shape to infer."""
+
+
+def _without_place(error: RuntimeError) -> Exception:
+    """A refusal of the native library without the place in its sources; any other error as it is."""
+    _, refusal, reason = str(error).partition("TRILEMMA_BACKEND")
+    return TrilemmaError(refusal + reason.splitlines()[0]) if refusal else error
