@@ -6,15 +6,18 @@
 
 namespace trilemma::cpu {
 
-#define TRILEMMA_DECLARE(isa)                                              \
-  namespace isa {                                                          \
-  void linear_step_float32(const LinearStep&, int64_t begin, int64_t end); \
-  void linear_step_bfloat16(const LinearStep&, int64_t, int64_t);          \
-  void normal_float32(const NormalFill&, int64_t begin, int64_t end);      \
-  void normal_bfloat16(const NormalFill&, int64_t, int64_t);               \
+#define TRILEMMA_DECLARE_KERNEL(name, Arguments)            \
+  void name##_float32(const Arguments&, int64_t, int64_t);  \
+  void name##_bfloat16(const Arguments&, int64_t, int64_t); \
+  void name##_float16(const Arguments&, int64_t, int64_t);
+#define TRILEMMA_KERNEL(isa, name) {isa::name##_float32, isa::name##_bfloat16, isa::name##_float16}
+
+#define TRILEMMA_DECLARE(isa)                      \
+  namespace isa {                                  \
+  TRILEMMA_DECLARE_KERNEL(linear_step, LinearStep) \
+  TRILEMMA_DECLARE_KERNEL(normal, NormalFill)      \
   }
-#define TRILEMMA_KERNELS(isa, name) \
-  {name, isa::linear_step_float32, isa::linear_step_bfloat16, isa::normal_float32, isa::normal_bfloat16}
+#define TRILEMMA_KERNELS(isa, name) {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal)}
 
 TRILEMMA_DECLARE(baseline)
 #ifdef TRILEMMA_X86_64_LEVELS

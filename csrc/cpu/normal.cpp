@@ -34,4 +34,6 @@ void normal_float32(const NormalFill& fill, int64_t begin, int64_t end) { fill_b
 
 void normal_bfloat16(const NormalFill& fill, int64_t begin, int64_t end) { fill_blocks<BFloat16>(fill, begin, end); }
 
+void normal_float16(const NormalFill& fill, int64_t begin, int64_t end) { fill_blocks<Float16>(fill, begin, end); }
+
 }  // namespace trilemma::cpu::TRILEMMA_ISA

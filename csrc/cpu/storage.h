@@ -29,4 +29,14 @@ struct BFloat16 {
   __attribute__((always_inline)) static bool finite(BFloat16 x) { return (x.bits & 0x7F80) != 0x7F80; }
 };
 
+struct Float16 {
+  _Float16 value;
+
+  __attribute__((always_inline)) static float load(Float16 x) { return static_cast<float>(x.value); }
+  __attribute__((always_inline)) static Float16 round(float x) { return {static_cast<_Float16>(x)}; }
+  __attribute__((always_inline)) static bool finite(Float16 x) {
+    return (__builtin_bit_cast(uint16_t, x.value) & 0x7C00) != 0x7C00;
+  }
+};
+
 }  // namespace

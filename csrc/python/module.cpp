@@ -39,6 +39,13 @@ py::dict build_info() {
                   "isas"_a = instruction_sets(false), "cuda"_a = py::none());
 }
 
+trilemma::cpu::Storage storage(const std::string& dtype) {
+  if (dtype == "float32") return trilemma::cpu::kFloat32;
+  if (dtype == "bfloat16") return trilemma::cpu::kBFloat16;
+  if (dtype == "float16") return trilemma::cpu::kFloat16;
+  throw py::value_error("no kernel for " + dtype);
+}
+
 template <class T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
@@ -56,7 +63,7 @@ void normal(const std::string& isa, const std::string& dtype, uintptr_t out, uin
   fill.step = step;
   fill.stream = stream;
   if (end < 0) end = trilemma::blocks(samples, elements);
-  (dtype == "float32" ? kernels.normal_float32 : kernels.normal_bfloat16)(fill, begin, end);
+  kernels.normal[storage(dtype)](fill, begin, end);
 }
 
 void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out, uintptr_t z, uintptr_t base,
@@ -64,10 +71,11 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
                  int branches, uintptr_t prediction, const std::vector<uintptr_t>& history, uintptr_t indices,
                  uint64_t seed, uint32_t step, int64_t begin, int64_t end) {
   const auto& kernels = kernels_for(isa);
-  constexpr size_t kWidth = sizeof(trilemma::Row) / sizeof(float);
-  if (row.size() != kWidth || history.size() > trilemma::kMaxLags) throw py::value_error("a row of another width");
+  const int components = row.size() == static_cast<size_t>(trilemma::row_width(1)) ? 1 : 2;
+  if (row.size() != static_cast<size_t>(trilemma::row_width(components)) || history.size() > trilemma::kMaxLags) throw py::value_error("a row of another width");
   trilemma::LinearStep call;
-  std::copy(row.begin(), row.end(), reinterpret_cast<float*>(&call.row));
+  call.row = trilemma::read_row(row.data(), components);
+  call.components = components;
   call.samples = samples;
   call.elements = elements;
   call.replicas = replicas;
@@ -83,7 +91,7 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
   call.seed = seed;
   call.step = step;
   if (end < 0) end = trilemma::blocks(samples, elements);
-  (dtype == "float32" ? kernels.linear_step_float32 : kernels.linear_step_bfloat16)(call, begin, end);
+  kernels.linear_step[storage(dtype)](call, begin, end);
 }
 
 }  // namespace

@@ -12,6 +12,18 @@
 #include <string>
 #include <vector>
 
+#include "trilemma/cpu.h"
+
+// The element type that a native kernel takes for a tensor of this dtype; kStorages where there is none.
+inline trilemma::cpu::Storage storage(torch::headeronly::ScalarType type) {
+  switch (type) {
+    case torch::headeronly::ScalarType::Float: return trilemma::cpu::kFloat32;
+    case torch::headeronly::ScalarType::BFloat16: return trilemma::cpu::kBFloat16;
+    case torch::headeronly::ScalarType::Half: return trilemma::cpu::kFloat16;
+    default: return trilemma::cpu::kStorages;
+  }
+}
+
 // Whether two batches hold samples of the same shape.
 inline bool same_sample(const torch::stable::Tensor& x, const torch::stable::Tensor& y) {
   if (x.dim() != y.dim()) return false;

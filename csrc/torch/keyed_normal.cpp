@@ -1,7 +1,6 @@
 // trilemma::keyed_normal for CPU tensors: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
-#include "trilemma/cpu.h"
 
 namespace {
 
@@ -15,8 +14,7 @@ void check(const Tensor& out, const Tensor& indices) {
 }
 
 const char* why_not(const Tensor& out, const Tensor& indices) {
-  if (out.scalar_type() != ScalarType::Float && out.scalar_type() != ScalarType::BFloat16)
-    return "out is neither float32 nor bfloat16";
+  if (storage(out.scalar_type()) == trilemma::cpu::kStorages) return "out is not float32, bfloat16 or float16";
   if (!indices.is_cpu()) return "the tensors differ in device";
   if (!out.is_contiguous() || !indices.is_contiguous()) return "a tensor is not contiguous";
   return "";
@@ -42,8 +40,7 @@ void keyed_normal(Tensor out, Tensor indices, int64_t seed, int64_t step, int64_
   fill.seed = static_cast<uint64_t>(seed);
   fill.step = static_cast<uint32_t>(step);
   fill.stream = static_cast<uint32_t>(stream);
-  const auto kernel = out.scalar_type() == ScalarType::Float ? trilemma::cpu::best().normal_float32
-                                                             : trilemma::cpu::best().normal_bfloat16;
+  const auto kernel = trilemma::cpu::best().normal[storage(out.scalar_type())];
   torch::stable::parallel_for(0, trilemma::blocks(fill.samples, fill.elements), 16,
                               [&](int64_t begin, int64_t end) { kernel(fill, begin, end); });
 }

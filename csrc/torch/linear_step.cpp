@@ -1,7 +1,6 @@
 // trilemma::linear_step for CPU tensors: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
-#include "trilemma/cpu.h"
 
 namespace {
 
@@ -9,16 +8,16 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using trilemma::LinearStep;
 
-// Columns of the coefficient table, as core/trilemma/ops/layout.py names them.
-enum Column : int { A = 0, B = 1, C = 9, P = 10, Q = 11, R = 12, S = 13, CLIP = 14, W = 15, WIDTH = 19 };
+// K of a table of this width; 0 for a width that is no table's.
+int components(const Tensor& table) {
+  for (int k = 1; k <= trilemma::kMaxComponents; ++k)
+    if (table.size(1) == trilemma::row_width(k)) return k;
+  return 0;
+}
 
 trilemma::Row read_row(const Tensor& table, int64_t row) {
-  const double* in = static_cast<const double*>(table.const_data_ptr()) + row * WIDTH;
-  const auto at = [in](int column) { return static_cast<float>(in[column]); };
-  trilemma::Row out{at(A), {}, at(C), at(P), at(Q), at(R), at(S), at(CLIP), {}};
-  for (int j = 0; j <= trilemma::kMaxLags; ++j) out.b[j] = at(B + j);
-  for (int g = 0; g < trilemma::kMaxBranches; ++g) out.w[g] = at(W + g);
-  return out;
+  return trilemma::read_row(static_cast<const double*>(table.const_data_ptr()) + row * table.size(1),
+                            components(table));
 }
 
 // The arguments of the operator, in the order of its schema.
@@ -34,13 +33,19 @@ struct Arguments {
 
 // Whether the arguments fit together at all; what they should be is said by the reference's own check.
 bool malformed(const Arguments& x) {
-  if (x.z.dim() < 1 || x.table.dim() != 2 || x.table.size(1) != WIDTH) return true;
+  if (x.z.dim() < 1 || x.table.dim() != 2 || !components(x.table)) return true;
+  const int k = components(x.table);
+  if (k > 1 && (x.z.dim() < 2 || x.z.size(1) % k)) return true;
   if (x.row < 0 || x.row >= x.table.size(0) || !x.table.is_cpu() || x.table.scalar_type() != ScalarType::Double)
     return true;
   const int64_t batch = x.z.size(0);
   const auto like_z = [&](const Tensor& tensor) { return same_sample(tensor, x.z) && tensor.size(0) == batch; };
-  const auto replicated = [&](const Tensor& tensor) {
-    if (!same_sample(tensor, x.z)) return false;
+  // Dim d of a prediction, which has one component's channels.
+  const auto predicted = [&](int64_t d) { return x.z.size(d) / (d == 1 ? k : 1); };
+  const auto replicated = [&](const Tensor& tensor, bool prediction) {
+    if (tensor.dim() != x.z.dim()) return false;
+    for (int64_t d = 1; d < x.z.dim(); ++d)
+      if (tensor.size(d) != (prediction ? predicted(d) : x.z.size(d))) return false;
     if (batch == 0) return tensor.size(0) == 0;
     const int64_t copies = tensor.size(0) / batch;
     return tensor.size(0) % batch == 0 && copies >= 1 && copies <= trilemma::kMaxBranches;
@@ -48,7 +53,7 @@ bool malformed(const Arguments& x) {
   const auto one_each = [&](const std::optional<Tensor>& tensor, ScalarType type) {
     return !tensor || (tensor->dim() == 1 && tensor->size(0) == batch && tensor->scalar_type() == type);
   };
-  if (!like_z(x.base) || !replicated(x.output) || !replicated(x.out) || (x.noise && !like_z(*x.noise))) return true;
+  if (!like_z(x.base) || !replicated(x.output, true) || !replicated(x.out, false) || (x.noise && !like_z(*x.noise))) return true;
   if (!one_each(x.indices, ScalarType::Long) || !one_each(x.bad_row, ScalarType::Int)) return true;
 
   int64_t slots = 0;
@@ -56,7 +61,7 @@ bool malformed(const Arguments& x) {
     slots = x.history->dim() < 1 ? -1 : x.history->size(0);
     if (x.history->dim() != x.z.dim() + 1) return true;
     for (int64_t d = 0; d < x.z.dim(); ++d)
-      if (x.history->size(d + 1) != x.z.size(d)) return true;
+      if (x.history->size(d + 1) != predicted(d)) return true;
   }
   if (x.write_slot < -1 || x.write_slot >= slots || x.read_slots.size() > trilemma::kMaxLags) return true;
   for (const int64_t slot : x.read_slots)
@@ -67,7 +72,7 @@ bool malformed(const Arguments& x) {
 // Why the native kernel cannot take well-formed arguments; "" where it can.
 const char* why_not(const Arguments& x) {
   const ScalarType type = x.z.scalar_type();
-  if (type != ScalarType::Float && type != ScalarType::BFloat16) return "z is neither float32 nor bfloat16";
+  if (storage(type) == trilemma::cpu::kStorages) return "z is not float32, bfloat16 or float16";
   const auto fits = [&](const Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == type; };
   for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
     if (!fits(*tensor)) return "the tensors differ in dtype or device";
@@ -84,19 +89,24 @@ const char* why_not(const Arguments& x) {
   const int64_t bytes = x.z.numel() * static_cast<int64_t>(x.z.element_size());
   const Range out = range(x.out);
   const Range history = x.history ? range(*x.history) : Range{};
-  const Range written = x.write_slot < 0 ? Range{} : Range{history.begin + x.write_slot * bytes, bytes};
-  for (const Tensor* tensor : {&x.z, &x.base, x.noise ? &*x.noise : &x.z})
-    if (shifted(range(*tensor), out, bytes) || shifted(range(*tensor), written, bytes))
+  const int64_t slot = bytes / components(x.table);
+  const Range written = x.write_slot < 0 ? Range{} : Range{history.begin + x.write_slot * slot, slot};
+  const bool coupled = components(x.table) > 1;  // then states and predictions lie differently
+  for (const Tensor* tensor : {&x.z, &x.base, x.noise ? &*x.noise : &x.z}) {
+    const Range input = range(*tensor);
+    if (shifted(input, out, bytes) || (coupled ? input.overlaps(written) : shifted(input, written, bytes)))
       return "an input overlaps out or the written slot, shifted";
+  }
   const Range output = range(x.output);
-  if (output.overlaps(written) || (output.overlaps(out) && output.begin != out.begin) || out.overlaps(history))
+  if (output.overlaps(written) || out.overlaps(history)) return "an input overlaps out or the written slot, shifted";
+  if (output.overlaps(out) && (coupled || output.begin != out.begin))
     return "an input overlaps out or the written slot, shifted";
   return "";
 }
 
 void check(const Arguments& x) {
   STD_TORCH_CHECK(!malformed(x), "linear_step: the arguments do not fit together");
-  STD_TORCH_CHECK(read_row(x.table, x.row).c == 0.0f || x.noise || x.indices,
+  STD_TORCH_CHECK(!read_row(x.table, x.row).noisy(components(x.table)) || x.noise || x.indices,
                   "linear_step: the row adds noise; give indices or noise");
 }
 
@@ -105,7 +115,8 @@ void run(const Arguments& x) {
   step.row = read_row(x.table, x.row);
   step.samples = x.z.size(0);
   if (x.z.numel() == 0) return;
-  step.elements = x.z.numel() / step.samples;
+  step.components = components(x.table);
+  step.elements = x.z.numel() / step.samples / step.components;
   step.replicas = static_cast<int>(x.out.size(0) / step.samples);
   step.branches = static_cast<int>(x.output.size(0) / step.samples);
   step.lags = static_cast<int>(x.read_slots.size());
@@ -113,7 +124,7 @@ void run(const Arguments& x) {
   step.z = x.z.const_data_ptr();
   step.base = x.base.const_data_ptr();
   step.output = x.output.const_data_ptr();
-  const int64_t bytes = x.z.numel() * static_cast<int64_t>(x.z.element_size());
+  const int64_t bytes = step.samples * step.elements * static_cast<int64_t>(x.z.element_size());
   for (int j = 0; j < step.lags; ++j)
     step.history[j] = static_cast<const char*>(x.history->const_data_ptr()) + x.read_slots[j] * bytes;
   if (x.write_slot >= 0) step.prediction = static_cast<char*>(x.history->mutable_data_ptr()) + x.write_slot * bytes;
@@ -123,9 +134,8 @@ void run(const Arguments& x) {
   step.seed = static_cast<uint64_t>(x.seed);
   step.step = static_cast<uint32_t>(x.row);
 
-  const auto kernel = x.z.scalar_type() == ScalarType::Float ? trilemma::cpu::best().linear_step_float32
-                                                             : trilemma::cpu::best().linear_step_bfloat16;
-  const bool makes_noise = step.row.c != 0.0f && !step.noise;
+  const auto kernel = trilemma::cpu::best().linear_step[storage(x.z.scalar_type())];
+  const bool makes_noise = step.row.noisy(step.components) && !step.noise;
   torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
                               [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
 }

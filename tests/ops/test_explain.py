@@ -20,7 +20,7 @@ def arguments(dtype: torch.dtype = torch.float32, **changes: Any) -> dict[str, A
 
 
 @needs_native
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_native(dtype: torch.dtype) -> None:
     found = explain("linear_step", **arguments(dtype), seed=2**64 - 1)
     assert (found.backend, found.passed_over) == ("native", {})
@@ -31,7 +31,7 @@ def test_native(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"dtype": torch.float64}, "neither float32 nor bfloat16"),
+        ({"dtype": torch.float64}, "not float32, bfloat16 or float16"),
         ({"base": torch.zeros(2, 6, dtype=torch.bfloat16)}, "differ in dtype"),
         ({"z": torch.zeros(2, 12)[:, ::2]}, "not contiguous"),
         ({"noise": torch.zeros(6, 2).T}, "not contiguous"),
@@ -61,7 +61,7 @@ def test_a_forced_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forced_native_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILEMMA_BACKEND", "native")
     linear_step(**arguments())
-    with pytest.raises(TrilemmaError, match=r"^TRILEMMA_BACKEND=native, but .* neither float32"):
+    with pytest.raises(TrilemmaError, match=r"^TRILEMMA_BACKEND=native, but .* z is not float32"):
         linear_step(**arguments(torch.float64))
 
 

@@ -56,7 +56,7 @@ def draw(isa: str, dtype: torch.dtype, samples: int, elements: int, cut: int) ->
 @given(
     samples=st.integers(1, 4),
     elements=st.integers(1, 700),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     data=st.data(),
 )
 @settings(deadline=None)
@@ -72,9 +72,10 @@ def test_normals_have_the_same_bits_everywhere(
 @given(
     samples=st.integers(1, 4),
     elements=st.integers(1, 700),
+    components=st.sampled_from([1, 2]),
     branches=st.integers(1, 4),
     lags=st.integers(0, 3),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     clip=st.sampled_from([math.inf, 1.0]),
     seed=st.integers(0, 2**32),
     data=st.data(),
@@ -83,6 +84,7 @@ def test_normals_have_the_same_bits_everywhere(
 def test_steps_have_the_same_bits_everywhere(
     samples: int,
     elements: int,
+    components: int,
     branches: int,
     lags: int,
     dtype: torch.dtype,
@@ -92,13 +94,14 @@ def test_steps_have_the_same_bits_everywhere(
 ) -> None:
     cut = data.draw(st.integers(0, samples * -(-elements // 256)))
     generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(samples, elements, generator=generator).to(dtype)
+    columns = layout.Columns(components)
+    z = torch.randn(samples, components * elements, generator=generator).to(dtype)
     output = torch.randn(branches * samples, elements, generator=generator).to(dtype)
     history = torch.randn(4, samples, elements, generator=generator).to(dtype)
-    table = torch.randn(1, layout.WIDTH, generator=generator, dtype=torch.float64)
-    table[0, layout.CLIP] = clip
+    table = torch.randn(1, columns.WIDTH, generator=generator, dtype=torch.float64)
+    table[0, columns.CLIP] = clip
     indices = torch.arange(samples)
-    expected, kept = torch.empty_like(output), history.clone()
+    expected, kept = torch.empty(branches * samples, components * elements, dtype=dtype), history.clone()
     linear_step(
         expected,
         z,
@@ -113,7 +116,7 @@ def test_steps_have_the_same_bits_everywhere(
         indices=indices,
     )
     for isa in ISAS:
-        out, ring = torch.empty_like(output), history.clone()
+        out, ring = torch.empty_like(expected), history.clone()
         for begin, end in ((cut, -1), (0, cut)):
             _C.linear_step(
                 isa=isa,

@@ -1,17 +1,95 @@
-"""Where each coefficient of the fused step stands in a row of the coefficient table (K = 1)."""
+"""Where each coefficient of the fused step stands in a row of the coefficient table."""
 
+from dataclasses import dataclass
 from typing import Final
 
 MAX_LAGS: Final = 7  # predictions of earlier rows that one row can read
 MAX_BRANCHES: Final = 4  # evaluations of the network that one row can mix
 
-A: Final = 0
-B: Final = slice(1, 9)  # B_0, then B_1 .. B_7
-C: Final = 9
-P: Final = 10
-Q: Final = 11
-R: Final = 12
-S: Final = 13
-CLIP: Final = 14  # +inf: no clip
-W: Final = slice(15, 19)
-WIDTH: Final = 19
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns for states of K components: matrices row by row, B_0 then B_1 .. B_7.
+
+    Args:
+        components: K, 1 or 2.
+    """
+
+    components: int
+
+    @property
+    def A(self) -> slice:
+        """K×K."""
+        return slice(0, self.components**2)
+
+    @property
+    def B(self) -> slice:
+        """K numbers a lag: B_0, then B_1 .. B_7."""
+        return self._after(self.A, (1 + MAX_LAGS) * self.components)
+
+    @property
+    def C(self) -> slice:
+        """K×K."""
+        return self._after(self.B, self.components**2)
+
+    @property
+    def P(self) -> slice:
+        """K."""
+        return self._after(self.C, self.components)
+
+    @property
+    def Q(self) -> int:
+        return self._end(self.P)
+
+    @property
+    def R(self) -> slice:
+        """K."""
+        return self._after(slice(0, self.Q + 1), self.components)
+
+    @property
+    def S(self) -> int:
+        return self._end(self.R)
+
+    @property
+    def CLIP(self) -> int:
+        """+inf: no clip."""
+        return self.S + 1
+
+    @property
+    def W(self) -> slice:
+        """A weight a branch."""
+        return self._after(slice(0, self.CLIP + 1), MAX_BRANCHES)
+
+    @property
+    def WIDTH(self) -> int:
+        return self._end(self.W)
+
+    @staticmethod
+    def _end(columns: slice) -> int:
+        end: int = columns.stop
+        return end
+
+    @staticmethod
+    def _after(before: slice, count: int) -> slice:
+        return slice(before.stop, before.stop + count)
+
+
+POSITION: Final = Columns(1)
+PHASE: Final = Columns(2)  # position and velocity, stacked on dim 1 of the state
+
+# The columns of one component, by themselves.
+A: Final = POSITION.A.start
+B: Final = POSITION.B
+C: Final = POSITION.C.start
+P: Final = POSITION.P.start
+Q: Final = POSITION.Q
+R: Final = POSITION.R.start
+S: Final = POSITION.S
+CLIP: Final = POSITION.CLIP
+W: Final = POSITION.W
+WIDTH: Final = POSITION.WIDTH
+
+
+def columns(width: int) -> Columns | None:
+    """The columns of a table of this width; None for a width that is no table's."""
+    return next((found for found in (POSITION, PHASE) if width == found.WIDTH), None)

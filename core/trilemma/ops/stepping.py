@@ -36,13 +36,16 @@ def linear_step(
 
         m = Σ_g W_g o_g,    u = clip(P z + Q m),    f = R z + S u,    out = A base + B_0 f + Σ_j≥1 B_j h_j + C ξ
 
+    A state of K = 2 components stacks them on dim 1: then A and C are 2×2, B_j, P and R 2-vectors, and o, f and h
+    have half as many channels as the state. The width of the table says which.
+
     Args:
         out: [G'·B, ...], receives the new state in each of its replicas. It may be `z`, `base`, `output` or a batch
             of itself: all is read before it is written.
         z: [B, ...], the state that the network saw; with the rest, of one dtype. Half types are computed in float32.
         base: [B, ...].
         output: [G·B, ...], the branches one after the other.
-        table: float64 [rows, layout.WIDTH] on the host, a coefficient a column as `layout` names them.
+        table: float64 [rows, layout.Columns(K).WIDTH] on the host, a coefficient a column as `layout` names them.
         row: of the table; also the step of the noise made here.
         history: [H, B, ...], earlier predictions f, a slot each.
         write_slot: of `history`, which receives this row's f after it was read; -1 for none.
@@ -82,33 +85,42 @@ def reference_step(
 ) -> None:
     """`linear_step` in PyTorch: what the native kernels must equal, and what runs where there are none."""
     _check(out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
+    columns = layout.columns(table.shape[1])
+    assert columns is not None
     coefficients = table[row].tolist()
     compute = compute_dtype(z.dtype)
-    batch = z.shape[0]
-    state = z.to(compute)
+    batch, components = z.shape[0], columns.components
+    state = _components(z.to(compute), components)
 
     branches = output.unflatten(0, (_replicas(output, batch), batch)).to(compute).unbind()
-    weights = coefficients[layout.W]
+    weights = coefficients[columns.W]
     mixture = weights[0] * branches[0]
     for weight, branch in zip(weights[1:], branches[1:], strict=False):
         mixture = mixture + weight * branch
 
-    u = coefficients[layout.P] * state + coefficients[layout.Q] * mixture
-    if coefficients[layout.CLIP] != math.inf:
-        u = u.clamp(-coefficients[layout.CLIP], coefficients[layout.CLIP])
-    f = coefficients[layout.R] * state + coefficients[layout.S] * u
+    u = _combined(coefficients[columns.P], state) + coefficients[columns.Q] * mixture
+    if coefficients[columns.CLIP] != math.inf:
+        u = u.clamp(-coefficients[columns.CLIP], coefficients[columns.CLIP])
+    f = _combined(coefficients[columns.R], state) + coefficients[columns.S] * u
 
-    lags = coefficients[layout.B]
-    result = coefficients[layout.A] * base.to(compute) + lags[0] * f
-    for coefficient, slot in zip(lags[1:], read_slots, strict=False):
-        assert history is not None
-        result = result + coefficient * history[slot].to(compute)
-    if coefficients[layout.C] != 0:
+    xi: tuple[Tensor, ...] = ()
+    if any(coefficients[columns.C]):
         if noise is None:
             assert indices is not None
-            elements = math.prod(z.shape[1:])
-            noise = reference_normal(seed, indices, row, elements, STEP).view(z.shape)
-        result = result + coefficients[layout.C] * noise.to(compute)
+            noise = reference_normal(seed, indices, row, math.prod(z.shape[1:]), STEP).view(z.shape)
+        xi = _components(noise.to(compute), components)
+    bases = _components(base.to(compute), components)
+    lags = [f, *(history[slot].to(compute) for slot in read_slots)] if history is not None else [f]
+    parts = []
+    for k in range(components):
+        line = slice(k * components, (k + 1) * components)
+        part = _combined(coefficients[columns.A][line], bases)
+        for coefficient, lag in zip(coefficients[columns.B][k::components], lags, strict=False):
+            part = part + coefficient * lag
+        for coefficient, normals in zip(coefficients[columns.C][line], xi, strict=False):
+            part = part + coefficient * normals
+        parts.append(part)
+    result = torch.cat(parts, 1) if components > 1 else parts[0]
 
     if write_slot >= 0:
         assert history is not None
@@ -118,6 +130,17 @@ def reference_step(
     if bad_row is not None:
         finite = stored.isfinite().reshape(batch, math.prod(z.shape[1:])).all(1)
         bad_row.masked_fill_((bad_row < 0) & ~finite, row)
+
+
+def _components(tensor: Tensor, components: int) -> tuple[Tensor, ...]:
+    return tensor.chunk(components, 1) if components > 1 else (tensor,)
+
+
+def _combined(coefficients: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    result = coefficients[0] * tensors[0]
+    for coefficient, tensor in zip(coefficients[1:], tensors[1:], strict=True):
+        result = result + coefficient * tensor
+    return result
 
 
 def _check(
@@ -139,22 +162,29 @@ def _check(
     batch, one = z.shape[0] if z.dim() else 0, tuple(z.shape[1:])
     if not z.dim() or not z.is_floating_point():
         raise UsageError(f"z is {z.dtype} of shape {tuple(z.shape)}; expected a floating-point batch")
+    columns = layout.columns(table.shape[1]) if table.dim() == 2 and table.dtype == torch.float64 else None
+    if columns is None:
+        raise UsageError(
+            f"table is {table.dtype} of shape {tuple(table.shape)}; expected float64 [rows, {layout.WIDTH}], or "
+            f"[rows, {layout.PHASE.WIDTH}] for two components"
+        )
+    predicted = one
+    if columns.components > 1:
+        if not one or one[0] % columns.components:
+            raise UsageError(f"z has shape {tuple(z.shape)}; expected two components stacked on dim 1")
+        predicted = (one[0] // columns.components, *one[1:])
     _check_shape("base", base, (batch, *one))
-    for name, tensor in (("output", output), ("out", out)):
-        if tuple(tensor.shape[1:]) != one or not 1 <= _replicas(tensor, batch) <= layout.MAX_BRANCHES:
+    for name, tensor, shape in (("output", output, predicted), ("out", out, one)):
+        if tuple(tensor.shape[1:]) != shape or not 1 <= _replicas(tensor, batch) <= layout.MAX_BRANCHES:
             raise UsageError(
-                f"{name} has shape {tuple(tensor.shape)}; expected G·{batch} samples of shape {one}, "
+                f"{name} has shape {tuple(tensor.shape)}; expected G·{batch} samples of shape {shape}, "
                 f"G from 1 to {layout.MAX_BRANCHES}"
             )
-    if table.dim() != 2 or table.shape[1] != layout.WIDTH or table.dtype != torch.float64:
-        raise UsageError(
-            f"table is {table.dtype} of shape {tuple(table.shape)}; expected float64 [rows, {layout.WIDTH}]"
-        )
     if not 0 <= row < len(table):
         raise UsageError(f"row {row} is outside a table of {len(table)} rows")
     slots = 0 if history is None else history.shape[0]
     if history is not None:
-        _check_shape("history", history, (slots, batch, *one))
+        _check_shape("history", history, (slots, batch, *predicted))
     used = [slot for slot in (*read_slots, write_slot) if slot != -1]
     if any(not 0 <= slot < slots for slot in used) or -1 in read_slots or len(read_slots) > layout.MAX_LAGS:
         raise UsageError(
@@ -163,7 +193,7 @@ def _check(
         )
     if noise is not None:
         _check_shape("noise", noise, (batch, *one))
-    elif table[row, layout.C] != 0 and indices is None:
+    elif indices is None and table[row, columns.C].any():
         raise UsageError("the row adds noise; give indices to make it from, or noise")
     for name, flag, kind in (("indices", indices, torch.int64), ("bad_row", bad_row, torch.int32)):
         if flag is not None and (tuple(flag.shape) != (batch,) or flag.dtype != kind):

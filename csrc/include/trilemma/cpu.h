@@ -6,13 +6,18 @@
 
 namespace trilemma::cpu {
 
-// Each runs blocks [begin, end) of its work. All instruction sets give the same bits.
+// The element types as they lie in memory; an array over types is in this order.
+enum Storage : int { kFloat32, kBFloat16, kFloat16, kStorages };
+
+// A kernel runs blocks [begin, end) of its work.
+template <class Arguments>
+using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
+
+// One instruction set's kernels, an entry an element type. All instruction sets give the same bits.
 struct Kernels {
   const char* isa;
-  void (*linear_step_float32)(const LinearStep&, int64_t begin, int64_t end);
-  void (*linear_step_bfloat16)(const LinearStep&, int64_t begin, int64_t end);
-  void (*normal_float32)(const NormalFill&, int64_t begin, int64_t end);
-  void (*normal_bfloat16)(const NormalFill&, int64_t begin, int64_t end);
+  Kernel<LinearStep> linear_step[kStorages];
+  Kernel<NormalFill> normal[kStorages];
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.

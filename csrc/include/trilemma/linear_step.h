@@ -1,6 +1,9 @@
 // The fused linear step on raw pointers. No torch, no allocation.
 //
 //   m = sum_g w_g o_g,  u = clip(P z + Q m),  f = R z + S u,  z' = A base + B_0 f + sum_j B_j h_j + C xi
+//
+// A state of two components holds them one after the other in each sample; A and C are then 2x2, B_j, P and R have two
+// entries, and o, f and h are half as long as the state.
 
 #pragma once
 
@@ -10,19 +13,54 @@ namespace trilemma {
 
 constexpr int kMaxBranches = 4;
 constexpr int kMaxLags = 7;
+constexpr int kMaxComponents = 2;
 
-// The coefficients of one row, narrowed from the float64 table.
+// The coefficients of one row, narrowed from the float64 table. Only the first `components` of a vector count, and the
+// first components x components of a matrix, row by row.
 struct Row {
-  float a, b[1 + kMaxLags], c, p, q, r, s, clip, w[kMaxBranches];
+  float a[kMaxComponents * kMaxComponents];
+  float b[1 + kMaxLags][kMaxComponents];
+  float c[kMaxComponents * kMaxComponents];
+  float p[kMaxComponents], q, r[kMaxComponents], s, clip, w[kMaxBranches];
+
+  bool noisy(int components) const {
+    for (int i = 0; i < components * components; ++i)
+      if (c[i] != 0.0f) return true;
+    return false;
+  }
 };
 
+constexpr int row_width(int components) {
+  return 2 * components * components + (3 + kMaxLags) * components + 3 + kMaxBranches;
+}
+
+// A row of the table, whose columns core/trilemma/ops/layout.py names.
+template <class Number>
+inline Row read_row(const Number* in, int components) {
+  Row row{};
+  const auto take = [&in](float* to, int count) {
+    for (int i = 0; i < count; ++i) to[i] = static_cast<float>(*in++);
+  };
+  take(row.a, components * components);
+  for (auto& lag : row.b) take(lag, components);
+  take(row.c, components * components);
+  take(row.p, components);
+  take(&row.q, 1);
+  take(row.r, components);
+  take(&row.s, 1);
+  take(&row.clip, 1);
+  take(row.w, kMaxBranches);
+  return row;
+}
+
 // One call. All tensors are contiguous and of one element type; `out` holds `replicas` batches and `output`
-// `branches` batches of [samples, elements]. An input may be the very memory of a batch of `out` (element for
+// `branches` batches of [samples, elements] predictions. An input may be the very memory of a batch of `out` (element for
 // element), never a shifted part of it.
 struct LinearStep {
   Row row;
   int64_t samples = 0;
-  int64_t elements = 0;  // of one sample
+  int64_t elements = 0;  // of one prediction; a state has `components` times as many
+  int components = 1;
   int replicas = 1;
   int branches = 1;
   int lags = 0;
