@@ -136,6 +136,10 @@ void run(const Arguments& x) {
   step.step = static_cast<uint32_t>(x.row);
 
   const auto kernel = trilemma::cpu::best().linear_step[storage(x.z.scalar_type())];
+  // What no cache holds until the network reads it had better not push out what one does hold.
+  constexpr int64_t kStreamedBytes = 16 << 20;
+  step.streamed = (x.z.numel() + x.output.numel() + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
+                  kStreamedBytes;
   const bool makes_noise = step.row.noisy(step.components) && !step.noise;
   torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
                               [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
