@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
 import torch
 
@@ -17,19 +18,26 @@ class Work:
     """What a cell runs.
 
     Attributes:
-        contenders: calls by name, "trilemma" among them; each does the whole work once.
-        error: the largest error of what `trilemma` left, in units of the tolerance that its tests state, found
-            against float64; above 1 the cell fails.
+        function: the operator as Python calls it; a plugin's kernel backend answers to the same arguments.
+        arguments, keywords: of the call, which does the whole work once.
+        peers: other ways to do the same, by name.
+        error: the largest error of a call, given what it returned, in units of the tolerance that the tests state,
+            found against float64; above 1 the cell fails.
         least_bytes: that any implementation must move.
-        backend: that `trilemma` ran on.
         operations: floating-point operations; 0 where only memory counts.
     """
 
-    contenders: Mapping[str, Callable[[], object]]
-    error: Callable[[], float]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    peers: Mapping[str, Callable[[], object]]
+    error: Callable[[Any], float]
     least_bytes: int
-    backend: str
     operations: int = 0
+
+    def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
+        """The work done by `function`."""
+        return partial(function, *self.arguments, **self.keywords)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,6 @@ class Cell:
     dtype: torch.dtype
     prepare: Callable[[torch.device], Work]
     variant: str = ""
-    tags: tuple[str, ...] = field(default=())
 
     @property
     def title(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from trilemma.bench.cell import COPY, OURS, Cell, Work, copying
 from trilemma.bench.cells import ALL_CELLS
 from trilemma.bench.timing import Times, measure, ratio
 from trilemma.errors import TrilemmaError, UsageError
+from trilemma.lookup import import_target
+from trilemma.ops import explain
+from trilemma.plugins import catalog
 
 
 def operators() -> list[str]:
@@ -47,36 +50,49 @@ def records(
 
 def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dict[str, Any]:
     work = cell.prepare(device)
-    _check(cell, work)
-    contenders = {**work.contenders, COPY: copying(work.least_bytes, device)}
-    times = measure(contenders, device, seconds, cold)
-    ours = times[OURS]
+    ours = {OURS: work.call(work.function)}
+    theirs = {name: work.call(kernels[cell.op]) for name, kernels in _outside().items() if cell.op in kernels}
+    backend = _backend(cell, work)
+    errors = {name: _checked(cell, work, name, call) for name, call in {**ours, **theirs}.items()}
+    copy = copying(work.least_bytes, device)
+    times = measure({**ours, **theirs, **work.peers, COPY: copy}, device, seconds, cold)
     return {
         "op": cell.op,
         "shape": cell.shape,
         "dtype": str(cell.dtype).removeprefix("torch."),
         "variant": cell.variant,
         "cold": cold or device.type == "cuda",
-        "error": work.error(),
-        "backend": work.backend,
+        "errors": errors,
+        "backend": backend,
         "least_bytes": work.least_bytes,
         "operations": work.operations,
         "microseconds": {name: _summary(found) for name, found in times.items()},
-        "ratio": {name: ratio(found, ours) for name, found in times.items() if name not in (OURS, COPY)},
-        "of_copy": times[COPY].median / ours.median,
+        "ratio": {
+            name: ratio(found, times[OURS]) for name, found in times.items() if name not in (OURS, COPY)
+        },
+        "of_copy": times[COPY].median / times[OURS].median,
         **machine(device),
     }
 
 
-def _check(cell: Cell, work: Work) -> None:
-    if not work.backend.startswith("native"):
-        raise TrilemmaError(
-            f"{cell.title} did not run on native kernels but on {work.backend}; build them first"
-        )
-    work.contenders[OURS]()
-    error = work.error()
+def _backend(cell: Cell, work: Work) -> str:
+    found = explain(cell.op, *work.arguments, **work.keywords)
+    if found.backend == "reference":
+        raise TrilemmaError(f"{cell.title}: {found}; build the native libraries first")
+    return found.backend
+
+
+def _checked(cell: Cell, work: Work, name: str, call: Callable[[], Any]) -> float:
+    error = work.error(call())
     if not error <= 1:
-        raise TrilemmaError(f"{cell.title} is wrong: its error is {error:.3g} times the tolerance")
+        raise TrilemmaError(f"{cell.title} by {name} is wrong: its error is {error:.3g} times the tolerance")
+    return error
+
+
+def _outside() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    """The operators of every kernel backend that a plugin registered, by the backend's address."""
+    backends: dict[str, Any] = {found.address: import_target(found) for found in catalog().components("kernel")}
+    return {address: backend.operators for address, backend in backends.items()}
 
 
 def _summary(times: Times) -> dict[str, float]:
