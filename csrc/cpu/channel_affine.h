@@ -1,0 +1,53 @@
+// The affine maps of group normalisation, folded channel by channel. Internal linkage.
+
+#pragma once
+
+#include <cstdlib>
+
+#include "storage.h"
+#include "trilemma/cpu.h"
+#include "trilemma/group_norm.h"
+
+namespace {
+
+inline float read(const trilemma::PerChannel& values, int64_t sample, int64_t channel, float absent) {
+  if (!values.data) return absent;
+  const int64_t at = sample * values.sample + channel * values.channel;
+  switch (values.storage) {
+    case trilemma::cpu::kBFloat16: return BFloat16::load(static_cast<const BFloat16*>(values.data)[at]);
+    case trilemma::cpu::kFloat16: return Float16::load(static_cast<const Float16*>(values.data)[at]);
+    default: return static_cast<const float*>(values.data)[at];
+  }
+}
+
+// u = slope x̂ + offset.
+struct Affine {
+  float slope, offset;
+};
+
+inline Affine affine(const trilemma::GroupNorm& call, int64_t sample, int64_t channel) {
+  const float scale = 1.0f + read(call.scale, sample, channel, 0.0f);
+  return {read(call.weight, 0, channel, 1.0f) * scale,
+          read(call.bias, 0, channel, 0.0f) * scale + read(call.shift, sample, channel, 0.0f)};
+}
+
+// Floats for the length of a call.
+class Buffer {
+ public:
+  explicit Buffer(int64_t count)
+      : floats_(static_cast<float*>(std::malloc(static_cast<size_t>(count) * sizeof(float)))) {
+    if (!floats_) std::abort();
+  }
+  ~Buffer() { std::free(floats_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  float* get() const { return floats_; }
+
+ private:
+  float* floats_;
+};
+
+// With channels last a run of pixels is read as rows of whole registers' worth: the channels, repeated.
+inline int64_t row_pixels(int64_t channels) { return channels >= 64 ? 1 : (63 + channels) / channels; }
+
+}  // namespace
