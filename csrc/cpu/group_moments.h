@@ -127,7 +127,7 @@ void moments_of_pixels(const GroupNorm& call, const T* x, int64_t pixels, float*
   fold(off);
   fold(squares);
 
-  const int64_t per_group = call.per_group();
+  const int64_t per_group = call.per_group;
   const auto number = static_cast<double>(pixels);
   for (int64_t g = 0; g < call.groups; ++g) {
     const int64_t begin = g * per_group;
@@ -151,11 +151,11 @@ void moments_of_pixels(const GroupNorm& call, const T* x, int64_t pixels, float*
 template <class T>
 void reduce(const GroupNorm& call, double* partial, int64_t begin, int64_t end) {
   const T* x = static_cast<const T*>(call.x);
-  const int64_t pieces = call.pieces(), length = call.piece();
+  const int64_t pieces = call.pieces, length = call.piece;
   const Buffer buffer(call.channels_last ? 3 * row_pixels(call.channels) * call.channels : 1);
   for (int64_t item = begin; item < end; ++item) {
     const int64_t unit = item / pieces, offset = item % pieces * length;
-    const int64_t whole = call.channels_last ? call.spatial : call.per_group() * call.spatial;
+    const int64_t whole = call.channels_last ? call.spatial : call.per_group * call.spatial;
     const int64_t here = whole - offset < length ? whole - offset : length;
     if (call.channels_last) {
       const T* pixels = x + (unit * call.spatial + offset) * call.channels;
@@ -170,9 +170,9 @@ void reduce(const GroupNorm& call, double* partial, int64_t begin, int64_t end) 
 
 // The mean of a group and its sum of squares, merged over its pieces.
 inline Moments merged(const GroupNorm& call, const double* partial, int64_t unit, int64_t group) {
-  const int64_t width = call.channels_last ? call.per_group() : 1;  // elements of the group in a pixel
+  const int64_t width = call.channels_last ? call.per_group : 1;  // elements of the group in a pixel
   const int64_t stride = call.channels_last ? 2 * call.groups : 2;
-  const int64_t length = call.piece() * width, whole = call.per_group() * call.spatial, pieces = call.pieces();
+  const int64_t length = call.piece * width, whole = call.per_group * call.spatial, pieces = call.pieces;
   const double* found = partial + unit * pieces * stride + 2 * group;
   double mean = found[0], squares = found[1];
   for (int64_t piece = 1; piece < pieces; ++piece) {

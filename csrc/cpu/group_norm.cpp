@@ -11,7 +11,7 @@ using trilemma::Phase;
 
 void finish(const GroupNorm& call, int64_t begin, int64_t end) {
   const int64_t groups = call.channels_last ? call.groups : 1;  // of a unit
-  const auto count = static_cast<double>(call.per_group() * call.spatial);
+  const auto count = static_cast<double>(call.per_group * call.spatial);
   for (int64_t unit = begin; unit < end; ++unit)
     for (int64_t g = 0; g < groups; ++g) {
       const Moments found = merged(call, call.partial, unit, g);
@@ -27,11 +27,10 @@ struct Map {
   float mean, slope, offset;
 };
 
-Map map(const GroupNorm& call, int64_t sample, int64_t channel) {
-  const int64_t group = sample * call.groups + channel / call.per_group();
-  const Affine known = affine(call, sample, channel);
-  const float slope = known.slope * call.rstd[group];
-  return {call.mean[group], slope, known.offset - call.low[group] * slope};
+Map map(const GroupNorm& call, const Place& at) {
+  const Affine known = affine(call, at);
+  const float slope = known.slope * call.rstd[at.group];
+  return {call.mean[at.group], slope, known.offset - call.low[at.group] * slope};
 }
 
 template <bool kSilu>
@@ -87,26 +86,31 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
   const T *x = static_cast<const T*>(call.x), *residual = static_cast<const T*>(call.residual);
   T* y = static_cast<T*>(call.y);
   if (!call.channels_last) {
-    for (int64_t row = begin; row < end; ++row) {
+    Place place(call, begin);
+    for (int64_t row = begin; row < end; ++row, place.next()) {
       const int64_t at = row * call.spatial;
       apply_row<T, kSilu, kResidual>(x + at, residual + (kResidual ? at : 0), y + at, call.spatial,
-                                     map(call, row / call.channels, row % call.channels));
+                                     map(call, place));
     }
     return;
   }
-  const int64_t channels = call.channels, width = row_pixels(channels) * channels, pieces = call.pieces();
+  const int64_t channels = call.channels, width = row_pixels(channels) * channels, pieces = call.pieces;
   const Buffer buffer(3 * width);
   float* maps = buffer.get();
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t sample = row / pieces, offset = row % pieces * call.piece();
-    if (row == begin || row % pieces == 0)
-      for (int64_t i = 0; i < width; ++i) {
-        const Map here = map(call, sample, i % channels);
+    const int64_t sample = row / pieces, offset = row % pieces * call.piece;
+    if (row == begin || offset == 0) {
+      Place place(call, sample * channels);
+      for (int64_t i = 0; i < channels; ++i, place.next()) {
+        const Map here = map(call, place);
         maps[i] = here.mean;
         maps[width + i] = here.slope;
         maps[2 * width + i] = here.offset;
       }
-    const int64_t pixels = call.spatial - offset < call.piece() ? call.spatial - offset : call.piece();
+      for (int64_t i = 0; i < 3 * width; ++i)
+        if (i % width >= channels) maps[i] = maps[i - channels];
+    }
+    const int64_t pixels = call.spatial - offset < call.piece ? call.spatial - offset : call.piece;
     const int64_t at = (sample * call.spatial + offset) * channels;
     apply_pixels<T, kSilu, kResidual>(x + at, residual + (kResidual ? at : 0), y + at, pixels * channels, width, maps);
   }
@@ -122,7 +126,7 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
 
 template <class T>
 void run(const GroupNorm& call, int64_t begin, int64_t end) {
-  const int64_t pieces = call.pieces(), rows = call.rows() / call.units();
+  const int64_t pieces = call.pieces, rows = call.rows_of_unit();
   switch (call.phase) {
     case Phase::kWhole:
       for (int64_t unit = begin; unit < end; ++unit) {

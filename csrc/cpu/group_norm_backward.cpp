@@ -22,7 +22,7 @@ void recentre_group(const GroupNorm& call, int64_t unit, int64_t group, const do
 
 template <class T>
 void recentre(const GroupNorm& call, int64_t begin, int64_t end) {
-  const int64_t groups = call.channels_last ? call.groups : 1, pieces = call.pieces();
+  const int64_t groups = call.channels_last ? call.groups : 1, pieces = call.pieces;
   double* partial = call.partial + call.channel_partials();
   for (int64_t unit = begin; unit < end; ++unit) {
     bool large = false;
@@ -39,10 +39,10 @@ struct Known {
   V mean, rstd, low, slope, offset;
 };
 
-Known<float> known(const GroupNorm& call, int64_t sample, int64_t channel) {
-  const int64_t group = sample * call.groups + channel / call.per_group();
-  const Affine map = affine(call, sample, channel);
-  return {call.mean[group], call.rstd[group], -call.low[group] * call.rstd[group], map.slope, map.offset};
+Known<float> known(const GroupNorm& call, const Place& at) {
+  const Affine map = affine(call, at);
+  const float rstd = call.rstd[at.group];
+  return {call.mean[at.group], rstd, -call.low[at.group] * rstd, map.slope, map.offset};
 }
 
 template <bool kSilu>
@@ -53,8 +53,8 @@ TRILEMMA_INLINE Lanes du(Lanes dy, Lanes normal, Lanes slope, Lanes offset) {
     return dy;
 }
 
-template <class T, bool kSilu>
-void sum_row(const T* x, const T* dy, int64_t count, const Known<float>& row, double* sums) {
+template <class T, bool kSilu, bool kKeep>
+void sum_row(const T* x, const T* dy, T* kept, int64_t count, const Known<float>& row, double* sums) {
   const Known<Lanes> k{all(row.mean), all(row.rstd), all(row.low), all(row.slope), all(row.offset)};
   sums[0] = sums[1] = 0;
   for (int64_t begin = 0; begin < count; begin += 2048) {
@@ -64,12 +64,14 @@ void sum_row(const T* x, const T* dy, int64_t count, const Known<float>& row, do
     for (; i + kLanes <= end; i += kLanes) {
       const Lanes normal = (load(x + i) - k.mean) * k.rstd + k.low;
       const Lanes d = du<kSilu>(load(dy + i), normal, k.slope, k.offset);
+      if constexpr (kKeep) store(kept + i, d);
       p += d;
       q += d * normal;
     }
     if (const int64_t left = end - i; left > 0) {
       const Lanes normal = (load(x + i, left) - k.mean) * k.rstd + k.low;
       const Lanes d = du<kSilu>(load(dy + i, left), normal, k.slope, k.offset);
+      if constexpr (kKeep) store(kept + i, d, left);
       p += first(d, left);
       q += first(d * normal, left);
     }
@@ -94,8 +96,8 @@ struct KnownRows {
 };
 
 // Adds a run of pixels to rows of `width` sums of du and, `width` further on, of du x̂.
-template <class T, bool kSilu>
-void sum_pixels(const T* x, const T* dy, int64_t count, const KnownRows& known, float* sums) {
+template <class T, bool kSilu, bool kKeep>
+void sum_pixels(const T* x, const T* dy, T* kept, int64_t count, const KnownRows& known, float* sums) {
   const int64_t width = known.width;
   for (int64_t row = 0; row < count; row += width) {
     const int64_t here = count - row < width ? count - row : width;
@@ -104,6 +106,7 @@ void sum_pixels(const T* x, const T* dy, int64_t count, const KnownRows& known, 
       const Known<Lanes> k = known(i);
       const Lanes normal = (load(x + row + i) - k.mean) * k.rstd + k.low;
       const Lanes d = du<kSilu>(load(dy + row + i), normal, k.slope, k.offset);
+      if constexpr (kKeep) store(kept + row + i, d);
       store(sums + i, load(sums + i) + d);
       store(sums + width + i, load(sums + width + i) + d * normal);
     }
@@ -111,6 +114,7 @@ void sum_pixels(const T* x, const T* dy, int64_t count, const KnownRows& known, 
       const Known<Lanes> k = known(i, left);
       const Lanes normal = (load(x + row + i, left) - k.mean) * k.rstd + k.low;
       const Lanes d = du<kSilu>(load(dy + row + i, left), normal, k.slope, k.offset);
+      if constexpr (kKeep) store(kept + row + i, d, left);
       float p[kLanes], q[kLanes];
       store(p, d);
       store(q, d * normal);
@@ -122,37 +126,50 @@ void sum_pixels(const T* x, const T* dy, int64_t count, const KnownRows& known, 
   }
 }
 
+// Fills rows of `width` floats whose first `channels` are known.
+void repeat(int64_t channels, int64_t width, int64_t count, float* rows) {
+  for (int64_t row = 0; row < count; ++row)
+    for (int64_t i = channels; i < width; ++i) rows[row * width + i] = rows[row * width + i - channels];
+}
+
 void fill_known(const GroupNorm& call, int64_t sample, int64_t width, float* rows) {
-  for (int64_t i = 0; i < width; ++i) {
-    const Known<float> k = known(call, sample, i % call.channels);
+  Place place(call, sample * call.channels);
+  for (int64_t i = 0; i < call.channels; ++i, place.next()) {
+    const Known<float> k = known(call, place);
     rows[i] = k.mean;
     rows[width + i] = k.rstd;
     rows[2 * width + i] = k.low;
     rows[3 * width + i] = k.slope;
     rows[4 * width + i] = k.offset;
   }
+  repeat(call.channels, width, 5, rows);
 }
 
-template <class T, bool kSilu>
+// kKeep: du stays in dx.
+template <class T, bool kSilu, bool kKeep>
 void sum_channels(const GroupNorm& call, int64_t begin, int64_t end) {
   const T *x = static_cast<const T*>(call.x), *dy = static_cast<const T*>(call.dy);
+  T* kept = static_cast<T*>(call.dx);
   const int64_t channels = call.channels;
   if (!call.channels_last) {
-    for (int64_t row = begin; row < end; ++row)
-      sum_row<T, kSilu>(x + row * call.spatial, dy + row * call.spatial, call.spatial,
-                        known(call, row / channels, row % channels), call.channel_sums + 2 * row);
+    Place place(call, begin);
+    for (int64_t row = begin; row < end; ++row, place.next()) {
+      const int64_t at = row * call.spatial;
+      sum_row<T, kSilu, kKeep>(x + at, dy + at, kept + (kKeep ? at : 0), call.spatial, known(call, place),
+                               call.channel_sums + 2 * row);
+    }
     return;
   }
-  const int64_t width = row_pixels(channels) * channels, pieces = call.pieces();
+  const int64_t width = row_pixels(channels) * channels, pieces = call.pieces;
   const Buffer buffer(7 * width);
   float* sums = buffer.get() + 5 * width;
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t sample = row / pieces, offset = row % pieces * call.piece();
-    if (row == begin || row % pieces == 0) fill_known(call, sample, width, buffer.get());
+    const int64_t sample = row / pieces, offset = row % pieces * call.piece;
+    if (row == begin || offset == 0) fill_known(call, sample, width, buffer.get());
     for (int64_t i = 0; i < 2 * width; ++i) sums[i] = 0.0f;
-    const int64_t pixels = call.spatial - offset < call.piece() ? call.spatial - offset : call.piece();
+    const int64_t pixels = call.spatial - offset < call.piece ? call.spatial - offset : call.piece;
     const int64_t at = (sample * call.spatial + offset) * channels;
-    sum_pixels<T, kSilu>(x + at, dy + at, pixels * channels, {buffer.get(), width}, sums);
+    sum_pixels<T, kSilu, kKeep>(x + at, dy + at, kept + (kKeep ? at : 0), pixels * channels, {buffer.get(), width}, sums);
     double* out = call.partial + 2 * row * channels;
     for (int64_t c = 0; c < channels; ++c) {
       double p = 0, q = 0;
@@ -168,7 +185,7 @@ void sum_channels(const GroupNorm& call, int64_t begin, int64_t end) {
 
 // The sums of a sample's pieces together, and the means of its groups.
 void finish(const GroupNorm& call, int64_t begin, int64_t end) {
-  const int64_t channels = call.channels, per_group = call.per_group(), pieces = call.pieces();
+  const int64_t channels = call.channels, per_group = call.per_group, pieces = call.pieces;
   const int64_t groups = call.channels_last ? call.groups : 1;
   const double count = static_cast<double>(per_group * call.spatial);
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -179,12 +196,12 @@ void finish(const GroupNorm& call, int64_t begin, int64_t end) {
       for (int64_t piece = 0; piece < pieces; ++piece, partial += 2 * channels)
         for (int64_t i = 0; i < 2 * channels; ++i) sums[i] += partial[i];
     }
+    Place place(call, unit * groups * per_group);
     for (int64_t g = unit * groups; g < (unit + 1) * groups; ++g) {
-      const int64_t sample = g / call.groups, first_channel = g % call.groups * per_group;
-      const double* sums = call.channel_sums + 2 * (sample * channels + first_channel);
+      const double* sums = call.channel_sums + 2 * g * per_group;
       double m = 0, q = 0;
-      for (int64_t c = 0; c < per_group; ++c) {
-        const float slope = affine(call, sample, first_channel + c).slope;
+      for (int64_t c = 0; c < per_group; ++c, place.next()) {
+        const float slope = affine(call, place).slope;
         m += slope * sums[2 * c];
         q += slope * sums[2 * c + 1];
       }
@@ -200,11 +217,10 @@ struct Slopes {
   V first, second, third;
 };
 
-Slopes<float> slopes(const GroupNorm& call, int64_t sample, int64_t channel) {
-  const int64_t group = sample * call.groups + channel / call.per_group();
-  const float rstd = call.rstd[group];
-  return {affine(call, sample, channel).slope * rstd, -call.group_means[2 * group + 1] * rstd,
-          -call.group_means[2 * group] * rstd};
+Slopes<float> slopes(const GroupNorm& call, const Place& at) {
+  const float rstd = call.rstd[at.group];
+  return {affine(call, at).slope * rstd, -call.group_means[2 * at.group + 1] * rstd,
+          -call.group_means[2 * at.group] * rstd};
 }
 
 template <bool kSilu>
@@ -248,28 +264,30 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
   T* dx = static_cast<T*>(call.dx);
   const int64_t channels = call.channels;
   if (!call.channels_last) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t at = row * call.spatial, sample = row / channels, channel = row % channels;
-      apply_row<T, kSilu>(x + at, dy + at, dx + at, call.spatial, known(call, sample, channel),
-                          slopes(call, sample, channel));
+    Place place(call, begin);
+    for (int64_t row = begin; row < end; ++row, place.next()) {
+      const int64_t at = row * call.spatial;
+      apply_row<T, kSilu>(x + at, dy + at, dx + at, call.spatial, known(call, place), slopes(call, place));
     }
     return;
   }
-  const int64_t width = row_pixels(channels) * channels, pieces = call.pieces();
+  const int64_t width = row_pixels(channels) * channels, pieces = call.pieces;
   const Buffer buffer(8 * width);
   float* to = buffer.get() + 5 * width;
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t sample = row / pieces, offset = row % pieces * call.piece();
-    if (row == begin || row % pieces == 0) {
+    const int64_t sample = row / pieces, offset = row % pieces * call.piece;
+    if (row == begin || offset == 0) {
       fill_known(call, sample, width, buffer.get());
-      for (int64_t i = 0; i < width; ++i) {
-        const Slopes<float> s = slopes(call, sample, i % channels);
+      Place place(call, sample * channels);
+      for (int64_t i = 0; i < channels; ++i, place.next()) {
+        const Slopes<float> s = slopes(call, place);
         to[i] = s.first;
         to[width + i] = s.second;
         to[2 * width + i] = s.third;
       }
+      repeat(channels, width, 3, to);
     }
-    const int64_t pixels = call.spatial - offset < call.piece() ? call.spatial - offset : call.piece();
+    const int64_t pixels = call.spatial - offset < call.piece ? call.spatial - offset : call.piece;
     const int64_t at = (sample * call.spatial + offset) * channels;
     apply_pixels<T, kSilu>(x + at, dy + at, dx + at, pixels * channels, {buffer.get(), width}, to);
   }
@@ -302,20 +320,36 @@ void gradients(const GroupNorm& call, int64_t begin, int64_t end) {
   }
 }
 
+template <class T>
+constexpr bool kExact = false;
+template <>
+constexpr bool kExact<Float32> = true;
+
+// Whole units. du need not be made twice where dx can hold it, in its own precision and in the second cache.
+template <class T, bool kSilu>
+void run_units(const GroupNorm& call, int64_t begin, int64_t end) {
+  const int64_t rows = call.rows_of_unit();
+  const bool keep = kSilu && kExact<T> && call.dx;
+  GroupNorm second = call;
+  if (keep) second.dy = call.dx;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t from = unit * rows, to = from + rows;
+    recentre<T>(call, unit, unit + 1);
+    keep ? sum_channels<T, kSilu, kSilu && kExact<T>>(call, from, to) : sum_channels<T, kSilu, false>(call, from, to);
+    finish(call, unit, unit + 1);
+    if (keep)
+      apply<T, false>(second, from, to);
+    else if (call.dx)
+      apply<T, kSilu>(call, from, to);
+  }
+}
+
 template <class T, bool kSilu>
 void run(const GroupNorm& call, int64_t begin, int64_t end) {
-  const int64_t rows = call.rows() / call.units();
   switch (call.phase) {
-    case Phase::kWhole:
-      for (int64_t unit = begin; unit < end; ++unit) {
-        recentre<T>(call, unit, unit + 1);
-        sum_channels<T, kSilu>(call, unit * rows, (unit + 1) * rows);
-        finish(call, unit, unit + 1);
-        if (call.dx) apply<T, kSilu>(call, unit * rows, (unit + 1) * rows);
-      }
-      return;
+    case Phase::kWhole: return run_units<T, kSilu>(call, begin, end);
     case Phase::kRecentre: return recentre<T>(call, begin, end);
-    case Phase::kReduce: return sum_channels<T, kSilu>(call, begin, end);
+    case Phase::kReduce: return sum_channels<T, kSilu, false>(call, begin, end);
     case Phase::kFinish: return finish(call, begin, end);
     case Phase::kApply: return apply<T, kSilu>(call, begin, end);
     case Phase::kGradients: return gradients(call, begin, end);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>  // the masked forms below: the others warn of undefined registers
 #endif
 
@@ -100,19 +100,50 @@ TRILEMMA_INLINE Lanes first(Lanes x, int64_t count) {
 }
 
 TRILEMMA_INLINE double sum(Lanes x) {
-  double total = 0;
+#if defined(__AVX512F__)
+  const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  return (static_cast<double>(four[0]) + four[2]) + (static_cast<double>(four[1]) + four[3]);
+#else
   float lanes[kLanes];
   store(lanes, x);
   for (int width = kLanes / 2; width > 2; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  total = (static_cast<double>(lanes[0]) + lanes[2]) + (static_cast<double>(lanes[1]) + lanes[3]);
-  return total;
+  return (static_cast<double>(lanes[0]) + lanes[2]) + (static_cast<double>(lanes[1]) + lanes[3]);
+#endif
 }
 
-// exp(x) to about one unit of the last place for x >= -87, inf from 88.4 on; NaN stays.
+// The lesser of x and a bound; NaN stays.
+TRILEMMA_INLINE Lanes at_most(Lanes x, float bound) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Lanes>(_mm512_maskz_min_ps(0xFFFF, _mm512_set1_ps(bound), reinterpret_cast<__m512>(x)));
+#else
+  return x > bound ? all(bound) : x;
+#endif
+}
+
+TRILEMMA_INLINE Lanes at_least(Lanes x, float bound) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Lanes>(_mm512_maskz_max_ps(0xFFFF, _mm512_set1_ps(bound), reinterpret_cast<__m512>(x)));
+#else
+  return x < bound ? all(bound) : x;
+#endif
+}
+
+// 1/x to about one unit of the last place, for x from 1 to 2^126.
+TRILEMMA_INLINE Lanes reciprocal(Lanes x) {
+#if defined(__AVX512F__)
+  const Lanes near = reinterpret_cast<Lanes>(_mm512_maskz_rcp14_ps(0xFFFF, reinterpret_cast<__m512>(x)));
+  return near + near * (1.0f - x * near);
+#else
+  return 1.0f / x;
+#endif
+}
+
+// exp(x) to about one unit of the last place, x being held within [-87, 87]; NaN stays.
 TRILEMMA_INLINE Lanes exponential(Lanes x) {
-  x = x > 89.0f ? all(89.0f) : x;
-  x = x < -87.0f ? all(-87.0f) : x;
+  x = at_least(at_most(x, 87.0f), -87.0f);
   // 2^n from the bits of n + 1.5·2^23; ln 2 in two parts, n times the first being exact.
   const Lanes shifted = x * 0x1.715476p+0f + 0x1.8p+23f;
   const Lanes n = shifted - 0x1.8p+23f;
@@ -125,14 +156,12 @@ TRILEMMA_INLINE Lanes exponential(Lanes x) {
   return p * reinterpret_cast<Lanes>((reinterpret_cast<Words>(shifted) + 127) << 23);
 }
 
-TRILEMMA_INLINE Lanes silu(Lanes u) { return u / (1.0f + exponential(-u)); }
+TRILEMMA_INLINE Lanes silu(Lanes u) { return u * reciprocal(1.0f + exponential(-u)); }
 
 // The derivative of SiLU, σ(1 + u(1 − σ)).
 TRILEMMA_INLINE Lanes silu_slope(Lanes u) {
-  Lanes negated = -u;
-  negated = negated > 87.0f ? all(87.0f) : negated;  // keeps 1 - σ = eσ away from inf·0
-  const Lanes e = exponential(negated);
-  const Lanes sigmoid = 1.0f / (1.0f + e);
+  const Lanes e = exponential(-u);
+  const Lanes sigmoid = reciprocal(1.0f + e);
   return sigmoid * (1.0f + u * (e * sigmoid));
 }
 

@@ -113,6 +113,7 @@ GroupNorm describe(const Arguments& a, bool silu) {
   call.bias = per_channel(a.bias);
   call.scale = per_channel(a.scale);
   call.shift = per_channel(a.shift);
+  if (a.x.numel() > 0) call.cut();
   return call;
 }
 
@@ -160,7 +161,7 @@ Statistics run(const Tensor& out, const Arguments& a, const Optional& residual, 
   if (by_units(call)) {
     run_phase(kernel, call, Phase::kWhole, call.units());
   } else {
-    run_phase(kernel, call, Phase::kReduce, call.units() * call.pieces());
+    run_phase(kernel, call, Phase::kReduce, call.units() * call.pieces);
     call.phase = Phase::kFinish;
     kernel(call, 0, call.units());
     run_phase(kernel, call, Phase::kApply, call.rows());

@@ -61,24 +61,26 @@ struct GroupNorm {
   float* group_means = nullptr;   // scratch [samples, groups, 2]: means of dx̂ and of dx̂ x̂
   ChannelGradient dweight, dbias, dscale, dshift;
 
-  TRILEMMA_HERE int64_t units() const { return channels_last ? samples : samples * groups; }
-  TRILEMMA_HERE int64_t per_group() const { return channels / groups; }
+  int64_t per_group = 1;  // channels
+  // A unit is cut into pieces of so many elements of a group, or pixels of a sample, the last one shorter.
+  int64_t piece = 1, pieces = 1;
 
-  // Elements of a piece: a stretch of a group, or so many pixels of a sample.
-  TRILEMMA_HERE int64_t piece() const {
-    if (!channels_last) return 2048;
-    const int64_t pixels = 16384 / channels;
-    return pixels > 0 ? pixels : 1;
+  // Finds the three from the rest.
+  TRILEMMA_HERE void cut() {
+    per_group = channels / groups;
+    piece = channels_last ? 16384 / channels : 2048;
+    if (piece < 1) piece = 1;
+    pieces = ((channels_last ? spatial : per_group * spatial) + piece - 1) / piece;
   }
-  TRILEMMA_HERE int64_t pieces() const {
-    const int64_t whole = channels_last ? spatial : per_group() * spatial;
-    return (whole + piece() - 1) / piece();
-  }
-  TRILEMMA_HERE int64_t rows() const { return samples * (channels_last ? pieces() : channels); }
+
+  TRILEMMA_HERE int64_t units() const { return channels_last ? samples : samples * groups; }
+  TRILEMMA_HERE int64_t rows() const { return samples * rows_of_sample(); }
+  TRILEMMA_HERE int64_t rows_of_sample() const { return channels_last ? pieces : channels; }
+  TRILEMMA_HERE int64_t rows_of_unit() const { return channels_last ? pieces : per_group; }
 
   // How many doubles `partial` holds: moments of pieces and, backward with channels last, sums of their channels.
-  TRILEMMA_HERE int64_t moment_partials() const { return 2 * units() * pieces() * (channels_last ? groups : 1); }
-  TRILEMMA_HERE int64_t channel_partials() const { return channels_last ? 2 * samples * pieces() * channels : 0; }
+  TRILEMMA_HERE int64_t moment_partials() const { return 2 * units() * pieces * (channels_last ? groups : 1); }
+  TRILEMMA_HERE int64_t channel_partials() const { return channels_last ? 2 * samples * pieces * channels : 0; }
 };
 
 #undef TRILEMMA_HERE
