@@ -70,13 +70,17 @@ def check(given: list[Tensor], dy: Tensor) -> None:
     rough = [tensor.detach().clone().requires_grad_() for tensor in given]
     y, expected = native(*rough), naive(*exact)
     pairs = [(y, expected)]
-    pairs += zip(torch.autograd.grad(y, rough, dy), torch.autograd.grad(expected, exact, dy.double()), strict=True)
+    pairs += zip(
+        torch.autograd.grad(y, rough, dy), torch.autograd.grad(expected, exact, dy.double()), strict=True
+    )
     tolerance = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}[given[0].dtype]
     for found, wanted in pairs:
         assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
-def cells(shape: tuple[int, ...], dtype: torch.dtype, adagn: bool) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
+def cells(
+    shape: tuple[int, ...], dtype: torch.dtype, adagn: bool
+) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
     for name, memory_format in FORMATS.items():
         given = arguments(shape, memory_format, dtype, adagn)
         dy = torch.randn_like(given[0])
@@ -149,7 +153,9 @@ def main() -> None:
         for cell, functions in cells(shape, getattr(torch, options.dtype), options.adagn):
             samples = measure(functions, options.seconds)
             median = {name: statistics.median(values) for name, values in samples.items()}
-            ratios = {name: interval(samples[name], samples["native"]) for name in functions if name != "native"}
+            ratios = {
+                name: interval(samples[name], samples["native"]) for name in functions if name != "native"
+            }
             if options.json:
                 line = {"shape": shape, "cell": cell, "dtype": options.dtype, "adagn": options.adagn, **where}
                 print(json.dumps({**line, "median_us": median, "ratio": ratios, "samples_us": samples}))

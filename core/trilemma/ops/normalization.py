@@ -55,9 +55,12 @@ def group_norm_act(
         y: Tensor = _GROUP_NORM_ACT(x, groups, weight, bias, scale, shift, residual, eps, silu)[0]
         return y
     if torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, weight, bias, scale, shift, residual, out)
+        tensor is not None and tensor.requires_grad
+        for tensor in (x, weight, bias, scale, shift, residual, out)
     ):
-        raise UsageError("group_norm_act has no gradient with out; leave out away or call it under torch.no_grad()")
+        raise UsageError(
+            "group_norm_act has no gradient with out; leave out away or call it under torch.no_grad()"
+        )
     _GROUP_NORM_ACT_OUT(out, x, groups, weight, bias, scale, shift, residual, eps, silu)
     return out
 
@@ -125,7 +128,9 @@ def _reference_backward(
 
     dnormal = _grouped(du * slope, groups)
     hat = _grouped(normal, groups)
-    dx = (dnormal - dnormal.mean(2, keepdim=True) - hat * (dnormal * hat).mean(2, keepdim=True)) * rstd[..., None]
+    dx = (dnormal - dnormal.mean(2, keepdim=True) - hat * (dnormal * hat).mean(2, keepdim=True)) * rstd[
+        ..., None
+    ]
     over = tuple(range(2, x.dim()))
     p, q = (t.sum(over) if over else t for t in (du, du * normal))  # [B, C]
     factor = 1 if scale is None else 1 + scale.to(compute)
@@ -153,7 +158,9 @@ def _ungrouped(grouped: Tensor, x: Tensor) -> Tensor:
     return grouped.reshape(x.shape)
 
 
-def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Any:
+def _affine(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> Any:
     """Slope and offset of u = slope x̂ + offset, to be broadcast against x."""
     compute, beyond = compute_dtype(x.dtype), [1] * (x.dim() - 2)
     one = torch.ones((), dtype=compute, device=x.device)
@@ -262,7 +269,9 @@ def _fake_backward(
 ) -> tuple[Tensor, ...]:
     *parameters, _, wanted = arguments
     return tuple(
-        torch.empty_like(tensor, memory_format=torch.preserve_format if tensor is x else torch.contiguous_format)
+        torch.empty_like(
+            tensor, memory_format=torch.preserve_format if tensor is x else torch.contiguous_format
+        )
         if want and tensor is not None
         else x.new_empty(0)
         for tensor, want in zip((x, *parameters), wanted, strict=True)
