@@ -18,10 +18,12 @@ namespace trilemma::cpu {
   TRILEMMA_DECLARE_KERNEL(normal, NormalFill)                  \
   TRILEMMA_DECLARE_KERNEL(perturb, Perturb)                    \
   TRILEMMA_DECLARE_KERNEL(dynamic_threshold, DynamicThreshold) \
+  TRILEMMA_DECLARE_KERNEL(group_norm, GroupNorm)               \
+  TRILEMMA_DECLARE_KERNEL(group_norm_backward, GroupNorm)      \
   }
 #define TRILEMMA_KERNELS(isa, name)                                                                          \
   {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal), TRILEMMA_KERNEL(isa, perturb), \
-   TRILEMMA_KERNEL(isa, dynamic_threshold)}
+   TRILEMMA_KERNEL(isa, dynamic_threshold), TRILEMMA_KERNEL(isa, group_norm), TRILEMMA_KERNEL(isa, group_norm_backward)}
 
 TRILEMMA_DECLARE(baseline)
 #ifdef TRILEMMA_X86_64_LEVELS

@@ -94,6 +94,59 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
   kernels.linear_step[storage(dtype)](call, begin, end);
 }
 
+// Forward where `dy` is 0, else backward. Parameters and their gradients are float32 and contiguous, in the order
+// weight, bias, scale, shift; 0 for absent.
+void group_norm(const std::string& isa, const std::string& dtype, const std::array<int64_t, 4>& sizes,
+                bool channels_last, bool silu, float eps, uintptr_t x, uintptr_t mean, uintptr_t rstd,
+                const std::array<uintptr_t, 4>& parameters, uintptr_t residual, uintptr_t y, uintptr_t dy, uintptr_t dx,
+                const std::array<uintptr_t, 4>& gradients, bool whole) {
+  using trilemma::Phase;
+  const auto& kernels = kernels_for(isa);
+  trilemma::GroupNorm call;
+  call.samples = sizes[0];
+  call.channels = sizes[1];
+  call.spatial = sizes[2];
+  call.groups = sizes[3];
+  call.channels_last = channels_last;
+  call.silu = silu;
+  call.eps = eps;
+  call.cut();
+  call.x = pointer<const void>(x);
+  call.mean = pointer<float>(mean);
+  call.rstd = pointer<float>(rstd);
+  const auto parameter = [&](int i) {
+    return trilemma::PerChannel{pointer<const void>(parameters[i]), trilemma::cpu::kFloat32, i < 2 ? 0 : sizes[1], 1};
+  };
+  call.weight = parameter(0), call.bias = parameter(1), call.scale = parameter(2), call.shift = parameter(3);
+  call.residual = pointer<const void>(residual);
+  call.y = pointer<void>(y);
+  call.dy = pointer<const void>(dy);
+  call.dx = pointer<void>(dx);
+  const auto gradient = [&](int i) { return trilemma::ChannelGradient{pointer<void>(gradients[i]), 0}; };
+  call.dweight = gradient(0), call.dbias = gradient(1), call.dscale = gradient(2), call.dshift = gradient(3);
+  std::vector<float> low(sizes[0] * sizes[3]), means(2 * low.size());
+  std::vector<double> partial(call.channel_partials() + call.moment_partials()), sums(2 * sizes[0] * sizes[1]);
+  call.low = low.data();
+  call.group_means = means.data();
+  call.partial = partial.data();
+  call.channel_sums = sums.data();
+
+  const auto kernel = dy ? kernels.group_norm_backward[storage(dtype)] : kernels.group_norm[storage(dtype)];
+  const auto run = [&](Phase phase, int64_t items) {
+    call.phase = phase;
+    for (int64_t i = items - 1; i >= 0; --i) kernel(call, i, i + 1);
+  };
+  if (whole) {
+    run(Phase::kWhole, call.units());
+  } else {
+    if (dy) run(Phase::kRecentre, call.units());
+    run(Phase::kReduce, dy ? call.rows() : call.units() * call.pieces);
+    run(Phase::kFinish, call.units());
+    run(Phase::kApply, call.rows());
+  }
+  if (dy) run(Phase::kGradients, call.channels);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -115,4 +168,8 @@ PYBIND11_MODULE(_C, module) {
              "row"_a, "samples"_a, "elements"_a, "replicas"_a = 1, "branches"_a = 1, "prediction"_a = 0,
              "history"_a = std::vector<uintptr_t>{}, "indices"_a = 0, "seed"_a = 0, "step"_a = 0, "begin"_a = 0,
              "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
+  module.def("group_norm", &group_norm, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "channels_last"_a, "silu"_a,
+             "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
+             "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true,
+             "Group normalisation on addresses; sizes are B, C, the elements of a channel, groups.");
 }

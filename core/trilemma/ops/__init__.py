@@ -4,6 +4,7 @@ from trilemma.ops import layout
 from trilemma.ops.explanation import Explanation, explain
 from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.noising import perturb
+from trilemma.ops.normalization import group_norm_act
 from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
 from trilemma.ops.stepping import linear_step
@@ -17,6 +18,7 @@ __all__ = [
     "dynamic_threshold",
     "euler_maruyama_step",
     "explain",
+    "group_norm_act",
     "keyed_normal",
     "layout",
     "linear_step",

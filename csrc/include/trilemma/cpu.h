@@ -3,6 +3,7 @@
 #pragma once
 
 #include "trilemma/dynamic_threshold.h"
+#include "trilemma/group_norm.h"
 #include "trilemma/linear_step.h"
 #include "trilemma/perturb.h"
 
@@ -15,13 +16,16 @@ enum Storage : int { kFloat32, kBFloat16, kFloat16, kStorages };
 template <class Arguments>
 using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
 
-// One instruction set's kernels, an entry an element type. All instruction sets give the same bits.
+// One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for group_norm,
+// which agrees to rounding.
 struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
   Kernel<NormalFill> normal[kStorages];
   Kernel<Perturb> perturb[kStorages];
   Kernel<DynamicThreshold> dynamic_threshold[kStorages];  // of whole samples
+  Kernel<GroupNorm> group_norm[kStorages];                // blocks and bits: see GroupNorm
+  Kernel<GroupNorm> group_norm_backward[kStorages];
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.
