@@ -263,7 +263,7 @@ def test_what_is_not_finite_spoils_its_group_alone(
 def test_silu_of_every_size() -> None:
     """u through the bias; to three units of the last place where u σ(u) is a normal number."""
     u = torch.cat([torch.linspace(-86, 86, 20001), torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4, 1e30, 0.0])])
-    x = {name: None for name in NAMES} | {"x": torch.zeros(1, len(u)), "bias": u}
+    x = dict.fromkeys(NAMES) | {"x": torch.zeros(1, len(u)), "bias": u}
     y = call(x, len(u), 1.0, True)[0]
     expected = functional.silu(u.double())
     assert ((y - expected).abs() <= 3 * 2.0**-23 * expected.abs() + 1e-33).all()

@@ -25,6 +25,7 @@ class Work:
             found against float64; above 1 the cell fails.
         least_bytes: that any implementation must move.
         operations: floating-point operations; 0 where only memory counts.
+        explained: the operator's own arguments, where `function` is something around it.
     """
 
     function: Callable[..., Any]
@@ -34,6 +35,7 @@ class Work:
     error: Callable[[Any], float]
     least_bytes: int
     operations: int = 0
+    explained: tuple[Any, ...] | None = None
 
     def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
         """The work done by `function`."""
@@ -70,3 +72,10 @@ def copying(least_bytes: int, device: torch.device) -> Callable[[], object]:
     source = torch.empty(max(least_bytes // 2, 1), dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled for one cell alone: what other cells left behind would make it recompile and then give up."""
+    torch.compiler.reset()
+    made: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return made

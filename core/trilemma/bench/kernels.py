@@ -76,7 +76,11 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
 
 
 def _backend(cell: Cell, work: Work) -> str:
-    found = explain(cell.op, *work.arguments, **work.keywords)
+    found = (
+        explain(cell.op, *work.arguments, **work.keywords)
+        if work.explained is None
+        else explain(cell.op, *work.explained)
+    )
     if found.backend == "reference":
         raise TrilemmaError(f"{cell.title}: {found}; build the native libraries first")
     return found.backend

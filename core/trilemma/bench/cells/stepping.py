@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from trilemma.bench.cell import Cell, Work
+from trilemma.bench.cell import Cell, Work, compiled
 from trilemma.ops import layout, linear_step
 
 SHAPES = [
@@ -75,7 +75,7 @@ def _work(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> W
         return float(((out.double() - expected).abs() / tolerance).max())
 
     peers: dict[str, Callable[[], object]] = {
-        "torch.compile": _compiled(eager),
+        "torch.compile": compiled(eager),
         "eager, in place": in_place,
         "eager": eager,
     }
@@ -83,13 +83,6 @@ def _work(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> W
         peers["diffusers"] = _diffusers(z, output)
     least = 5 * z.numel() * z.element_size()
     return Work(linear_step, (out, z, z, output, table, 0), {}, peers, error, least)
-
-
-def _compiled(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Compiled for this cell alone: what other cells left behind would make it recompile and then give up."""
-    torch.compiler.reset()
-    compiled: Callable[[], Tensor] = torch.compile(function, dynamic=False)
-    return compiled
 
 
 def _scales() -> tuple[float, float, float, float]:
