@@ -16,13 +16,19 @@ namespace trilemma::cpu {
   namespace isa {                                  \
   TRILEMMA_DECLARE_KERNEL(linear_step, LinearStep) \
   TRILEMMA_DECLARE_KERNEL(normal, NormalFill)      \
+  TRILEMMA_DECLARE_KERNEL(attention, Attention)    \
+  TRILEMMA_DECLARE_KERNEL(attention_backward, AttentionBackward) \
   }
-#define TRILEMMA_KERNELS(isa, name) {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal)}
+#define TRILEMMA_KERNELS(isa, name) {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal), \
+                                     TRILEMMA_KERNEL(isa, attention), TRILEMMA_KERNEL(isa, attention_backward)}
 
 TRILEMMA_DECLARE(baseline)
 #ifdef TRILEMMA_X86_64_LEVELS
 TRILEMMA_DECLARE(x86_64_v3)
 TRILEMMA_DECLARE(x86_64_v4)
+#endif
+#ifdef TRILEMMA_AVX512_BF16
+TRILEMMA_DECLARE(x86_64_v4_bf16)
 #endif
 
 namespace {
@@ -32,6 +38,9 @@ constexpr Kernels kBuilt[] = {
 #ifdef TRILEMMA_X86_64_LEVELS
     TRILEMMA_KERNELS(x86_64_v3, "x86-64-v3"),
     TRILEMMA_KERNELS(x86_64_v4, "x86-64-v4"),
+#endif
+#ifdef TRILEMMA_AVX512_BF16
+    TRILEMMA_KERNELS(x86_64_v4_bf16, "x86-64-v4-bf16"),
 #endif
 };
 constexpr int kCount = sizeof(kBuilt) / sizeof(kBuilt[0]);
@@ -47,6 +56,10 @@ bool runs_here([[maybe_unused]] const Kernels& kernels) {
 #ifdef TRILEMMA_X86_64_LEVELS
   if (!std::strcmp(kernels.isa, "x86-64-v3")) return __builtin_cpu_supports("x86-64-v3");
   if (!std::strcmp(kernels.isa, "x86-64-v4")) return __builtin_cpu_supports("x86-64-v4");
+#endif
+#ifdef TRILEMMA_AVX512_BF16
+  if (!std::strcmp(kernels.isa, "x86-64-v4-bf16"))
+    return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
 #endif
   return true;
 }

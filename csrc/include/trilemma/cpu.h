@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "trilemma/attention.h"
 #include "trilemma/linear_step.h"
 
 namespace trilemma::cpu {
@@ -13,11 +14,14 @@ enum Storage : int { kFloat32, kBFloat16, kFloat16, kStorages };
 template <class Arguments>
 using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
 
-// One instruction set's kernels, an entry an element type. All instruction sets give the same bits.
+// One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for
+// attention's, which fuse multiplications with additions or contract pairs of bfloat16 where they can.
 struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
   Kernel<NormalFill> normal[kStorages];
+  Kernel<Attention> attention[kStorages];
+  Kernel<AttentionBackward> attention_backward[kStorages];
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.
