@@ -15,75 +15,42 @@ namespace {
 using trilemma::Attention;
 using trilemma::Heads;
 
-constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
-// Without a shift, probabilities lie in 2^-24 .. 2^24; their sums with values of such magnitudes cannot overflow.
-constexpr float kLargestScore = 24.0f;
-constexpr float kLargestValue = 1e24f, kSmallestValue = 1e-24f;
-
-TRILEMMA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+// Scores within this bound, in powers of two, are shifted by the bound, a whole number, in the exponent of their
+// powers: none is above 1, and the least, 2^-64, still leaves products with values room above the smallest number.
+constexpr float kLargestScore = 32.0f;
 
 // What one head's blocks of queries share.
 struct Head {
   Packed keys, values;
-  float key_norm;  // the largest
-  bool tame;       // no value is so large or so small that the probabilities need a shift
+  float key_square;  // the largest squared norm of a key
 };
 
-// The largest norm of a key, and whether the values are tame.
 template <class Op>
-inline void measure(const Attention& call, Head& head) {
-  const int64_t packed = call.depth / Op::kPack;
-  float norm = 0;
-  Vector largest_value{};
-  for (int64_t first = 0; first < call.keys; first += kKeys) {
-    const int64_t count = least(call.keys - first, kKeys);
-    const float* keys = head.keys.data + first / kKeys * head.keys.block;
-    if (head.keys.depth_contiguous) {
-      for (int64_t j = 0; j < count; ++j) {
-        Vector sum{};
-        int64_t d = 0;
-        for (; d + kWidth <= packed; d += kWidth) sum = sum + squares<Op>(load(keys + j * packed + d));
-        if (d < packed) {
-          Vector rest{};
-          std::memcpy(&rest, keys + j * packed + d, (packed - d) * sizeof(float));
-          sum = sum + squares<Op>(rest);
+inline float largest_square(const Packed& keys, int64_t count, int64_t packed) {
+  Integers most{};
+  for (int64_t first = 0; first < count; first += kKeys) {
+    const int64_t here = least(count - first, kKeys);
+    const float* block = keys.data + first / kKeys * keys.block;
+    for (int64_t j = 0; j < here; j += kWidth) {
+      Vector sum{};
+      if (keys.depth_contiguous) {
+        Vector square[kWidth];
+        for (int i = 0; i < kWidth; ++i) {
+          square[i] = Vector{};
+          if (j + i >= here) continue;
+          const float* key = block + (j + i) * packed;
+          for (int64_t d = 0; d < packed; d += kWidth)
+            square[i] = square[i] + squares<Op>(load_first(key + d, packed - d));
         }
-        float total = 0;
-        for (int i = 0; i < kWidth; ++i) total += sum[i];
-        norm = total <= norm ? norm : total;  // NaN stays
+        transpose(square);
+        for (int i = 0; i < kWidth; ++i) sum = sum + square[i];
+      } else {
+        for (int64_t d = 0; d < packed; ++d) sum = sum + squares<Op>(load_first(block + d * kKeys + j, here - j));
       }
-    } else {
-      for (int64_t j = 0; j < count; j += kWidth) {
-        Vector sum{};
-        for (int64_t d = 0; d < packed; ++d) {
-          Vector x{};
-          std::memcpy(&x, keys + d * kKeys + j, least(count - j, kWidth) * sizeof(float));
-          sum = sum + squares<Op>(x);
-        }
-        for (int i = 0; i < kWidth; ++i) norm = sum[i] <= norm ? norm : sum[i];
-      }
+      most = larger(most, ordered(sum));
     }
-    const int64_t packed_keys = (count + Op::kPack - 1) / Op::kPack;
-    const float* values = head.values.data + first / kKeys * head.values.block;
-    const int64_t rows = head.values.depth_contiguous ? packed_keys : call.depth;
-    const int64_t width = head.values.depth_contiguous ? call.depth : packed_keys;
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < width; j += kWidth) {
-        Vector x{};
-        if (width - j >= kWidth)
-          x = load(values + i * head.values.stride + j);
-        else
-          std::memcpy(&x, values + i * head.values.stride + j, (width - j) * sizeof(float));
-        const Vector square = squares<Op>(x);
-        largest_value = square <= largest_value ? largest_value : square;
-      }
   }
-  float largest = 0;
-  for (int i = 0; i < kWidth; ++i) largest = largest_value[i] <= largest ? largest : largest_value[i];
-  head.key_norm = std::sqrt(norm);
-  const float value = std::sqrt(largest);
-  head.tame = value == 0 || (value >= kSmallestValue && value <= kLargestValue);
+  return largest(most);
 }
 
 // What one block of queries is computed in.
@@ -91,7 +58,7 @@ struct Block {
   float* queries;        // [depth][kLanes]
   float* probabilities;  // [kKeys][kLanes]
   float* result;         // [depth][kLanes]
-  Vector shift[2];       // of the scores, in powers of two
+  Vector shift[2];       // of the scores, in powers of two: their bound, or (Exact) the largest of each query
   Vector sum[2];
 };
 
@@ -103,22 +70,22 @@ TRILEMMA_INLINE void scores(const Packed& keys, const float* block, int64_t key,
                                       tile);
 }
 
-template <class Op, int Rows, int Vectors, bool Across, bool Shifted>
+template <class Op, int Rows, int Vectors, bool Across, bool Exact>
 TRILEMMA_INLINE void probabilities(const Packed& keys, const float* block, int64_t key, int64_t count,
                                    int64_t packed, float factor, Block& work) {
   Vector tile[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
-    for (int n = 0; n < Vectors; ++n) tile[i][n] = Shifted && Op::kPack == 1 ? -work.shift[n] : Vector{};
+    for (int n = 0; n < Vectors; ++n) tile[i][n] = Exact && Op::kPack == 1 ? -work.shift[n] : Vector{};
   scores<Op, Rows, Vectors, Across>(keys, block, key, packed, work.queries, tile);
 #pragma GCC unroll 2
   for (int n = 0; n < Vectors; ++n) {
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       Vector x = tile[i][n];
-      if constexpr (Op::kPack == 2) x = Shifted ? x * factor - work.shift[n] : x * factor;
-      x = Shifted ? exp2_below<Op::kDegree>(x) : exp2_near<Op::kDegree>(x);
+      if constexpr (Op::kPack == 2) x = Exact ? x * factor - work.shift[n] : x * factor;
+      x = Exact ? exp2_below<Op::kDegree>(x) : exp2_near<Op::kDegree>(x, kWhole - work.shift[n]);
       if (Op::kPack == 2 && i == Rows - 1 && key + i >= count) x = Vector{};
       work.sum[n] = work.sum[n] + x;
       tile[i][n] = x;
@@ -150,21 +117,10 @@ TRILEMMA_INLINE void raise_shift(const Packed& keys, const float* block, int64_t
     }
 }
 
-// Calls f with the number of rows, a constant, of one tile after another: `count` rows in all.
-template <int Least, class F>
-TRILEMMA_INLINE void tiles(int64_t count, F&& f) {
-  int64_t at = 0;
-  for (; at + kRows <= count; at += kRows) f(std::integral_constant<int, kRows>{}, at);
-  if constexpr (kRows > 4)
-    if (at + 4 <= count) f(std::integral_constant<int, 4>{}, at), at += 4;
-  if (at + 2 <= count) f(std::integral_constant<int, 2>{}, at), at += 2;
-  if (at < count) f(std::integral_constant<int, Least>{}, at);
-}
-
-template <class Op, int Vectors, bool AcrossKeys, bool AcrossValues, bool Shifted>
+template <class Op, int Vectors, bool AcrossKeys, bool AcrossValues, bool Exact>
 inline void attend(const Attention& call, const Head& head, float factor, Block& work) {
   const int64_t packed = call.depth / Op::kPack;
-  if constexpr (Shifted) {
+  if constexpr (Exact) {
     for (Vector& shift : work.shift) shift = broadcast(-INFINITY);
     for (int64_t first = 0; first < call.keys; first += kKeys) {
       const float* keys = head.keys.data + first / kKeys * head.keys.block;
@@ -182,7 +138,7 @@ inline void attend(const Attention& call, const Head& head, float factor, Block&
     const float* values = head.values.data + first / kKeys * head.values.block;
     work.sum[0] = work.sum[1] = Vector{};
     tiles<Op::kPack>(count, [&](auto rows, int64_t key) {
-      probabilities<Op, rows, Vectors, AcrossKeys, Shifted>(head.keys, keys, key, count, packed, factor, work);
+      probabilities<Op, rows, Vectors, AcrossKeys, Exact>(head.keys, keys, key, count, packed, factor, work);
     });
     for (int n = 0; n < Vectors; ++n) total[n] = total[n] + work.sum[n];
     for (int64_t d = 0; d < call.depth; d += kRows) {
@@ -203,10 +159,10 @@ inline void attend(const Attention& call, const Head& head, float factor, Block&
 }
 
 template <class Op, int Vectors>
-inline void attend(const Attention& call, const Head& head, bool shifted, float factor, Block& work) {
+inline void attend(const Attention& call, const Head& head, bool exact, float factor, Block& work) {
   const auto with = [&](auto across_keys, auto across_values) {
     constexpr bool kAcrossKeys = across_keys, kAcrossValues = across_values;
-    shifted ? attend<Op, Vectors, kAcrossKeys, kAcrossValues, true>(call, head, factor, work)
+    exact ? attend<Op, Vectors, kAcrossKeys, kAcrossValues, true>(call, head, factor, work)
             : attend<Op, Vectors, kAcrossKeys, kAcrossValues, false>(call, head, factor, work);
   };
   using Yes = std::true_type;
@@ -218,16 +174,12 @@ inline void attend(const Attention& call, const Head& head, bool shifted, float 
     head.values.depth_contiguous ? with(Yes{}, Yes{}) : with(Yes{}, No{});
 }
 
-// The largest norm of a query.
 template <class Op>
-inline float query_norm(const float* queries, int64_t packed) {
-  float norm = 0;
-  for (int n = 0; n < kLanes; n += kWidth) {
-    Vector sum{};
-    for (int64_t d = 0; d < packed; ++d) sum = sum + squares<Op>(load(queries + d * kLanes + n));
-    for (int i = 0; i < kWidth; ++i) norm = sum[i] <= norm ? norm : sum[i];
-  }
-  return std::sqrt(norm);
+inline float largest_square(const float* queries, int64_t packed) {
+  Vector sum[2] = {};
+  for (int64_t d = 0; d < packed; ++d)
+    for (int n = 0; n < 2; ++n) sum[n] = sum[n] + squares<Op>(load(queries + d * kLanes + n * kWidth));
+  return largest(larger(ordered(sum[0]), ordered(sum[1])));
 }
 
 // One block of at most kLanes queries from `first`.
@@ -239,10 +191,13 @@ inline void run_block(const Attention& call, const Head& head, int64_t index, in
   const int64_t count = least(call.queries - first, kLanes);
   pack_lanes<T, Op>(call.q, start<T>(call.q, call.heads, index) + first * call.q.token, count, call.depth, factor,
                     work.queries);
-  const float bound = query_norm<Op>(work.queries, packed) * head.key_norm * (Op::kPack == 1 ? 1 : std::fabs(factor));
-  const bool shifted = !(bound <= kLargestScore && head.tame);
-  count <= kWidth ? attend<Op, 1>(call, head, shifted, factor, work)
-                  : attend<Op, 2>(call, head, shifted, factor, work);
+  // Cauchy and Schwarz, with room for the rounding of the scores.
+  const float norms = std::sqrt(largest_square<Op>(work.queries, packed)) * std::sqrt(head.key_square);
+  const float bound = 1.0001f * norms * (Op::kPack == 1 ? 1 : std::fabs(factor));
+  const bool exact = !(bound <= kLargestScore);
+  work.shift[0] = work.shift[1] = broadcast(std::ceil(bound));
+  count <= kWidth ? attend<Op, 1>(call, head, exact, factor, work)
+                  : attend<Op, 2>(call, head, exact, factor, work);
 
   Vector inverse[2];
   float* lse = call.lse + index * call.queries + first;
@@ -250,7 +205,7 @@ inline void run_block(const Attention& call, const Head& head, int64_t index, in
     inverse[n] = work.sum[n] == 0.0f ? Vector{} : 1.0f / work.sum[n];
     for (int i = 0; i < kWidth && n * kWidth + i < count; ++i) {
       const float sum = work.sum[n][i];
-      lse[n * kWidth + i] = sum == 0 ? 0.0f : ((shifted ? work.shift[n][i] : 0.0f) + std::log2(sum)) * kLn2;
+      lse[n * kWidth + i] = sum == 0 ? 0.0f : (work.shift[n][i] + std::log2(sum)) * kLn2;
     }
   }
   unpack_lanes<T>(call.out, start<T>(call.out, call.heads, index) + first * call.out.token, count, call.depth,
@@ -262,7 +217,7 @@ inline void run(const Attention& call, int64_t begin, int64_t end) {
   const int64_t blocks = trilemma::query_blocks(call.queries);
   const int64_t key_blocks = (call.keys + kKeys - 1) / kKeys;
   const int64_t lanes = call.depth * kLanes, heads = key_blocks * kKeys * call.depth;
-  float* scratch = thread_scratch(2 * lanes + kKeys * kLanes + 2 * heads);
+  float* scratch = thread_scratch(2 * lanes + kKeys * kLanes + 2 * heads + kWidth);  // read in whole vectors
   Block work{};
   work.queries = scratch;
   work.result = scratch + lanes;
@@ -275,7 +230,7 @@ inline void run(const Attention& call, int64_t begin, int64_t end) {
     if (item == begin || first == 0) {
       head.keys = pack_keys<T, Op>(call.k, start<T>(call.k, call.heads, index), call.keys, call.depth, keys);
       head.values = pack_values<T, Op>(call.v, start<T>(call.v, call.heads, index), call.keys, call.depth, keys + heads);
-      measure<Op>(call, head);
+      head.key_square = largest_square<Op>(head.keys, call.keys, call.depth / Op::kPack);
     }
     const int64_t last = least(first + trilemma::kQueryBlock, call.queries);
     for (int64_t at = first; at < last; at += kLanes) run_block<T, Op>(call, head, index, at, work);

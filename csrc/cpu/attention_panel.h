@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "storage.h"
 #include "trilemma/attention.h"
 #include "vector.h"
@@ -14,6 +16,11 @@
 namespace {
 
 using trilemma::Heads;
+
+TRILEMMA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
 
 constexpr int kLanes = 2 * kWidth;  // queries of a block
 constexpr int kKeys = 128;          // keys of a block: its probabilities stay in the first cache
@@ -43,18 +50,18 @@ TRILEMMA_INLINE T* start(const Heads& x, int64_t heads, int64_t index) {
   return static_cast<T*>(x.data) + index / heads * x.batch + index % heads * x.head;
 }
 
-// tile[i][n] += sum_j a(i, j) b[j][n], where b is [depth][kLanes] and a(i, j) lies at i + stride j (Across) or at
+// tile[i][n] += sum_j a(i, j) b[j][n], where b is [depth][width] and a(i, j) lies at i + stride j (Across) or at
 // stride i + j.
 template <class Op, int Rows, int Vectors, bool Across>
 TRILEMMA_INLINE void multiply(const float* a, int64_t stride, const float* b, int64_t depth,
-                              Vector (&tile)[Rows][Vectors]) {
+                              Vector (&tile)[Rows][Vectors], int64_t width = kLanes) {
   const float* row[Rows];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) row[i] = Across ? a + i : a + i * stride;
   for (int64_t j = 0; j < depth; ++j) {
     Vector lane[Vectors];
 #pragma GCC unroll 2
-    for (int n = 0; n < Vectors; ++n) lane[n] = load(b + j * kLanes + n * kWidth);
+    for (int n = 0; n < Vectors; ++n) lane[n] = load(b + j * width + n * kWidth);
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const float x = Across ? a[j * stride + i] : row[i][j];
@@ -83,18 +90,27 @@ TRILEMMA_INLINE Vector squares(Vector x) {
 // Rows of `count` contiguous elements, to packed floats of float32 or, two rows (Interleaved) or two neighbours at a
 // time, of pairs.
 template <class T, class Op, bool Interleaved>
-TRILEMMA_INLINE void pack_row(const T* from, const T* next, int64_t count, float* to) {
+TRILEMMA_INLINE void pack_row(const T* __restrict from, const T* __restrict next, int64_t count,
+                              float* __restrict to) {
   if constexpr (Op::kPack == 1) {
-    for (int64_t i = 0; i < count; ++i) to[i] = T::load(from[i]);
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+      for (int l = 0; l < 8; ++l) to[i + l] = T::load(from[i + l]);
+    for (; i < count; ++i) to[i] = T::load(from[i]);
   } else if constexpr (Interleaved) {
-    uint32_t* bits = reinterpret_cast<uint32_t*>(to);
-    if (next)
-      for (int64_t i = 0; i < count; ++i) bits[i] = static_cast<uint32_t>(next[i].bits) << 16 | from[i].bits;
-    else
-      for (int64_t i = 0; i < count; ++i) bits[i] = from[i].bits;
+    int64_t i = 0;
+    if (next) {
+      for (; i + 8 <= count; i += 8)
+        for (int l = 0; l < 8; ++l) to[i + l] = pair_bits(from[i + l].bits, next[i + l].bits);
+      for (; i < count; ++i) to[i] = pair_bits(from[i].bits, next[i].bits);
+    } else {
+      for (; i < count; ++i) to[i] = pair_bits(from[i].bits, 0);
+    }
   } else {
-    std::memcpy(to, from, count / 2 * sizeof(float));
-    if (count % 2) to[count / 2] = pair_bits(from[count - 1].bits, 0);
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) std::memcpy(to + i / 2, from + i, 4 * sizeof(float));
+    for (; i + 2 <= count; i += 2) std::memcpy(to + i / 2, from + i, sizeof(float));
+    if (i < count) to[i / 2] = pair_bits(from[i].bits, 0);
   }
 }
 
@@ -143,23 +159,39 @@ inline Packed pack_values(const Heads& v, const T* from, int64_t keys, int64_t d
   return panel;
 }
 
-// `count` elements as a vector, the rest zero.
+// `count` elements as a vector, the rest zero; a part of a depth, which is a multiple of 8, comes in one piece.
 template <class T>
 TRILEMMA_INLINE Vector load_some(const T* from, int64_t count) {
   float x[kWidth] = {};
   if (count >= kWidth)
     for (int i = 0; i < kWidth; ++i) x[i] = T::load(from[i]);
+  else if (kWidth > 8 && count == 8)
+    for (int i = 0; i < 8; ++i) x[i] = T::load(from[i]);
   else
     for (int i = 0; i < count; ++i) x[i] = T::load(from[i]);
   return load(x);
 }
 
 template <class T>
-TRILEMMA_INLINE void store_some(T* to, Vector x, int64_t count) {
+TRILEMMA_INLINE void store_some(T* to, Vector y, int64_t count) {
+  float x[kWidth];
+  store(x, y);
   if (count >= kWidth)
     for (int i = 0; i < kWidth; ++i) to[i] = T::round(x[i]);
+  else if (kWidth > 8 && count == 8)
+    for (int i = 0; i < 8; ++i) to[i] = T::round(x[i]);
   else
     for (int i = 0; i < count; ++i) to[i] = T::round(x[i]);
+}
+
+// The same of pairs as they lie, in pieces of four.
+TRILEMMA_INLINE Vector load_pairs(const void* from, int64_t count) {
+  float x[kWidth] = {};
+  if (count >= kWidth)
+    std::memcpy(x, from, sizeof x);
+  else
+    for (int64_t i = 0; i < count; i += 4) std::memcpy(x + i, static_cast<const float*>(from) + i, 4 * sizeof(float));
+  return load(x);
 }
 
 // A block of at most kLanes tokens as lanes: [depth][kLanes] packed along the depth, zero in the lanes beyond.
@@ -179,7 +211,7 @@ inline void pack_lanes(const Heads& q, const T* from, int64_t count, int64_t dep
           if constexpr (Op::kPack == 1)
             square[i] = load_some(token, width) * factor;
           else
-            std::memcpy(&square[i], token, width * sizeof(float));
+            square[i] = load_pairs(token, width);
         }
         transpose(square);
         for (int i = 0; i < width; ++i) store(to + (d + i) * kLanes, square[i]);
@@ -221,6 +253,56 @@ inline void unpack_lanes(const Heads& out, T* to, int64_t count, int64_t depth, 
         store_some(to + d * out.depth + n, load(from + d * kLanes + n) * *factor, left);
     }
   }
+}
+
+// Tokens as rows [tokens][width] of float32, zero from the depth on.
+template <class T>
+inline void pack_rows(const Heads& x, const T* from, int64_t tokens, int64_t depth, int64_t width, float* to) {
+  for (int64_t d = 0; d < width; d += kWidth) {
+    const int64_t left = least(depth - d, kWidth);
+    if (x.depth_contiguous()) {
+      for (int64_t j = 0; j < tokens; ++j) store(to + j * width + d, load_some(from + j * x.token + d, left));
+      continue;
+    }
+    for (int64_t j = 0; j < tokens; j += kWidth) {
+      Vector square[kWidth];
+      for (int i = 0; i < kWidth; ++i)
+        square[i] = i < left ? load_some(from + (d + i) * x.depth + j, least(tokens - j, kWidth)) : Vector{};
+      transpose(square);
+      for (int i = 0; i < kWidth && j + i < tokens; ++i) store(to + (j + i) * width + d, square[i]);
+    }
+  }
+}
+
+// Writes rows [tokens][width], multiplied by a factor.
+template <class T>
+inline void unpack_rows(const Heads& x, T* to, int64_t tokens, int64_t depth, int64_t width, float factor,
+                        const float* from) {
+  for (int64_t d = 0; d < depth; d += kWidth) {
+    const int64_t left = least(depth - d, kWidth);
+    if (x.depth_contiguous()) {
+      for (int64_t j = 0; j < tokens; ++j) store_some(to + j * x.token + d, load(from + j * width + d) * factor, left);
+      continue;
+    }
+    for (int64_t j = 0; j < tokens; j += kWidth) {
+      Vector square[kWidth];
+      for (int i = 0; i < kWidth; ++i)
+        square[i] = j + i < tokens ? load(from + (j + i) * width + d) * factor : Vector{};
+      transpose(square);
+      for (int i = 0; i < left; ++i) store_some(to + (d + i) * x.depth + j, square[i], least(tokens - j, kWidth));
+    }
+  }
+}
+
+// Calls f with the number of rows, a constant, of one tile after another: `count` rows in all.
+template <int Least, class F>
+TRILEMMA_INLINE void tiles(int64_t count, F&& f) {
+  int64_t at = 0;
+  for (; at + kRows <= count; at += kRows) f(std::integral_constant<int, kRows>{}, at);
+  if constexpr (kRows > 4)
+    if (at + 4 <= count) f(std::integral_constant<int, 4>{}, at), at += 4;
+  if (at + 2 <= count) f(std::integral_constant<int, 2>{}, at), at += 2;
+  if (at < count) f(std::integral_constant<int, Least>{}, at);
 }
 
 }  // namespace

@@ -31,18 +31,37 @@ TRILEMMA_INLINE Vector load(const float* p) {
 
 TRILEMMA_INLINE void store(float* p, Vector x) { std::memcpy(p, &x, sizeof x); }
 
-TRILEMMA_INLINE float largest(Vector x) {
-  float most = x[0];
-  for (int i = 1; i < kWidth; ++i) most = x[i] > most ? x[i] : most;
-  return most;
+template <int... I>
+TRILEMMA_INLINE Integers lane_numbers(std::integer_sequence<int, I...>) {
+  return Integers{I...};
 }
 
-// 2^x to a relative error of 2^-23 (degree 5) or 2^-13 (degree 3), for |x| < 126 and no NaN: the whole part goes into
-// the exponent through the low bits of x + 1.5 2^23, the rest through a polynomial that is minimax on [-1/2, 1/2].
+// A vector's first `count` lanes from memory that may be read as a whole, zero in the rest.
+TRILEMMA_INLINE Vector load_first(const float* p, int64_t count) {
+  const Integers lanes = lane_numbers(std::make_integer_sequence<int, kWidth>{});
+  return lanes < static_cast<int32_t>(count < kWidth ? count : kWidth) ? load(p) : Vector{};
+}
+
+// Numbers that are not negative, or NaN, as integers of the same order; NaN is the largest.
+TRILEMMA_INLINE Integers ordered(Vector x) { return (Integers)x & 0x7FFFFFFF; }
+
+TRILEMMA_INLINE Integers larger(Integers a, Integers b) { return a > b ? a : b; }
+
+TRILEMMA_INLINE float largest(Integers x) {
+  int32_t most = x[0];
+  for (int i = 1; i < kWidth; ++i) most = x[i] > most ? x[i] : most;
+  return __builtin_bit_cast(float, most);
+}
+
+constexpr float kWhole = 12582912.0f;  // 1.5 2^23: numbers near it have no fraction
+
+// 2^(x - c) to a relative error of 2^-23 (degree 5) or 2^-13 (degree 3), where `whole` is kWhole - c with c a whole
+// number, |x - c| < 126, and x is no NaN: the whole part goes into the exponent through the low bits of a sum, the
+// rest through a polynomial that is minimax on [-1/2, 1/2].
 template <int Degree>
-TRILEMMA_INLINE Vector exp2_near(Vector x) {
-  const Vector shifted = x + 12582912.0f;
-  const Vector f = x - (shifted - 12582912.0f);
+TRILEMMA_INLINE Vector exp2_near(Vector x, Vector whole) {
+  const Vector shifted = x + whole;
+  const Vector f = x - (shifted - whole);
   Vector p;
   if constexpr (Degree == 3) {
     p = 0.0551716685f * f + 0.242611125f;
@@ -58,11 +77,11 @@ TRILEMMA_INLINE Vector exp2_near(Vector x) {
   return (Vector)((Integers)p + ((Integers)shifted << 23));
 }
 
-// The same for x <= 0 however far, and for NaN.
+// 2^x to the same error, for x <= 0 however far, and for NaN.
 template <int Degree>
 TRILEMMA_INLINE Vector exp2_below(Vector x) {
   const Vector low = broadcast(-125.0f);
-  const Vector p = exp2_near<Degree>(x < low ? low : x);
+  const Vector p = exp2_near<Degree>(x < low ? low : x, broadcast(kWhole));
   const Vector kept = x < low ? Vector{} : p;
   return x == x ? kept : x;
 }
