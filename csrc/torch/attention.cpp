@@ -85,11 +85,9 @@ const char* why_impossible(const Tensor& q, const std::vector<const Tensor*>& ot
 }
 
 const char* why_slow(const Tensor& q, const Tensor& k, trilemma::Pass pass) {
-  const trilemma::Shape shape{q.size(0) * q.size(1), q.size(2), k.size(2), q.size(3)};
-  return trilemma::measured_to_win(trilemma::cpu::best().isa, pass, storage(q.scalar_type()), depth_contiguous(q),
-                                   shape)
-             ? ""
-             : "PyTorch was measured to be faster at this size";
+  if (q.numel() == 0) return "";
+  return trilemma::choice().why_not(pass, storage(q.scalar_type()), depth_contiguous(q), q.size(2), k.size(2),
+                                    q.size(3));
 }
 
 // Items of work that are worth a thread, `cost` multiplications each.
@@ -149,7 +147,7 @@ std::tuple<Tensor, Tensor> attention(Tensor q, Tensor k, Tensor v, std::optional
   check(q, k, v);
   const char* why = backend == "reference" ? "asked for" : why_impossible(q, {&k, &v});
   STD_TORCH_CHECK(!*why || backend != "native", "TRILEMMA_BACKEND=native, but attention cannot run natively: ", why);
-  if (!*why && backend != "native") why = why_slow(q, k, trilemma::Pass::kForward);
+  if (!*why && backend != "native") why = why_slow(q, k, trilemma::kForward);
   if (!*why) return run(q, k, v, scale);
   using torch::stable::detail::from;
   using torch::stable::detail::to;
@@ -181,7 +179,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(Tensor dout, Tensor q, Ten
   const char* why = backend == "reference" ? "asked for" : why_impossible_backward(dout, q, k, v, out, lse);
   STD_TORCH_CHECK(!*why || backend != "native",
                   "TRILEMMA_BACKEND=native, but attention_backward cannot run natively: ", why);
-  if (!*why && backend != "native") why = why_slow(q, k, trilemma::Pass::kBackward);
+  if (!*why && backend != "native") why = why_slow(q, k, trilemma::kBackward);
   if (!*why) return run_backward(dout, q, k, v, out, lse, scale);
   using torch::stable::detail::from;
   using torch::stable::detail::to;
@@ -194,14 +192,14 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(Tensor dout, Tensor q, Ten
 std::string attention_why_not_native(Tensor q, Tensor k, Tensor v, std::optional<double>) {
   check(q, k, v);
   const char* why = why_impossible(q, {&k, &v});
-  return *why ? why : why_slow(q, k, trilemma::Pass::kForward);
+  return *why ? why : why_slow(q, k, trilemma::kForward);
 }
 
 std::string attention_backward_why_not_native(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
                                               std::optional<double>) {
   check_backward(dout, q, k, v, out, lse);
   const char* why = why_impossible_backward(dout, q, k, v, out, lse);
-  return *why ? why : why_slow(q, k, trilemma::Pass::kBackward);
+  return *why ? why : why_slow(q, k, trilemma::kBackward);
 }
 
 }  // namespace

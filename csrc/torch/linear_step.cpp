@@ -16,7 +16,7 @@ int components(const Tensor& table) {
 }
 
 trilemma::Row read_row(const Tensor& table, int64_t row) {
-  return trilemma::read_row(static_cast<const double*>(table.const_data_ptr()) + row * table.size(1),
+  return trilemma::read_row(static_cast<const double*>(table.const_data_ptr()) + row * table.stride(0),
                             components(table));
 }
 
@@ -80,7 +80,8 @@ const char* why_not(const Arguments& x) {
   for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
     if (*tensor && !(*tensor)->is_cpu()) return "the tensors differ in dtype or device";
 
-  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output, &x.table})
+  if (x.table.stride(1) != 1) return "a row of the table is not contiguous";
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
     if (!tensor->is_contiguous()) return "a tensor is not contiguous";
   for (const std::optional<Tensor>* tensor : {&x.history, &x.noise, &x.indices, &x.bad_row})
     if (*tensor && !(*tensor)->is_contiguous()) return "a tensor is not contiguous";
@@ -135,6 +136,10 @@ void run(const Arguments& x) {
   step.step = static_cast<uint32_t>(x.row);
 
   const auto kernel = trilemma::cpu::best().linear_step[storage(x.z.scalar_type())];
+  // What no cache holds until the network reads it had better not push out what one does hold.
+  constexpr int64_t kStreamedBytes = 16 << 20;
+  step.streamed = (x.z.numel() + x.output.numel() + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
+                  kStreamedBytes;
   const bool makes_noise = step.row.noisy(step.components) && !step.noise;
   torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
                               [&](int64_t begin, int64_t end) { kernel(step, begin, end); });

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "trilemma/attention.h"
+#include "trilemma/dynamic_threshold.h"
 #include "trilemma/linear_step.h"
+#include "trilemma/perturb.h"
 
 namespace trilemma::cpu {
 
@@ -20,6 +22,8 @@ struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
   Kernel<NormalFill> normal[kStorages];
+  Kernel<Perturb> perturb[kStorages];
+  Kernel<DynamicThreshold> dynamic_threshold[kStorages];  // of whole samples
   Kernel<Attention> attention[kStorages];
   Kernel<AttentionBackward> attention_backward[kStorages];
 };
