@@ -99,12 +99,6 @@ using Strided = std::array<int64_t, 5>;
 
 trilemma::Heads heads(const Strided& x) { return {reinterpret_cast<void*>(x[0]), x[1], x[2], x[3], x[4]}; }
 
-trilemma::cpu::Storage storage(const std::string& dtype) {
-  return dtype == "float32"    ? trilemma::cpu::kFloat32
-         : dtype == "bfloat16" ? trilemma::cpu::kBFloat16
-                               : trilemma::cpu::kFloat16;
-}
-
 void attention(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes, float scale,
                const Strided& q, const Strided& k, const Strided& v, const Strided& out, uintptr_t lse, int64_t begin,
                int64_t end) {

@@ -112,6 +112,7 @@ def _stored_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _fake(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    _check(q, k, v, scale)
     return _like(q), q.new_empty(q.shape[:3], dtype=compute_dtype(q.dtype))
 
 
