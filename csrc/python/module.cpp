@@ -147,6 +147,41 @@ void group_norm(const std::string& isa, const std::string& dtype, const std::arr
   if (dy) run(Phase::kGradients, call.channels);
 }
 
+// A tensor [batch, heads, tokens, depth]: its address and its strides in elements.
+using Strided = std::array<int64_t, 5>;
+
+trilemma::Heads heads(const Strided& x) { return {reinterpret_cast<void*>(x[0]), x[1], x[2], x[3], x[4]}; }
+
+void attention(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes, float scale,
+               const Strided& q, const Strided& k, const Strided& v, const Strided& out, uintptr_t lse, int64_t begin,
+               int64_t end) {
+  trilemma::Attention call{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],   scale,
+                           heads(q), heads(k), heads(v), heads(out), pointer<float>(lse)};
+  if (end < 0) end = call.batch * call.heads * trilemma::query_blocks(call.queries);
+  kernels_for(isa).attention[storage(dtype)](call, begin, end);
+}
+
+void attention_backward(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes,
+                        float scale, const std::array<Strided, 5>& inputs, uintptr_t lse,
+                        const std::array<Strided, 3>& gradients) {
+  trilemma::AttentionBackward call{sizes[0],
+                                   sizes[1],
+                                   sizes[2],
+                                   sizes[3],
+                                   sizes[4],
+                                   scale,
+                                   heads(inputs[0]),
+                                   heads(inputs[1]),
+                                   heads(inputs[2]),
+                                   heads(inputs[3]),
+                                   heads(inputs[4]),
+                                   heads(gradients[0]),
+                                   heads(gradients[1]),
+                                   heads(gradients[2]),
+                                   pointer<const float>(lse)};
+  kernels_for(isa).attention_backward[storage(dtype)](call, 0, call.batch * call.heads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -172,4 +207,9 @@ PYBIND11_MODULE(_C, module) {
              "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
              "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true,
              "Group normalisation on addresses; sizes are B, C, the elements of a channel, groups.");
+  module.def("attention", &attention, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a, "q"_a, "k"_a, "v"_a,
+             "out"_a, "lse"_a, "begin"_a = 0, "end"_a = -1,
+             "Attention on addresses: sizes are [B, H, Lq, Lk, D], a tensor is its address and its four strides.");
+  module.def("attention_backward", &attention_backward, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a,
+             "inputs"_a, "lse"_a, "gradients"_a, "Its gradient: inputs are q, k, v, out and dout.");
 }

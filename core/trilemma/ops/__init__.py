@@ -1,6 +1,7 @@
 """The operators under the engine: a reference in PyTorch, and native kernels where they were built."""
 
 from trilemma.ops import layout
+from trilemma.ops.attending import attention
 from trilemma.ops.explanation import Explanation, explain
 from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.noising import perturb
@@ -14,6 +15,7 @@ __all__ = [
     "OPERATORS",
     "Explanation",
     "Operator",
+    "attention",
     "ddim_step",
     "dynamic_threshold",
     "euler_maruyama_step",
