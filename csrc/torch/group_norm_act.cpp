@@ -150,6 +150,7 @@ Statistics run(const Tensor& out, const Arguments& a, const Optional& residual, 
   call.eps = static_cast<float>(eps);
   call.y = out.mutable_data_ptr();
   if (residual) call.residual = residual->const_data_ptr();
+  call.stream = out.numel() * static_cast<int64_t>(out.element_size()) >= (getenv("TS") ? atoll(getenv("TS")) : 1ll<<60) && call.y != call.x && call.y != call.residual;
   call.mean = static_cast<float*>(mean.mutable_data_ptr());
   call.rstd = static_cast<float*>(rstd.mutable_data_ptr());
   const std::unique_ptr<float[]> low(new float[call.samples * call.groups]);

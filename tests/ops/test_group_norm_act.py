@@ -61,7 +61,7 @@ def exact(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool) -> T
     data = x["x"]
     assert data is not None
     beyond = [1] * (data.dim() - 2)
-    grouped = data.double().reshape(len(data), groups, -1)
+    grouped = data.double().reshape(len(data), groups, math.prod(data.shape[1:]) // groups)
     variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
     u = ((grouped - mean) / (variance + eps).sqrt()).reshape(data.shape)
     for name, shape in (
@@ -263,7 +263,7 @@ def test_what_is_not_finite_spoils_its_group_alone(
 def test_silu_of_every_size() -> None:
     """u through the bias; to three units of the last place where u σ(u) is a normal number."""
     u = torch.cat([torch.linspace(-86, 86, 20001), torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4, 1e30, 0.0])])
-    x = {name: None for name in NAMES} | {"x": torch.zeros(1, len(u)), "bias": u}
+    x = dict.fromkeys(NAMES) | {"x": torch.zeros(1, len(u)), "bias": u}
     y = call(x, len(u), 1.0, True)[0]
     expected = functional.silu(u.double())
     assert ((y - expected).abs() <= 3 * 2.0**-23 * expected.abs() + 1e-33).all()
@@ -296,6 +296,16 @@ def test_out(aliased: str, layout: str) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match="no gradient with out"):
         call(leaves(x), 4, 1e-5, True, out=out)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 3), (2, 6, 0), (2, 6, 0, 4), (0, 6)])
+def test_empty(shape: tuple[int, ...]) -> None:
+    x = leaves(problem(shape, torch.float32, parameters=NAMES[1:]))
+    y = call(x, 3, 1e-5, True)
+    assert y.shape == shape
+    y.sum().backward()
+    for tensor in x.values():
+        assert not tensor.grad.any()
 
 
 def test_the_memory_format_is_kept() -> None:

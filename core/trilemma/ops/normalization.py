@@ -132,7 +132,7 @@ def _reference_backward(
         ..., None
     ]
     over = tuple(range(2, x.dim()))
-    p, q = (t.sum(over) if over else t for t in (du, du * normal))  # [B, C]
+    p, q = (part.sum(over) if over else part for part in (du, du * normal))  # [B, C]
     factor = 1 if scale is None else 1 + scale.to(compute)
     results = [
         lambda: _like(_ungrouped(dx, x), x),
