@@ -62,7 +62,8 @@ def exact(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool) -> T
     assert data is not None
     beyond = [1] * (data.dim() - 2)
     grouped = data.double().reshape(len(data), groups, math.prod(data.shape[1:]) // groups)
-    variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
+    mean = grouped.mean(2, keepdim=True)
+    variance = (grouped - mean).square().mean(2, keepdim=True)
     u = ((grouped - mean) / (variance + eps).sqrt()).reshape(data.shape)
     for name, shape in (
         ("weight", (1, -1)),
@@ -122,7 +123,7 @@ def compare(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool, dy
         if precise[name] is not None:
             slope *= 1 + float(precise[name].detach().abs().max())
     grouped = data.double().reshape(len(data), groups, -1)
-    rstd = (grouped.var(2, correction=0) + eps).rsqrt()
+    rstd = ((grouped - grouped.mean(2, keepdim=True)).square().mean(2) + eps).rsqrt()
     hat = ((grouped - grouped.mean(2, keepdim=True)) * rstd[..., None]).abs().max()
     summed = dy.double().abs().max() * slope * (1 + hat) * (1 + hat) * (2 + float(size.max()))
     over_pixels, over_all = math.prod(data.shape[2:]), math.prod(data.shape[2:]) * len(data)
