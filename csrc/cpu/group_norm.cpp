@@ -42,14 +42,28 @@ TRILEMMA_INLINE Lanes activate(Lanes x, Lanes mean, Lanes slope, Lanes offset) {
     return u;
 }
 
-template <class T, bool kSilu, bool kResidual>
+// Whether registers' worth of y can be written past the caches from here on.
+template <class T>
+TRILEMMA_INLINE bool streams(const GroupNorm& call, const T* y) {
+  return sizeof(T) == 4 && call.stream && reinterpret_cast<uintptr_t>(y) % sizeof(Lanes) == 0;
+}
+
+template <bool kStream, class T>
+TRILEMMA_INLINE void put(T* y, Lanes x) {
+  if constexpr (kStream && sizeof(T) == 4)
+    stream(y, x);
+  else
+    store(y, x);
+}
+
+template <class T, bool kSilu, bool kResidual, bool kStream>
 void apply_row(const T* x, const T* residual, T* y, int64_t count, Map row) {
   const Lanes mean = all(row.mean), slope = all(row.slope), offset = all(row.offset);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     Lanes out = activate<kSilu>(load(x + i), mean, slope, offset);
     if constexpr (kResidual) out += load(residual + i);
-    store(y + i, out);
+    put<kStream>(y + i, out);
   }
   if (i < count) {
     Lanes out = activate<kSilu>(load(x + i, count - i), mean, slope, offset);
@@ -59,7 +73,7 @@ void apply_row(const T* x, const T* residual, T* y, int64_t count, Map row) {
 }
 
 // A run of pixels; the maps lie in `maps` as width means, width slopes, width offsets.
-template <class T, bool kSilu, bool kResidual>
+template <class T, bool kSilu, bool kResidual, bool kStream>
 void apply_pixels(const T* x, const T* residual, T* y, int64_t count, int64_t width, const float* maps) {
   for (int64_t row = 0; row < count; row += width) {
     const int64_t here = count - row < width ? count - row : width;
@@ -68,7 +82,7 @@ void apply_pixels(const T* x, const T* residual, T* y, int64_t count, int64_t wi
       Lanes out = activate<kSilu>(load(x + row + i), load(maps + i), load(maps + width + i),
                                   load(maps + 2 * width + i));
       if constexpr (kResidual) out += load(residual + row + i);
-      store(y + row + i, out);
+      put<kStream>(y + row + i, out);
     }
     if (const int64_t left = here - i; left > 0) {
       const float* at = maps + i;
@@ -89,8 +103,9 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
     Place place(call, begin);
     for (int64_t row = begin; row < end; ++row, place.next()) {
       const int64_t at = row * call.spatial;
-      apply_row<T, kSilu, kResidual>(x + at, residual + (kResidual ? at : 0), y + at, call.spatial,
-                                     map(call, place));
+      const auto run = streams(call, y + at) ? apply_row<T, kSilu, kResidual, true>
+                                             : apply_row<T, kSilu, kResidual, false>;
+      run(x + at, residual + (kResidual ? at : 0), y + at, call.spatial, map(call, place));
     }
     return;
   }
@@ -112,7 +127,9 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
     }
     const int64_t pixels = call.spatial - offset < call.piece ? call.spatial - offset : call.piece;
     const int64_t at = (sample * call.spatial + offset) * channels;
-    apply_pixels<T, kSilu, kResidual>(x + at, residual + (kResidual ? at : 0), y + at, pixels * channels, width, maps);
+    const auto run = streams(call, y + at) && width % kLanes == 0 ? apply_pixels<T, kSilu, kResidual, true>
+                                                                  : apply_pixels<T, kSilu, kResidual, false>;
+    run(x + at, residual + (kResidual ? at : 0), y + at, pixels * channels, width, maps);
   }
 }
 
@@ -122,6 +139,7 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
     call.residual ? apply<T, true, true>(call, begin, end) : apply<T, true, false>(call, begin, end);
   else
     call.residual ? apply<T, false, true>(call, begin, end) : apply<T, false, false>(call, begin, end);
+  if (call.stream) fence();
 }
 
 template <class T>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>  // the masked forms below: the others warn of undefined registers
 #endif
 
@@ -38,6 +38,23 @@ TRILEMMA_INLINE void store(float* p, Lanes x) { __builtin_memcpy(p, &x, sizeof(x
 
 TRILEMMA_INLINE Lanes load(const Float32* p) { return load(reinterpret_cast<const float*>(p)); }
 TRILEMMA_INLINE void store(Float32* p, Lanes x) { __builtin_memcpy(p, &x, sizeof(x)); }
+
+// Past the caches, to an aligned place; other threads see it after `fence`.
+TRILEMMA_INLINE void stream(Float32* p, Lanes x) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m512>(x));
+#elif defined(__AVX__)
+  _mm256_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m256>(x));
+#else
+  store(p, x);
+#endif
+}
+
+TRILEMMA_INLINE void fence() {
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
 
 TRILEMMA_INLINE Lanes load(const BFloat16* p) {
   Halves halves;

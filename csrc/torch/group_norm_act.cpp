@@ -117,6 +117,9 @@ GroupNorm describe(const Arguments& a, bool silu) {
   return call;
 }
 
+// Bytes of y that the second caches would not keep for whoever reads it next.
+constexpr int64_t kStreamed = 8 << 20;
+
 // Elements that are worth another thread.
 constexpr int64_t kGrain = 16384;
 
@@ -150,6 +153,7 @@ Statistics run(const Tensor& out, const Arguments& a, const Optional& residual, 
   call.eps = static_cast<float>(eps);
   call.y = out.mutable_data_ptr();
   if (residual) call.residual = residual->const_data_ptr();
+  call.stream = range(out).size >= kStreamed && call.y != call.x && call.y != call.residual;
   call.mean = static_cast<float*>(mean.mutable_data_ptr());
   call.rstd = static_cast<float*>(rstd.mutable_data_ptr());
   const std::unique_ptr<float[]> low(new float[call.samples * call.groups]);

@@ -61,8 +61,9 @@ def exact(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool) -> T
     data = x["x"]
     assert data is not None
     beyond = [1] * (data.dim() - 2)
-    grouped = data.double().reshape(len(data), groups, -1)
-    variance, mean = torch.var_mean(grouped, 2, correction=0, keepdim=True)
+    grouped = data.double().reshape(len(data), groups, math.prod(data.shape[1:]) // groups)
+    mean = grouped.mean(2, keepdim=True)
+    variance = (grouped - mean).square().mean(2, keepdim=True)
     u = ((grouped - mean) / (variance + eps).sqrt()).reshape(data.shape)
     for name, shape in (
         ("weight", (1, -1)),
@@ -122,7 +123,7 @@ def compare(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool, dy
         if precise[name] is not None:
             slope *= 1 + float(precise[name].detach().abs().max())
     grouped = data.double().reshape(len(data), groups, -1)
-    rstd = (grouped.var(2, correction=0) + eps).rsqrt()
+    rstd = ((grouped - grouped.mean(2, keepdim=True)).square().mean(2) + eps).rsqrt()
     hat = ((grouped - grouped.mean(2, keepdim=True)) * rstd[..., None]).abs().max()
     summed = dy.double().abs().max() * slope * (1 + hat) * (1 + hat) * (2 + float(size.max()))
     over_pixels, over_all = math.prod(data.shape[2:]), math.prod(data.shape[2:]) * len(data)
@@ -296,6 +297,16 @@ def test_out(aliased: str, layout: str) -> None:
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UsageError, match="no gradient with out"):
         call(leaves(x), 4, 1e-5, True, out=out)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 3), (2, 6, 0), (2, 6, 0, 4), (0, 6)])
+def test_empty(shape: tuple[int, ...]) -> None:
+    x = leaves(problem(shape, torch.float32, parameters=NAMES[1:]))
+    y = call(x, 3, 1e-5, True)
+    assert y.shape == shape
+    y.sum().backward()
+    for tensor in x.values():
+        assert not tensor.grad.any()
 
 
 def test_the_memory_format_is_kept() -> None:

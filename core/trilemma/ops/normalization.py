@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -132,9 +132,9 @@ def _reference_backward(
         ..., None
     ]
     over = tuple(range(2, x.dim()))
-    p, q = (t.sum(over) if over else t for t in (du, du * normal))  # [B, C]
+    p, q = (part.sum(over) if over else part for part in (du, du * normal))  # [B, C]
     factor = 1 if scale is None else 1 + scale.to(compute)
-    results = [
+    results: list[Callable[[], Tensor]] = [
         lambda: _like(_ungrouped(dx, x), x),
         lambda: (factor * q).sum(0),
         lambda: (factor * p).sum(0),

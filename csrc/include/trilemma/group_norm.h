@@ -53,6 +53,7 @@ struct GroupNorm {
   // Forward.
   const void* residual = nullptr;
   void* y = nullptr;  // may be x or residual
+  bool stream = false;  // writes y past the caches
 
   // Backward.
   const void* dy = nullptr;
