@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trilemma.denoiser import Condition as Condition
     from trilemma.denoiser import Denoiser as Denoiser
     from trilemma.errors import TrilemmaError as TrilemmaError
+    from trilemma.fusion import fuse as fuse
+    from trilemma.fusion import unfuse as unfuse
     from trilemma.guidance import Guidance as Guidance
     from trilemma.inversion import invert as invert
     from trilemma.loading import load as load
@@ -50,6 +52,7 @@ _HOMES = {
     "TrilemmaError": "errors",
     "dataset": "lookup",
     "denoiser": "lookup",
+    "fuse": "fusion",
     "guidance": "lookup",
     "invert": "inversion",
     "load": "loading",
@@ -59,6 +62,7 @@ _HOMES = {
     "sample": "sampling",
     "sample_chunks": "sampling",
     "sampler": "lookup",
+    "unfuse": "fusion",
 }
 
 __all__ = ["__version__", *_HOMES]
