@@ -110,15 +110,12 @@ def compare(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool, dy
     assert y.dtype == data.dtype
     assert y.shape == data.shape
     compute = EPSILON[torch.float64 if data.dtype == torch.float64 else torch.float32]
-    size = expected.detach().abs() + sum(
-        tensor.detach().abs().max() for tensor in precise.values() if tensor is not None and tensor.numel()
-    )
-    assert ((y - expected).abs() <= EPSILON[data.dtype] * expected.abs() + 16 * compute * (1 + size)).all()
-
-    y.backward(dy)
-    expected.backward(dy.double())
     if not data.numel():
+        y.backward(dy)
         return
+    largest = {
+        name: float(tensor.detach().abs().max()) for name, tensor in precise.items() if tensor is not None
+    }
     slope = 1.0
     for name in ("weight", "scale"):
         if precise[name] is not None:
@@ -126,7 +123,12 @@ def compare(x: dict[str, Tensor | None], groups: int, eps: float, silu: bool, dy
     grouped = data.double().reshape(len(data), groups, -1)
     rstd = ((grouped - grouped.mean(2, keepdim=True)).square().mean(2) + eps).rsqrt()
     hat = ((grouped - grouped.mean(2, keepdim=True)) * rstd[..., None]).abs().max()
-    summed = dy.double().abs().max() * slope * (1 + hat) * (1 + hat) * (2 + float(size.max()))
+    size = slope * (1 + hat + largest.get("bias", 0)) + largest.get("shift", 0) + largest.get("residual", 0)
+    assert ((y - expected).abs() <= EPSILON[data.dtype] * expected.abs() + 16 * compute * (1 + size)).all()
+
+    y.backward(dy)
+    expected.backward(dy.double())
+    summed = dy.double().abs().max() * slope * (1 + hat) * (1 + hat) * (2 + float(size))
     over_pixels, over_all = math.prod(data.shape[2:]), math.prod(data.shape[2:]) * len(data)
     bounds = {
         "x": 32 * compute * summed * rstd.max(),
