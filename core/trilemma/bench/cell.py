@@ -52,6 +52,7 @@ class Cell:
         dtype: of the storage.
         prepare: makes the work on a device.
         variant: memory format, direction, or what else tells cells of one shape apart.
+        may_hand_over: whether the operator may leave the work to PyTorch, where that was measured to be faster.
     """
 
     op: str
@@ -59,6 +60,7 @@ class Cell:
     dtype: torch.dtype
     prepare: Callable[[torch.device], Work]
     variant: str = ""
+    may_hand_over: bool = False
 
     @property
     def title(self) -> str:

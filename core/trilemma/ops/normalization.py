@@ -143,7 +143,7 @@ def _reference_backward(
     ]
     made = []
     for make, want, tensor in zip(results, wanted, (x, weight, bias, scale, shift), strict=True):
-        made.append(x.new_empty(0) if tensor is None or not want else make().to(tensor.dtype))  # type: ignore[no-untyped-call]
+        made.append(x.new_empty(0) if tensor is None or not want else make().to(tensor.dtype))
     dx_, dweight, dbias, dscale, dshift = made
     return dx_, dweight, dbias, dscale, dshift
 
