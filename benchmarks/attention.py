@@ -140,10 +140,14 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--layouts", nargs="+", choices=("token", "map"), default=["token", "map"])
-    parser.add_argument("--passes", nargs="+", choices=("forward", "backward"), default=["forward", "backward"])
+    parser.add_argument(
+        "--passes", nargs="+", choices=("forward", "backward"), default=["forward", "backward"]
+    )
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--heads", type=int, help=f"{CHANNELS} channels' worth by default")
-    parser.add_argument("--record", action="store_true", help="run native everywhere, and write the ratios down")
+    parser.add_argument(
+        "--record", action="store_true", help="run native everywhere, and write the ratios down"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line a cell, raw samples included")
     options = parser.parse_args()
     if options.record:
@@ -172,10 +176,20 @@ def main() -> None:
         backend = explain("attention", *views(packed, layout), None).backend
         what = {"pass": name, "dtype": dtype, "layout": layout, "B": options.batch, "H": heads, "L": tokens}
         if options.json:
-            line = {**what, "D": depth, **where, "forward_backend": backend, "median_us": median, "ratio": ratio}
+            line = {
+                **what,
+                "D": depth,
+                **where,
+                "forward_backend": backend,
+                "median_us": median,
+                "ratio": ratio,
+            }
             print(json.dumps({**line, "samples_us": samples}), flush=True)
             continue
-        print(f"{name:8} {dtype:8} {layout:5} {options.batch}x{heads}x{tokens}x{depth}  {ratio:5.2f}x (p20 {least_ratio(quick):.2f}x)", end="")
+        print(
+            f"{name:8} {dtype:8} {layout:5} {options.batch}x{heads}x{tokens}x{depth}  {ratio:5.2f}x (p20 {least_ratio(quick):.2f}x)",
+            end="",
+        )
         for way, values in samples.items():
             p20, _, _, p80 = statistics.quantiles(values, n=5)
             print(f"   {way} {median[way]:.0f} ({p20:.0f}-{p80:.0f})", end="")

@@ -34,7 +34,11 @@ def tensors(layout: str, tokens: tuple[int, ...], shape: tuple[int, int, int], d
     if layout == "packed tokens" and len(set(tokens)) == 1:
         return normal(batch, tokens[0], len(tokens), heads, depth).permute(2, 0, 3, 1, 4).unbind()
     if layout == "packed map" and len(set(tokens)) == 1:
-        return normal(batch, len(tokens) * heads * depth, tokens[0]).unflatten(1, (-1, heads, depth)).mT.unbind(1)
+        return (
+            normal(batch, len(tokens) * heads * depth, tokens[0])
+            .unflatten(1, (-1, heads, depth))
+            .mT.unbind(1)
+        )
     if layout == "packed tokens":
         return [normal(batch, count, heads, depth).transpose(1, 2) for count in tokens]
     if layout == "packed map":
@@ -120,7 +124,9 @@ def check_backward(case: Case) -> None:
     inputs = [x.detach().requires_grad_() for x in case.arguments()]
     scale = scale_of(case)
     out = attention(*inputs, scale=case.scale)
-    dout = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(case.dtype)
+    dout = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
+        case.dtype
+    )
     found = torch.autograd.grad(out, inputs, dout)
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
     expected = torch.autograd.grad(exact(*exact_inputs, scale)[0], exact_inputs, dout.double())
@@ -239,7 +245,8 @@ def test_there_is_no_second_derivative() -> None:
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
 @pytest.mark.parametrize(
-    "sizes", [(0, 2, 4, 4, 8), (2, 0, 4, 4, 8), (2, 2, 0, 4, 8), (2, 2, 4, 0, 8), (2, 2, 0, 0, 8), (1, 1, 1, 1, 1)]
+    "sizes",
+    [(0, 2, 4, 4, 8), (2, 0, 4, 4, 8), (2, 2, 0, 4, 8), (2, 2, 4, 0, 8), (2, 2, 0, 0, 8), (1, 1, 1, 1, 1)],
 )
 def test_empty_and_small(dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
     """Without keys the result is zero, as PyTorch's is."""
@@ -270,7 +277,9 @@ def test_what_is_not_finite_goes_where_pytorch_lets_it(
     wide = torch.float32 if backend == "native" else dtype
     expected = scaled_dot_product_attention(*(x.to(wide) for x in (q, k, v))).to(dtype)
     assert torch.equal(out.isnan(), expected.isnan())
-    torch.testing.assert_close(out, expected, rtol=4 * EPSILON[dtype] + 1e-5, atol=4 * EPSILON[dtype], equal_nan=True)
+    torch.testing.assert_close(
+        out, expected, rtol=4 * EPSILON[dtype] + 1e-5, atol=4 * EPSILON[dtype], equal_nan=True
+    )
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -341,7 +350,9 @@ def test_why_it_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torch_checks_the_operators() -> None:
     for layout in ("packed tokens", "packed map", "strided"):
-        inputs = [x.detach().requires_grad_() for x in tensors(layout, (7, 9, 9), (2, 2, 8), torch.float32, 0)]
+        inputs = [
+            x.detach().requires_grad_() for x in tensors(layout, (7, 9, 9), (2, 2, 8), torch.float32, 0)
+        ]
         torch.library.opcheck(torch.ops.trilemma.attention.default, (*inputs, None), {"backend": "auto"})
         with torch.no_grad():
             out, logsumexp = torch.ops.trilemma.attention(*inputs, None)
@@ -361,7 +372,9 @@ def address(x: Tensor) -> list[int]:
 @settings(deadline=None, max_examples=100)
 def test_instruction_sets_agree(case: Case, data: st.DataObject) -> None:
     """To rounding: they fuse or not, and bfloat16 is multiplied in pairs or not. The cut of the work changes no bit."""
-    _C = pytest.importorskip("trilemma._C", reason="the native libraries were not built", exc_type=ImportError)
+    _C = pytest.importorskip(
+        "trilemma._C", reason="the native libraries were not built", exc_type=ImportError
+    )
     if case.layout == "strided" or case.shape[2] == 5:
         return
     q, k, v = case.arguments()
@@ -405,5 +418,6 @@ def test_instruction_sets_agree(case: Case, data: st.DataObject) -> None:
         if isa == "baseline":
             first = gradients
         for x, y in zip(gradients, first, strict=True):
-            tolerance = 32 * EPSILON[case.dtype] + 100 * off
+            # A result rounded another way moves delta, and with it dk by as much as the queries are large.
+            tolerance = (32 * EPSILON[case.dtype] + 100 * off) * max(1.0, case.magnitude)
             assert ((x.double() - y.double()).abs() <= tolerance * (1 + y.double().abs().max())).all(), isa

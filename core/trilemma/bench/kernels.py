@@ -91,7 +91,9 @@ def _checked(cell: Cell, work: Work, name: str, call: Callable[[], Any]) -> floa
 
 def _outside() -> dict[str, Mapping[str, Callable[..., Any]]]:
     """The operators of every kernel backend that a plugin registered, by the backend's address."""
-    backends: dict[str, Any] = {found.address: import_target(found) for found in catalog().components("kernel")}
+    backends: dict[str, Any] = {
+        found.address: import_target(found) for found in catalog().components("kernel")
+    }
     return {address: backend.operators for address, backend in backends.items()}
 
 

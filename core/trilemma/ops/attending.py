@@ -43,7 +43,9 @@ def attention(
     """
     needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if out is not None and needs_gradient:
-        raise UsageError("attention has no gradient through out; call it under torch.no_grad(), or without out")
+        raise UsageError(
+            "attention has no gradient through out; call it under torch.no_grad(), or without out"
+        )
     if needs_gradient or torch.compiler.is_compiling():
         result: Tensor = _ATTENTION(q, k, v, scale)[0]
     else:  # past the autograd layer, which costs as much as a small call
@@ -143,9 +145,15 @@ def _check_backward(
 ) -> None:
     """Raises UsageError where the arguments of the gradient of `attention` do not fit together."""
     _check(q, k, v, scale)
-    for name, x, shape in (("dout", dout, q.shape), ("out", out, q.shape), ("logsumexp", logsumexp, q.shape[:3])):
+    for name, x, shape in (
+        ("dout", dout, q.shape),
+        ("out", out, q.shape),
+        ("logsumexp", logsumexp, q.shape[:3]),
+    ):
         if x.shape != shape or x.device != q.device:
-            raise UsageError(f"{name} has shape {tuple(x.shape)} on {x.device}; expected {tuple(shape)} on {q.device}")
+            raise UsageError(
+                f"{name} has shape {tuple(x.shape)} on {x.device}; expected {tuple(shape)} on {q.device}"
+            )
 
 
 _ATTENTION = Operator(
