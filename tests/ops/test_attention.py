@@ -273,7 +273,7 @@ def test_what_is_not_finite_goes_where_pytorch_lets_it(
     q = q.abs()
     {"q": q, "k": k, "v": v}[which][0, 0, 3, 5] = value
     out, _ = torch.ops.trilemma.attention(q, k, v, None, backend=backend)
-    # PyTorch's kernel for half types gives zeros where a score is inf, and NaN in float32, which the native one keeps to.
+    # Where a score is inf PyTorch gives NaN in float32, as the native kernel always does, but zeros in half types.
     wide = torch.float32 if backend == "native" else dtype
     expected = scaled_dot_product_attention(*(x.to(wide) for x in (q, k, v))).to(dtype)
     assert torch.equal(out.isnan(), expected.isnan())
