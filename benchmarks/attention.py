@@ -186,8 +186,9 @@ def main() -> None:
             }
             print(json.dumps({**line, "samples_us": samples}), flush=True)
             continue
+        shape_text = f"{options.batch}x{heads}x{tokens}x{depth}"
         print(
-            f"{name:8} {dtype:8} {layout:5} {options.batch}x{heads}x{tokens}x{depth}  {ratio:5.2f}x (p20 {least_ratio(quick):.2f}x)",
+            f"{name:8} {dtype:8} {layout:5} {shape_text}  {ratio:5.2f}x (p20 {least_ratio(quick):.2f}x)",
             end="",
         )
         for way, values in samples.items():
