@@ -38,14 +38,14 @@ inline float largest_square(const Packed& keys, int64_t count, int64_t packed) {
         for (int i = 0; i < kWidth; ++i) {
           square[i] = Vector{};
           if (j + i >= here) continue;
-          const float* key = block + (j + i) * packed;
-          for (int64_t d = 0; d < packed; d += kWidth)
-            square[i] = square[i] + squares<Op>(load_first(key + d, packed - d));
+          const float* key = block + (j + i) * keys.stride;
+          for (int64_t d = 0; d < packed; d += kWidth) square[i] = square[i] + squares<Op>(load_fours(key + d, packed - d));
         }
         transpose(square);
         for (int i = 0; i < kWidth; ++i) sum = sum + square[i];
       } else {
-        for (int64_t d = 0; d < packed; ++d) sum = sum + squares<Op>(load_first(block + d * kKeys + j, here - j));
+        for (int64_t d = 0; d < packed; ++d)
+          sum = sum + squares<Op>(load_some(reinterpret_cast<const Float32*>(block) + d * keys.stride + j, here - j));
       }
       most = larger(most, ordered(sum));
     }
@@ -217,7 +217,7 @@ inline void run(const Attention& call, int64_t begin, int64_t end) {
   const int64_t blocks = trilemma::query_blocks(call.queries);
   const int64_t key_blocks = (call.keys + kKeys - 1) / kKeys;
   const int64_t lanes = call.depth * kLanes, heads = key_blocks * kKeys * call.depth;
-  float* scratch = thread_scratch(2 * lanes + kKeys * kLanes + 2 * heads + kWidth);  // read in whole vectors
+  float* scratch = thread_scratch(2 * lanes + kKeys * kLanes + 2 * heads);
   Block work{};
   work.queries = scratch;
   work.result = scratch + lanes;

@@ -117,14 +117,22 @@ TRILEMMA_INLINE void pack_row(const T* __restrict from, const T* __restrict next
 // One head's keys or values, in blocks of kKeys, ready to be broadcast. Contracted is what a product sums over: the
 // depth of keys, the keys of values; with pairs, two of those lie together.
 struct Packed {
-  float* data;
+  const float* data;
   bool depth_contiguous;
   int64_t block;   // floats of a block
   int64_t stride;  // floats from one row to the next
 };
 
+// Whether float32 is read where it lies: it is for keys so few that copying them would not pay.
+template <class T>
+constexpr bool in_place(int64_t keys) {
+  return std::is_same_v<T, Float32> && keys <= kKeys;
+}
+
 template <class T, class Op>
 inline Packed pack_keys(const Heads& k, const T* from, int64_t keys, int64_t depth, float* to) {
+  if (in_place<T>(keys))
+    return {reinterpret_cast<const float*>(from), k.depth_contiguous(), 0, k.depth_contiguous() ? k.token : k.depth};
   const int64_t packed = depth / Op::kPack;
   Packed panel{to, k.depth_contiguous(), kKeys * packed, k.depth_contiguous() ? packed : kKeys};
   for (int64_t first = 0; first < keys; first += kKeys, to += panel.block) {
@@ -143,6 +151,8 @@ inline Packed pack_keys(const Heads& k, const T* from, int64_t keys, int64_t dep
 
 template <class T, class Op>
 inline Packed pack_values(const Heads& v, const T* from, int64_t keys, int64_t depth, float* to) {
+  if (in_place<T>(keys))
+    return {reinterpret_cast<const float*>(from), v.depth_contiguous(), 0, v.depth_contiguous() ? v.token : v.depth};
   constexpr int64_t kPackedKeys = kKeys / Op::kPack;
   Packed panel{to, v.depth_contiguous(), kPackedKeys * depth, v.depth_contiguous() ? depth : kPackedKeys};
   for (int64_t first = 0; first < keys; first += kKeys, to += panel.block) {
@@ -184,8 +194,8 @@ TRILEMMA_INLINE void store_some(T* to, Vector y, int64_t count) {
     for (int i = 0; i < count; ++i) to[i] = T::round(x[i]);
 }
 
-// The same of pairs as they lie, in pieces of four.
-TRILEMMA_INLINE Vector load_pairs(const void* from, int64_t count) {
+// The same of floats as they lie, in pieces of four.
+TRILEMMA_INLINE Vector load_fours(const void* from, int64_t count) {
   float x[kWidth] = {};
   if (count >= kWidth)
     std::memcpy(x, from, sizeof x);
@@ -211,7 +221,7 @@ inline void pack_lanes(const Heads& q, const T* from, int64_t count, int64_t dep
           if constexpr (Op::kPack == 1)
             square[i] = load_some(token, width) * factor;
           else
-            square[i] = load_pairs(token, width);
+            square[i] = load_fours(token, width);
         }
         transpose(square);
         for (int i = 0; i < width; ++i) store(to + (d + i) * kLanes, square[i]);

@@ -31,17 +31,6 @@ TRILEMMA_INLINE Vector load(const float* p) {
 
 TRILEMMA_INLINE void store(float* p, Vector x) { std::memcpy(p, &x, sizeof x); }
 
-template <int... I>
-TRILEMMA_INLINE Integers lane_numbers(std::integer_sequence<int, I...>) {
-  return Integers{I...};
-}
-
-// A vector's first `count` lanes from memory that may be read as a whole, zero in the rest.
-TRILEMMA_INLINE Vector load_first(const float* p, int64_t count) {
-  const Integers lanes = lane_numbers(std::make_integer_sequence<int, kWidth>{});
-  return lanes < static_cast<int32_t>(count < kWidth ? count : kWidth) ? load(p) : Vector{};
-}
-
 // Numbers that are not negative, or NaN, as integers of the same order; NaN is the largest.
 TRILEMMA_INLINE Integers ordered(Vector x) { return (Integers)x & 0x7FFFFFFF; }
 

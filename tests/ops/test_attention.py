@@ -273,7 +273,7 @@ def test_what_is_not_finite_goes_where_pytorch_lets_it(
     q = q.abs()
     {"q": q, "k": k, "v": v}[which][0, 0, 3, 5] = value
     out, _ = torch.ops.trilemma.attention(q, k, v, None, backend=backend)
-    # PyTorch gives zeros where a score is inf in half types, and NaN in float32; the native kernel keeps to the latter.
+    # Where a score is inf PyTorch gives NaN in float32, as the native kernel always does, but zeros in half types.
     wide = torch.float32 if backend == "native" else dtype
     expected = scaled_dot_product_attention(*(x.to(wide) for x in (q, k, v))).to(dtype)
     assert torch.equal(out.isnan(), expected.isnan())
@@ -418,5 +418,6 @@ def test_instruction_sets_agree(case: Case, data: st.DataObject) -> None:
         if isa == "baseline":
             first = gradients
         for x, y in zip(gradients, first, strict=True):
-            tolerance = 32 * EPSILON[case.dtype] + 100 * off
+            # A result rounded another way moves delta, and with it dk by as much as the queries are large.
+            tolerance = (32 * EPSILON[case.dtype] + 100 * off) * max(1.0, case.magnitude)
             assert ((x.double() - y.double()).abs() <= tolerance * (1 + y.double().abs().max())).all(), isa
