@@ -12,12 +12,16 @@ namespace trilemma::cpu {
   void name##_float16(const Arguments&, int64_t, int64_t);
 #define TRILEMMA_KERNEL(isa, name) {isa::name##_float32, isa::name##_bfloat16, isa::name##_float16}
 
-#define TRILEMMA_DECLARE(isa)                      \
-  namespace isa {                                  \
-  TRILEMMA_DECLARE_KERNEL(linear_step, LinearStep) \
-  TRILEMMA_DECLARE_KERNEL(normal, NormalFill)      \
+#define TRILEMMA_DECLARE(isa)                                  \
+  namespace isa {                                              \
+  TRILEMMA_DECLARE_KERNEL(linear_step, LinearStep)             \
+  TRILEMMA_DECLARE_KERNEL(normal, NormalFill)                  \
+  TRILEMMA_DECLARE_KERNEL(perturb, Perturb)                    \
+  TRILEMMA_DECLARE_KERNEL(dynamic_threshold, DynamicThreshold) \
   }
-#define TRILEMMA_KERNELS(isa, name) {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal)}
+#define TRILEMMA_KERNELS(isa, name)                                                                          \
+  {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal), TRILEMMA_KERNEL(isa, perturb), \
+   TRILEMMA_KERNEL(isa, dynamic_threshold)}
 
 TRILEMMA_DECLARE(baseline)
 #ifdef TRILEMMA_X86_64_LEVELS

@@ -16,7 +16,7 @@ int components(const Tensor& table) {
 }
 
 trilemma::Row read_row(const Tensor& table, int64_t row) {
-  return trilemma::read_row(static_cast<const double*>(table.const_data_ptr()) + row * table.size(1),
+  return trilemma::read_row(static_cast<const double*>(table.const_data_ptr()) + row * table.stride(0),
                             components(table));
 }
 
@@ -80,7 +80,8 @@ const char* why_not(const Arguments& x) {
   for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
     if (*tensor && !(*tensor)->is_cpu()) return "the tensors differ in dtype or device";
 
-  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output, &x.table})
+  if (x.table.stride(1) != 1) return "a row of the table is not contiguous";
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
     if (!tensor->is_contiguous()) return "a tensor is not contiguous";
   for (const std::optional<Tensor>* tensor : {&x.history, &x.noise, &x.indices, &x.bad_row})
     if (*tensor && !(*tensor)->is_contiguous()) return "a tensor is not contiguous";

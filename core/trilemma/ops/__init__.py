@@ -2,8 +2,24 @@
 
 from trilemma.ops import layout
 from trilemma.ops.explanation import Explanation, explain
+from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
+from trilemma.ops.noising import perturb
 from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
 from trilemma.ops.stepping import linear_step
+from trilemma.ops.thresholding import dynamic_threshold
 
-__all__ = ["OPERATORS", "Explanation", "Operator", "explain", "keyed_normal", "layout", "linear_step"]
+__all__ = [
+    "OPERATORS",
+    "Explanation",
+    "Operator",
+    "ddim_step",
+    "dynamic_threshold",
+    "euler_maruyama_step",
+    "explain",
+    "keyed_normal",
+    "layout",
+    "linear_step",
+    "perturb",
+    "sscs_step",
+]

@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include "trilemma/dynamic_threshold.h"
 #include "trilemma/linear_step.h"
+#include "trilemma/perturb.h"
 
 namespace trilemma::cpu {
 
@@ -18,6 +20,8 @@ struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
   Kernel<NormalFill> normal[kStorages];
+  Kernel<Perturb> perturb[kStorages];
+  Kernel<DynamicThreshold> dynamic_threshold[kStorages];  // of whole samples
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.ops.named_steps import ddim_coefficients
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Row, Tableau
@@ -58,9 +59,6 @@ class DDIM(Sampler):
         alpha_s, sigma_s = process.alpha(s), process.sigma(s)
         alpha_s[-1], sigma_s[-1] = 1, 0
         fresh = process.transition(s, t)[1][..., 0, 0]  # 1 − ᾱ_t/ᾱ_s
-        c1 = self.eta * (sigma_s / sigma_t) * fresh.sqrt()
-        c2 = (sigma_s.square() - c1.square()).clamp_min(0).sqrt()
-        A = c2 / sigma_t
-        B = alpha_s - A * alpha_t
-        rows = torch.stack([t, A, B, c1], -1).tolist()
+        A, B, C = ddim_coefficients(alpha_t, sigma_t, alpha_s, sigma_s, fresh, self.eta)
+        rows = torch.stack([t, A, B, C], -1).tolist()
         return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "x0", self.clip)
