@@ -8,7 +8,7 @@ python := $(VENV)/bin/python
 pip_install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # What pyproject.toml needs to build; the build runs against the torch that the package will run with.
 build_requirements := setuptools torch pybind11 cmake ninja
-build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find cmake csrc -type f)
 
 .PHONY: demo test lint install
 .DELETE_ON_ERROR:

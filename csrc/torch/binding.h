@@ -24,6 +24,8 @@ inline trilemma::cpu::Storage storage(torch::headeronly::ScalarType type) {
   }
 }
 
+#include "device.h"
+
 // Whether two batches hold samples of the same shape.
 inline bool same_sample(const torch::stable::Tensor& x, const torch::stable::Tensor& y) {
   if (x.dim() != y.dim()) return false;

@@ -1,4 +1,4 @@
-// trilemma::linear_step for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+// trilemma::linear_step on the library's device: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
 
@@ -73,12 +73,12 @@ bool malformed(const Arguments& x) {
 const char* why_not(const Arguments& x) {
   const ScalarType type = x.z.scalar_type();
   if (storage(type) == trilemma::cpu::kStorages) return "z is not float32, bfloat16 or float16";
-  const auto fits = [&](const Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == type; };
+  const auto fits = [&](const Tensor& tensor) { return is_beside(tensor, x.z) && tensor.scalar_type() == type; };
   for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
     if (!fits(*tensor)) return "the tensors differ in dtype or device";
   if ((x.history && !fits(*x.history)) || (x.noise && !fits(*x.noise))) return "the tensors differ in dtype or device";
   for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
-    if (*tensor && !(*tensor)->is_cpu()) return "the tensors differ in dtype or device";
+    if (*tensor && !is_beside(**tensor, x.z)) return "the tensors differ in dtype or device";
 
   if (x.table.stride(1) != 1) return "a row of the table is not contiguous";
   for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
@@ -135,10 +135,9 @@ void run(const Arguments& x) {
   step.seed = static_cast<uint64_t>(x.seed);
   step.step = static_cast<uint32_t>(x.row);
 
-  const auto kernel = trilemma::cpu::best().linear_step[storage(x.z.scalar_type())];
   const bool makes_noise = step.row.noisy(step.components) && !step.noise;
-  torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
-                              [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
+  run_kernel(TRILEMMA_KERNEL(linear_step), step, x.z, trilemma::blocks(step.samples, step.elements),
+             makes_noise ? 16 : 128);
 }
 
 void call_reference(const Arguments& x) {
@@ -176,13 +175,15 @@ std::string linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor
 
 }  // namespace
 
+#ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def(
       "linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor? "
       "history, int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor? bad_row) -> str");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("linear_step", TORCH_BOX(&linear_step));
   library.impl("linear_step_why_not_native", TORCH_BOX(&linear_step_why_not_native));
 }
