@@ -16,6 +16,13 @@ from torch import Tensor
 from trilemma.ops import OPERATORS, native
 
 EMULATED = "trilemma_emulated"
+MAPS = "Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift"
+SCHEMAS = {
+    "group_norm_act": f"(Tensor x, int groups, {MAPS}, Tensor? residual, float eps, bool silu, *, "
+    'str backend="auto") -> (Tensor, Tensor, Tensor)',
+    "group_norm_act_backward": f"(Tensor dy, Tensor x, Tensor mean, Tensor rstd, int groups, {MAPS}, bool silu, "
+    'bool[] wanted, *, str backend="auto") -> (Tensor, Tensor, Tensor, Tensor, Tensor)',
+}
 
 
 class Device:
@@ -63,6 +70,9 @@ def emulator() -> ctypes.CDLL:
             if hasattr(torch.ops.trilemma, operator):
                 schema = str(getattr(torch.ops.trilemma, operator).default._schema)
                 declared.define(schema.removeprefix("trilemma::"))
+    for name, schema in SCHEMAS.items():
+        if not hasattr(torch.ops.trilemma, name):
+            declared.define(f"{name}{schema}")
     torch.ops.load_library(library)
     loaded = ctypes.CDLL(str(library))
     loaded.set_order.argtypes = [ctypes.c_uint64]

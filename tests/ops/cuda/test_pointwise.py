@@ -157,7 +157,10 @@ def test_dynamic_thresholds_are_the_bits_of_the_cpu(
     shuffled: Any, shape: tuple[int, ...], quantile: float, dtype: torch.dtype
 ) -> None:
     generator = torch.Generator().manual_seed(2)
-    x = (torch.randn(shape, generator=generator) * torch.logspace(-2, 1, shape[0]).view(-1, *[1] * (len(shape) - 1))).to(dtype)
+    x = (
+        torch.randn(shape, generator=generator)
+        * torch.logspace(-2, 1, shape[0]).view(-1, *[1] * (len(shape) - 1))
+    ).to(dtype)
     found, expected = torch.empty_like(x), torch.empty_like(x)
     shuffled("dynamic_threshold", found, x, quantile, 0.5)
     native("dynamic_threshold", expected, x, quantile, 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,10 @@ FLAGS = [
 
 
 def sources() -> list[Path]:
-    """The kernels, and the bindings that have one."""
+    """The kernels, and the bindings that csrc/cuda/CMakeLists.txt lists."""
     kernels = sorted((CSRC / "cuda").glob("*.cu"))
-    return kernels + sorted((CSRC / "torch").glob("*.cpp"))
+    (listed,) = re.findall(r"set\(bindings (.*)\)", (CSRC / "cuda" / "CMakeLists.txt").read_text())
+    return kernels + [CSRC / "torch" / f"{name}.cpp" for name in listed.split()]
 
 
 def build(flags: tuple[str, ...] = ()) -> Path:
@@ -57,7 +59,10 @@ def build(flags: tuple[str, ...] = ()) -> Path:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [str(file) for file in pool.map(compiled, sources())]
-    subprocess.run([compiler, "-shared", *flags, *objects, str(TORCH / "lib" / "libtorch_cpu.so"), "-o", str(library)], check=True)
+    subprocess.run(
+        [compiler, "-shared", *flags, *objects, str(TORCH / "lib" / "libtorch_cpu.so"), "-o", str(library)],
+        check=True,
+    )
     return library
 
 
