@@ -6,6 +6,7 @@ from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.noising import perturb
 from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
+from trilemma.ops.replaying import linear_step_replay
 from trilemma.ops.stepping import linear_step
 from trilemma.ops.thresholding import dynamic_threshold
 
@@ -20,6 +21,7 @@ __all__ = [
     "keyed_normal",
     "layout",
     "linear_step",
+    "linear_step_replay",
     "perturb",
     "sscs_step",
 ]

@@ -86,7 +86,7 @@ class Operator:
             return missing
         bound = self.signature.bind(*arguments, **options)
         bound.apply_defaults()
-        if "seed" in bound.arguments:
+        if isinstance(bound.arguments.get("seed"), int):
             bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
         self.check(*bound.args)
         for name, value in bound.arguments.items():

@@ -125,6 +125,43 @@ def test_a_step_writes_over_its_inputs(device: Any, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("components", [1, 2])
+def test_a_replayed_step_reads_its_row_and_seed_on_the_device(
+    device: Any, components: int, dtype: torch.dtype
+) -> None:
+    for row, seed in ((0, 11), (2, -7)):
+        arguments = step_arguments((2, 2, 8, 8), dtype, components=components, lags=2, noise="keyed")
+        narrow = arguments[4].float()
+        expected = [argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments]
+        expected[4], expected[5], expected[9] = narrow.double(), row, seed
+        arguments[4], arguments[5], arguments[9] = narrow, torch.tensor(row), torch.tensor(seed)
+        device("linear_step_replay", *arguments)
+        native("linear_step", *expected)
+        assert torch.equal(arguments[0], expected[0])
+
+
+@pytest.mark.cuda
+def test_a_captured_step_replays_with_fresh_noise() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA GPU")
+    arguments = step_arguments((2, 2, 8, 8), torch.float32, noise="keyed")
+    expected = [argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments]
+    held = [argument.cuda() if isinstance(argument, Tensor) else argument for argument in arguments]
+    row, seed = torch.tensor(0, device="cuda"), torch.tensor(0, device="cuda")
+    held[4], held[5], held[9] = arguments[4].float().cuda(), row, seed
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        torch.ops.trilemma.linear_step_replay(*held, backend="native")
+    for step, key in ((0, 3), (1, 3), (1, 4)):
+        row.fill_(step)
+        seed.fill_(key)
+        graph.replay()
+        expected[4], expected[5], expected[9] = arguments[4].float().double(), step, key
+        native("linear_step", *expected)
+        assert torch.equal(held[0].cpu(), expected[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [8, 7])
 def test_a_step_names_the_row_that_broke_a_sample(device: Any, dtype: torch.dtype, width: int) -> None:
     arguments = step_arguments((4, 2, 8, width), dtype)
