@@ -45,6 +45,11 @@ class Device:
             return tuple(result.cpu() for result in results)
         return results.cpu() if isinstance(results, Tensor) else results
 
+    def set_order(self, seed: int) -> None:
+        """Threads take turns in an order of this seed where they are emulated; a GPU orders its threads itself."""
+        if self.name == "emulated":
+            emulator().set_order(seed)
+
     def _moved(self, argument: Any) -> Any:
         return argument.cuda() if self.name == "cuda" and isinstance(argument, Tensor) else argument
 
@@ -90,13 +95,3 @@ def device(request: pytest.FixtureRequest) -> Device:
     elif not torch.cuda.is_available():
         pytest.skip("there is no CUDA GPU")
     return Device(request.param)
-
-
-@pytest.fixture(params=[0, 1, 2])
-def shuffled(request: pytest.FixtureRequest, device: Device) -> Device:
-    """The same, threads taking turns in several orders where they are emulated."""
-    if device.name == "emulated":
-        emulator().set_order(request.param)
-    elif request.param:
-        pytest.skip("a GPU orders its threads itself")
-    return device
