@@ -28,11 +28,6 @@ struct Part {
 };
 
 template <class T, int V>
-__device__ __forceinline__ void read_part(const GroupNorm& call, int64_t group, Part<T, V>& part) {
-  part.each([&](int round, int64_t element) { part.words[round].read(call.x, locate(call, group, element).at); });
-}
-
-template <class T, int V>
 __device__ __forceinline__ Moments moments_of(const Part<T, V>& part) {
   const int64_t left = part.group_size - part.begin;
   const float count = static_cast<float>(left < part.size ? left : part.size);
@@ -70,65 +65,80 @@ __device__ __forceinline__ Moments merge(const float* parts, int64_t count, int6
   return {mean, block_sum(squares)};
 }
 
-template <class T, int V>
-__device__ __forceinline__ void apply(const GroupNorm& call, int64_t group, const Part<T, V>& part, Moments moments) {
-  const float rstd = rsqrtf(moments.squares / static_cast<float>(part.group_size) + call.eps);
-  if (part.begin == 0 && threadIdx.x == 0) {
+// What normalises a group's numbers; the thread that comes first in the group keeps it for the backward.
+__device__ __forceinline__ float rstd_of(const GroupNorm& call, int64_t group, int64_t begin, int64_t group_size,
+                                         Moments moments) {
+  const float rstd = rsqrtf(moments.squares / static_cast<float>(group_size) + call.eps);
+  if (begin == 0 && threadIdx.x == 0) {
     call.mean[group] = moments.mean;
     call.rstd[group] = rstd;
   }
-  const int64_t sample = group / call.groups;
-  part.each([&](int round, int64_t element) {
-    const Located located = locate(call, group, element);
-    float values[V];
-    part.words[round].unpack(values);
-    each_lane<V>(call, sample, located.channel, [&](int i, const Affine& affine) {
-      const float h = affine((values[i] - moments.mean) * rstd);
-      values[i] = call.silu ? silu(h) : h;
-    });
-    if (call.residual) {
-      Packed<T, V> residual;
-      residual.read(call.residual, located.at);
-      float added[V];
-      residual.unpack(added);
-#pragma unroll
-      for (int i = 0; i < V; ++i) values[i] += added[i];
-    }
-    Packed<T, V> packed;
-    packed.pack(values);
-    packed.write(call.y, located.at);
-  });
+  return rstd;
 }
 
 template <class T, int V>
-__device__ __forceinline__ int64_t enter(const GroupNorm& call, int64_t parts, Part<T, V>& part) {
-  const Place place = divide(blockIdx.x, parts);
-  part.size = int64_t{blockDim.x} * V * kRounds<V>;
-  part.begin = place.remainder * part.size;
-  part.group_size = call.channels / call.groups * call.positions;
-  return place.quotient;
+__device__ __forceinline__ void apply(const GroupNorm& call, const Affines& affines, Located located, float mean,
+                                      float rstd, Packed<T, V> word) {
+  Packed<T, V> residual;
+  if (call.residual) residual.read(call.residual, located.at);
+  float values[V];
+  word.unpack(values);
+  each_lane<V>(call, affines, located.channel, [&](int i, const Affine& affine) {
+    const float h = affine((values[i] - mean) * rstd);
+    values[i] = call.silu ? silu(h) : h;
+  });
+  if (call.residual) {
+    float added[V];
+    residual.unpack(added);
+#pragma unroll
+    for (int i = 0; i < V; ++i) values[i] += added[i];
+  }
+  word.pack(values);
+  word.write(call.y, located.at);
 }
 
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads) group_moments_kernel(const GroupNorm call, const int64_t parts) {
+  __shared__ Affines affines;
+  const Place place = divide(blockIdx.x, parts);
+  const int64_t group = place.quotient;
   Part<T, V> part;
-  const int64_t group = enter(call, parts, part);
-  read_part(call, group, part);
+  part.size = int64_t{blockDim.x} * V * kRounds<V>;
+  part.begin = place.remainder * part.size;
+  part.group_size = call.channels / call.groups * call.positions;
+  part.each([&](int round, int64_t element) { part.words[round].read(call.x, locate(call, group, element).at); });
   const Moments moments = moments_of(part);
-  if (parts == 1) {
-    apply(call, group, part, moments);
-  } else if (threadIdx.x == 0) {
+  if (parts > 1) {
+    if (threadIdx.x > 0) return;
     call.scratch[2 * int64_t{blockIdx.x}] = moments.mean;
     call.scratch[2 * int64_t{blockIdx.x} + 1] = moments.squares;
+    return;
   }
+  fill_affines(call, group, affines);
+  const float rstd = rstd_of(call, group, 0, part.group_size, moments);
+  part.each([&](int round, int64_t element) {
+    apply(call, affines, locate(call, group, element), moments.mean, rstd, part.words[round]);
+  });
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) group_apply_kernel(const GroupNorm call, const int64_t parts) {
-  Part<T, V> part;
-  const int64_t group = enter(call, parts, part);
-  read_part(call, group, part);
-  apply(call, group, part, merge(call.scratch + 2 * group * parts, parts, part.size, part.group_size));
+__global__ void __launch_bounds__(kThreads, 4) group_apply_kernel(const GroupNorm call, const int64_t parts,
+                                                               const int64_t size) {
+  __shared__ Affines affines;
+  const Place place = divide(blockIdx.x, parts);
+  const int64_t group = place.quotient, begin = place.remainder * size;
+  const int64_t group_size = call.channels / call.groups * call.positions;
+  fill_affines(call, group, affines);
+  const Moments moments = merge(call.scratch + 2 * group * parts, parts, size, group_size);
+  const float rstd = rstd_of(call, group, begin, group_size, moments);
+  const int64_t end = begin + size < group_size ? begin + size : group_size;
+#pragma unroll 2
+  for (int64_t element = begin + int64_t{threadIdx.x} * V; element < end; element += int64_t{blockDim.x} * V) {
+    const Located located = locate(call, group, element);
+    Packed<T, V> word;
+    word.read(call.x, located.at);
+    apply(call, affines, located, moments.mean, rstd, word);
+  }
 }
 
 template <class T, int V>
@@ -139,7 +149,7 @@ cudaError_t run(const GroupNorm& call, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(blocks));
   const cudaError_t error = launch(group_moments_kernel<T, V>, grid, part.threads, stream, call, part.count);
   if (error || part.count == 1) return error;
-  return launch(group_apply_kernel<T, V>, grid, part.threads, stream, call, part.count);
+  return launch(group_apply_kernel<T, V>, grid, part.threads, stream, call, part.count, part.size);
 }
 
 template <class T>

@@ -11,9 +11,9 @@ namespace {
 using trilemma::cuda::ChannelVector;
 using trilemma::cuda::GroupNorm;
 
-// A block holds as many words a thread in registers, between finding the moments of its part and applying them.
+// A thread holds as many words in registers, between the two passes that find the moments of its block's part.
 template <int V>
-constexpr int kRounds = V == 1 ? 16 : 8;
+constexpr int kRounds = 8;
 
 // How a group is cut among blocks: `threads` each, a part of `size` elements a block.
 struct Cut {
@@ -48,8 +48,8 @@ __device__ __forceinline__ void set_channel_number(const ChannelVector& vector, 
 }
 
 // What a channel of a sample does to a normalised number: h = (normalised weight + bias) gain + shift.
-struct Affine {
-  float weight = 1, bias = 0, gain = 1, shift = 0;
+struct alignas(16) Affine {
+  float weight, bias, gain, shift;
 
   __device__ __forceinline__ float operator()(float normalised) const {
     return (normalised * weight + bias) * gain + shift;
@@ -57,12 +57,23 @@ struct Affine {
 };
 
 __device__ __forceinline__ Affine affine_of(const GroupNorm& call, int64_t sample, int64_t channel) {
-  Affine affine;
+  Affine affine{1, 0, 1, 0};
   if (call.weight.data) affine.weight = channel_number(call.weight, 0, channel);
   if (call.bias.data) affine.bias = channel_number(call.bias, 0, channel);
   if (call.scale.data) affine.gain = 1.0f + channel_number(call.scale, sample, channel);
   if (call.shift.data) affine.shift = channel_number(call.shift, sample, channel);
   return affine;
+}
+
+// Those of a group's channels, for all threads of its block.
+using Affines = Affine[trilemma::cuda::kMostGroupChannels];
+
+__device__ __forceinline__ void fill_affines(const GroupNorm& call, int64_t group, Affines& affines) {
+  const int width = static_cast<int>(call.channels / call.groups);
+  const Place owner = divide(group, call.groups);  // sample, group of the sample
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += static_cast<int>(blockDim.x))
+    affines[i] = affine_of(call, owner.quotient, owner.remainder * width + i);
+  __syncthreads();
 }
 
 __device__ __forceinline__ float silu(float h) { return h / (1.0f + expf(-h)); }
@@ -75,29 +86,29 @@ __device__ __forceinline__ float silu_slope(float h) {
 
 // Element e of a group, numbered as it lies in memory.
 struct Located {
-  int64_t at;       // in the tensor
-  int64_t channel;  // of the tensor
+  int64_t at;   // in the tensor
+  int channel;  // of the group
 };
 
 __device__ __forceinline__ Located locate(const GroupNorm& call, int64_t group, int64_t element) {
   const int64_t width = call.channels / call.groups;
-  const Place owner = divide(group, call.groups);  // sample, group of the sample
-  const int64_t first = owner.remainder * width;
   if (call.channels_last) {
+    const Place owner = divide(group, call.groups);  // sample, group of the sample
     const Place place = divide(element, width);
-    return {(owner.quotient * call.positions + place.quotient) * call.channels + first + place.remainder,
-            first + place.remainder};
+    return {(owner.quotient * call.positions + place.quotient) * call.channels + owner.remainder * width +
+                place.remainder,
+            static_cast<int>(place.remainder)};
   }
-  return {group * width * call.positions + element, first + divide(element, call.positions).quotient};
+  return {group * width * call.positions + element, static_cast<int>(divide(element, call.positions).quotient)};
 }
 
-// Calls run(lane, affine) for the V elements of a word that begins in `channel`.
+// Calls run(lane, affine) for the V elements of a word that begins in `channel` of the group.
 template <int V, class Run>
-__device__ __forceinline__ void each_lane(const GroupNorm& call, int64_t sample, int64_t channel, const Run& run) {
-  Affine affine = affine_of(call, sample, channel);
+__device__ __forceinline__ void each_lane(const GroupNorm& call, const Affines& affines, int channel, const Run& run) {
+  Affine affine = affines[channel];
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    if (i > 0 && call.channels_last) affine = affine_of(call, sample, channel + i);
+    if (i > 0 && call.channels_last) affine = affines[channel + i];
     run(i, affine);
   }
 }

@@ -109,13 +109,15 @@ __global__ void __launch_bounds__(kThreads) last_channel_sums_kernel(const Group
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads) input_gradient_kernel(const GroupNorm call, const int64_t parts,
                                                                   const int64_t size, const int64_t channel_parts) {
+  __shared__ Affines affines;
   const Place place = divide(blockIdx.x, parts);
+  fill_affines(call, place.quotient, affines);
   const int64_t group = place.quotient, width = call.channels / call.groups;
   const int64_t sample = group / call.groups, first = group % call.groups * width;
   ChannelSums sums{0, 0};
   for (int64_t i = threadIdx.x; i < width * channel_parts; i += blockDim.x) {
     const Place of = divide(i, channel_parts);
-    const Affine affine = affine_of(call, sample, first + of.quotient);
+    const Affine affine = affines[of.quotient];
     const float* part = sums_at(call, sample, first + of.quotient, channel_parts, of.remainder);
     sums.dh += part[0] * affine.gain * affine.weight;
     sums.dh_xhat += part[1] * affine.gain * affine.weight;
@@ -134,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) input_gradient_kernel(const GroupNor
     float values[V], slopes[V];
     x.unpack(values);
     dy.unpack(slopes);
-    each_lane<V>(call, sample, located.channel, [&](int j, const Affine& affine) {
+    each_lane<V>(call, affines, located.channel, [&](int j, const Affine& affine) {
       const float xhat = (values[j] - mean) * rstd;
       const float dh = slope(call, affine, mean, rstd, values[j], slopes[j]).dh;
       values[j] = rstd * (dh * affine.gain * affine.weight - mean_slope - xhat * mean_moment);

@@ -14,6 +14,11 @@
 
 #include "trilemma/cpu.h"
 
+// The name that torch 2.11 has for it.
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 // The element type that a native kernel takes for a tensor of this dtype; kStorages where there is none.
 inline trilemma::cpu::Storage storage(torch::headeronly::ScalarType type) {
   switch (type) {

@@ -16,6 +16,8 @@ namespace trilemma::cuda {
 
 using cpu::Storage;
 
+constexpr int64_t kMostGroupChannels = 1024;
+
 // One number a channel, or one a channel of a sample; absent where `data` is null.
 struct ChannelVector {
   void* data = nullptr;
@@ -26,7 +28,7 @@ struct ChannelVector {
 // One call. x, y, residual, dy and dx are dense, of one element type and one layout, [samples, channels, positions] or
 // channels-last [samples, positions, channels].
 struct GroupNorm {
-  int64_t samples = 0, channels = 0, positions = 0, groups = 1;
+  int64_t samples = 0, channels = 0, positions = 0, groups = 1;  // at most kMostGroupChannels channels a group
   bool channels_last = false;
   bool silu = false;
   float eps = 0;

@@ -45,10 +45,11 @@ bool malformed(const Tensor& x, int64_t groups, const Maps& maps) {
 }
 
 // Why the kernels cannot take well-formed arguments; "" where they can.
-const char* why_not(const Tensor& x, const Maps& maps, const std::optional<Tensor>& residual) {
+const char* why_not(const Tensor& x, int64_t groups, const Maps& maps, const std::optional<Tensor>& residual) {
   if (storage(x.scalar_type()) == trilemma::cpu::kStorages) return "x is not float32, bfloat16 or float16";
   if (!is_here(x)) return "the tensors differ in device";
   if (x.numel() == 0) return "x is empty";
+  if (x.size(1) / groups > trilemma::cuda::kMostGroupChannels) return "a group has more than 1024 channels";
   if (!lies(x, false) && !lies(x, true)) return "x is neither contiguous nor channels-last";
   for (const std::optional<Tensor>* map : {&maps.weight, &maps.bias, &maps.scale, &maps.shift}) {
     if (!*map) continue;
@@ -106,7 +107,7 @@ Three group_norm_act(Tensor x, int64_t groups, std::optional<Tensor> weight, std
                      double eps, bool silu, std::string backend) {
   const Maps maps{weight, bias, scale, shift};
   check(malformed(x, groups, maps));
-  if (falls_back(backend, why_not(x, maps, residual))) {
+  if (falls_back(backend, why_not(x, groups, maps, residual))) {
     using torch::stable::detail::from;
     using torch::stable::detail::to;
     std::array<StableIValue, 9> stack{from(x),     from(groups),   from(weight), from(bias), from(scale),
@@ -137,7 +138,7 @@ Five group_norm_act_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, int6
                              std::optional<Tensor> shift, bool silu, std::vector<bool> wanted, std::string backend) {
   const Maps maps{weight, bias, scale, shift};
   check(malformed(x, groups, maps) || wanted.size() != 5 || !same_sample(dy, x) || dy.size(0) != x.size(0));
-  const char* why = why_not(x, maps, std::nullopt);
+  const char* why = why_not(x, groups, maps, std::nullopt);
   if (!*why && (dy.scalar_type() != x.scalar_type() || !is_beside(dy, x))) why = "dy differs from x in dtype or device";
   if (falls_back(backend, why)) {
     using torch::stable::detail::from;
@@ -186,7 +187,7 @@ std::string group_norm_act_why_not_native(Tensor x, int64_t groups, std::optiona
                                           std::optional<Tensor> shift, std::optional<Tensor> residual, double, bool) {
   const Maps maps{weight, bias, scale, shift};
   check(malformed(x, groups, maps));
-  return why_not(x, maps, residual);
+  return why_not(x, groups, maps, residual);
 }
 
 }  // namespace
