@@ -98,7 +98,7 @@ __device__ __forceinline__ void apply(const GroupNorm& call, const Affines& affi
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) group_moments_kernel(const GroupNorm call, const int64_t parts) {
+__global__ void __launch_bounds__(kThreads, 2) group_moments_kernel(const GroupNorm call, const int64_t parts) {
   __shared__ Affines affines;
   const Place place = divide(blockIdx.x, parts);
   const int64_t group = place.quotient;
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads) group_moments_kernel(const GroupNorm
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads, 4) group_apply_kernel(const GroupNorm call, const int64_t parts,
+__global__ void __launch_bounds__(kThreads, 3) group_apply_kernel(const GroupNorm call, const int64_t parts,
                                                                const int64_t size) {
   __shared__ Affines affines;
   const Place place = divide(blockIdx.x, parts);
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, 4) group_apply_kernel(const GroupNor
   const Moments moments = merge(call.scratch + 2 * group * parts, parts, size, group_size);
   const float rstd = rstd_of(call, group, begin, group_size, moments);
   const int64_t end = begin + size < group_size ? begin + size : group_size;
-#pragma unroll 2
+#pragma unroll 1
   for (int64_t element = begin + int64_t{threadIdx.x} * V; element < end; element += int64_t{blockDim.x} * V) {
     const Located located = locate(call, group, element);
     Packed<T, V> word;

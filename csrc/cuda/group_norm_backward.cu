@@ -36,7 +36,7 @@ __device__ __forceinline__ float* sums_at(const GroupNorm& call, int64_t sample,
 
 // A block a part of a channel, whose positions lie one after the other.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) channel_sums_kernel(const GroupNorm call, const int64_t parts,
+__global__ void __launch_bounds__(kThreads, 4) channel_sums_kernel(const GroupNorm call, const int64_t parts,
                                                                 const int64_t size) {
   const Place place = divide(blockIdx.x, parts);
   const Place owner = divide(place.quotient, call.channels);  // sample, channel
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads) channel_sums_kernel(const GroupNorm 
 
 // A block a tile of channels and a part of the positions: neighbouring threads read neighbouring channels.
 template <class T>
-__global__ void __launch_bounds__(kThreads) last_channel_sums_kernel(const GroupNorm call, const int64_t parts,
+__global__ void __launch_bounds__(kThreads, 4) last_channel_sums_kernel(const GroupNorm call, const int64_t parts,
                                                                      const int64_t size) {
   __shared__ ChannelSums rows[kThreads / kTile][kTile];
   const int64_t tiles = (call.channels + kTile - 1) / kTile;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) last_channel_sums_kernel(const Group
 
 // A block a part of a group, of `size` elements.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) input_gradient_kernel(const GroupNorm call, const int64_t parts,
+__global__ void __launch_bounds__(kThreads, 3) input_gradient_kernel(const GroupNorm call, const int64_t parts,
                                                                   const int64_t size, const int64_t channel_parts) {
   __shared__ Affines affines;
   const Place place = divide(blockIdx.x, parts);
@@ -128,6 +128,7 @@ __global__ void __launch_bounds__(kThreads) input_gradient_kernel(const GroupNor
   const float mean = call.mean[group], rstd = call.rstd[group];
   const int64_t begin = place.remainder * size;
   const int64_t end = begin + size < width * call.positions ? begin + size : width * call.positions;
+#pragma unroll 1
   for (int64_t element = begin + int64_t{threadIdx.x} * V; element < end; element += int64_t{blockDim.x} * V) {
     const Located located = locate(call, group, element);
     Packed<T, V> x, dy;
