@@ -12,6 +12,7 @@ one of states, as long as the furthest base, and one of predictions, as long as 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from trilemma.errors import TrilemmaError
 from trilemma.guidance import Guidance, Unguided
 from trilemma.ops import layout
 from trilemma.process import Process
-from trilemma.tableau import Row, Tableau, scalar
+from trilemma.tableau import Row, Tableau, Vector, matrix, vector
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Program:
     """A lowered tableau: what the runner needs and nothing else.
 
     Attributes:
-        table: [rows, layout.WIDTH], float64, on the host.
+        table: [rows, layout.Columns(components).WIDTH], float64, on the host.
         times: per row, the time at which the network sees the state.
         read_state, write_state: per row, the slot of the base state and the one that receives the new state;
             the network sees the slot that the row before wrote, slot 0 at first.
@@ -39,6 +40,7 @@ class Program:
         noisy: per row, whether C ≠ 0.
         states, history: lengths of the two rings.
         branches: G, the evaluations of a row.
+        components: K of the states.
         combine: the guidance, where its combination is not linear.
         end_time: time of the state after the last row.
     """
@@ -53,6 +55,7 @@ class Program:
     states: int
     history: int
     branches: int
+    components: int = 1
     combine: Guidance | None = None
     end_time: float = 0.0
 
@@ -82,7 +85,7 @@ def lower(
         TrilemmaError: for a tableau the kernel cannot run, with the row (counted from 1) that is at fault.
     """
     guidance = guidance or Unguided()
-    _check(tableau, branches)
+    _check(tableau, parameterization, branches)
     rows = tableau.rows
     states = 1 + max(row.base for row in rows)
     history = max(lag for row in rows for lag, _ in row.B) if any(row.B for row in rows) else 0
@@ -96,10 +99,11 @@ def lower(
             tuple((r - lag) % history for lag, _ in _earlier(row)) for r, row in enumerate(rows)
         ),
         write_history=tuple(r % history if r in needed else -1 for r in range(len(rows))),
-        noisy=tuple(row.C != 0 for row in rows),
+        noisy=tuple(any(matrix(row.C, tableau.components)) for row in rows),
         states=states,
         history=history,
         branches=branches,
+        components=tableau.components,
         combine=None if guidance.linear else guidance,
         end_time=end_time,
     )
@@ -107,10 +111,38 @@ def lower(
 
 def _table(tableau: Tableau, parameterization: str, process: Process, guidance: Guidance) -> Tensor:
     """[rows, WIDTH], float64."""
-    rows = tableau.rows
-    t = torch.tensor([row.t for row in rows], dtype=torch.float64)
+    rows, columns = tableau.rows, layout.Columns(tableau.components)
+    table = torch.zeros(len(rows), columns.WIDTH, dtype=torch.float64)
+    if tableau.components > 1:
+        table[:, columns.Q] = table[:, columns.S] = 1
+    else:
+        _fill_conversions(table, tableau, parameterization, process)
+    for r, row in enumerate(rows):
+        direct = [vector(c, tableau.components) for lag, c in row.B if lag == 0]
+        terms = [direct[0] if direct else [0.0] * tableau.components]
+        terms += [vector(c, tableau.components) for _, c in _earlier(row)]
+        weights = guidance.weights(row.t) if guidance.linear else (1.0,)
+        table[r, columns.A] = _row(matrix(row.A, tableau.components))
+        table[r, columns.B][: len(terms) * tableau.components] = _row(
+            [entry for term in terms for entry in term]
+        )
+        table[r, columns.C] = _row(matrix(row.C, tableau.components))
+        table[r, columns.W][: len(weights)] = _row(weights)
+    broken = (~table.isfinite()).any(1)
+    if broken.any():
+        r = int(broken.nonzero()[0])
+        raise TrilemmaError(
+            f"the coefficients of step {r + 1} of {len(rows)} (t={rows[r].t:g}) are not finite; "
+            f"{parameterization!r} cannot be read at that time, choose another grid"
+        )
+    table[:, columns.CLIP] = math.inf if tableau.clip is None else tableau.clip
+    return table
+
+
+def _fill_conversions(table: Tensor, tableau: Tableau, parameterization: str, process: Process) -> None:
+    """P, Q, R and S of one component: from what the network puts out to what the sampler reads."""
+    t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
     alpha, sigma = process.alpha(t), process.sigma(t)
-    table = torch.zeros(len(rows), layout.WIDTH, dtype=torch.float64)
     if tableau.clip is None:
         table[:, layout.P], table[:, layout.Q] = convert(
             parameterization, tableau.parameterization, alpha, sigma
@@ -119,34 +151,26 @@ def _table(tableau: Tableau, parameterization: str, process: Process, guidance: 
     else:
         table[:, layout.P], table[:, layout.Q] = convert(parameterization, "x0", alpha, sigma)
         table[:, layout.R], table[:, layout.S] = convert("x0", tableau.parameterization, alpha, sigma)
-    for r, row in enumerate(rows):
-        terms = [sum(scalar(c) for lag, c in row.B if lag == 0), *(c for _, c in _earlier(row))]
-        weights = guidance.weights(row.t) if guidance.linear else (1.0,)
-        table[r, layout.A] = scalar(row.A)
-        table[r, layout.B][: len(terms)] = torch.tensor(terms, dtype=torch.float64)
-        table[r, layout.C] = scalar(row.C)
-        table[r, layout.W][: len(weights)] = torch.tensor(weights, dtype=torch.float64)
-    broken = (~table.isfinite()).any(1)
-    if broken.any():
-        r = int(broken.nonzero()[0])
-        raise TrilemmaError(
-            f"the coefficients of step {r + 1} of {len(rows)} (t={rows[r].t:g}) are not finite; "
-            f"{parameterization!r} cannot be read at that time, choose another grid"
-        )
-    table[:, layout.CLIP] = math.inf if tableau.clip is None else tableau.clip
-    return table
 
 
-def _earlier(row: Row) -> list[tuple[int, float]]:
-    return [(lag, scalar(c)) for lag, c in row.B if lag > 0]
+def _row(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def _check(tableau: Tableau, branches: int) -> None:
+def _earlier(row: Row) -> list[tuple[int, Vector]]:
+    return [(lag, c) for lag, c in row.B if lag > 0]
+
+
+def _check(tableau: Tableau, parameterization: str, branches: int) -> None:
     if not tableau.rows:
         raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
-    if tableau.components != 1:
+    if not 1 <= tableau.components <= 2:
         raise TrilemmaError(
-            f"a tableau of {tableau.components} components cannot be run, only of one; write `sample` instead"
+            f"a tableau of {tableau.components} components cannot be run, only of one or two; write `sample` instead"
+        )
+    if tableau.components > 1 and (tableau.parameterization != parameterization or tableau.clip is not None):
+        raise TrilemmaError(
+            f"in two components the network's {parameterization!r} is neither clipped nor converted; plan for that"
         )
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")

@@ -53,13 +53,17 @@ class Runner:
         self.shape = shape
         replicas = program.branches
 
-        def buffer(count: int, kind: torch.dtype) -> Tensor:
-            return torch.empty((count, *shape), dtype=kind, device=device)
+        self.predicted = (shape[0] // program.components, *shape[1:])
+
+        def buffer(count: int, kind: torch.dtype, one: tuple[int, ...] = shape) -> Tensor:
+            return torch.empty((count, *one), dtype=kind, device=device)
 
         self.states = [buffer(replicas * batch, dtype) for _ in range(program.states)]
         self.firsts = [state[:batch] for state in self.states]
         self.history = (
-            buffer(program.history * batch, dtype).view(-1, batch, *shape) if program.history else None
+            buffer(program.history * batch, dtype, self.predicted).unflatten(0, (-1, batch))
+            if program.history
+            else None
         )
         self.times = list(
             torch.tensor(program.times, dtype=torch.float32)
@@ -73,7 +77,7 @@ class Runner:
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
         mixed = network_dtype != dtype
         self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
-        self.network_output = buffer(replicas * batch, dtype) if mixed else None
+        self.network_output = buffer(replicas * batch, dtype, self.predicted) if mixed else None
 
     def run(
         self,
@@ -145,10 +149,10 @@ class Runner:
 
     def _called(self, state: Tensor, row: int, cond: Mapping[str, Tensor]) -> Tensor:
         output: Tensor = self.denoiser(state, self.times[row], **cond)
-        if output.shape != state.shape:
+        if output.shape != (len(state), *self.predicted):
             raise TrilemmaError(
                 f"the denoiser answered a state of shape {tuple(state.shape)} with one of shape "
-                f"{tuple(output.shape)}; the two must agree"
+                f"{tuple(output.shape)}; expected {(len(state), *self.predicted)}"
             )
         return output
 

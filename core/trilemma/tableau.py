@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 from trilemma.errors import TrilemmaError
 
-Matrix: TypeAlias = "float | tuple[tuple[float, ...], ...]"  # K×K, a plain number for K = 1
+Matrix: TypeAlias = (
+    "float | tuple[tuple[float, ...], ...]"  # K×K, a plain number for a multiple of the identity
+)
 Vector: TypeAlias = "float | tuple[float, ...]"  # K, a plain number for K = 1
 
 
@@ -47,6 +49,33 @@ class Tableau:
     parameterization: str
     clip: float | None = None
     components: int = 1
+
+
+def matrix(coefficient: Matrix, components: int) -> list[float]:
+    """A K×K coefficient row by row; a plain number stands for so many times the identity."""
+    if isinstance(coefficient, int | float):
+        return [float(coefficient) if i == j else 0.0 for i in range(components) for j in range(components)]
+    if len(coefficient) != components or any(len(line) != components for line in coefficient):
+        raise TrilemmaError(
+            f"a tableau of {_components(components)} has the coefficient {coefficient!r}; write a plain number or "
+            f"{components} rows of {components}"
+        )
+    return [float(entry) for line in coefficient for entry in line]
+
+
+def vector(coefficient: Vector, components: int) -> list[float]:
+    """A coefficient of K numbers; a plain number stands for K = 1 alone."""
+    entries = [coefficient] if isinstance(coefficient, int | float) else list(coefficient)
+    if len(entries) != components:
+        raise TrilemmaError(
+            f"a tableau of {_components(components)} has the coefficient {coefficient!r}; write {components} "
+            f"number{'s' if components > 1 else ''}"
+        )
+    return [float(entry) for entry in entries]
+
+
+def _components(count: int) -> str:
+    return f"{count} component{'s' if count > 1 else ''}"
 
 
 def scalar(coefficient: Matrix | Vector) -> float:

@@ -4,26 +4,19 @@
 
 #include <cstdint>
 
+#include "philox_lanes.h"
 #include "trilemma/box_muller.h"
 
 namespace {
 
 // Normals are made 64 at a time, from 16 counters.
-constexpr int kGroup = 64;
+constexpr int kGroup = 4 * kCounters;
 
 // The normals of elements [64 group, 64 group + 64) of a sample.
 __attribute__((always_inline)) inline void normal_group(trilemma::PhiloxCounter start, trilemma::PhiloxKey key,
                                                         uint32_t group, float* out) {
-  constexpr int kCounters = kGroup / 4;
   uint32_t words[4][kCounters];
-  for (int i = 0; i < kCounters; ++i) {
-    const trilemma::PhiloxCounter x =
-        trilemma::philox({group * kCounters + static_cast<uint32_t>(i), start.c1, start.c2, start.c3}, key);
-    words[0][i] = x.c0;
-    words[1][i] = x.c1;
-    words[2][i] = x.c2;
-    words[3][i] = x.c3;
-  }
+  philox_lanes(group * kCounters, start, key, words);
   float lanes[4][kCounters];
   for (int i = 0; i < kCounters; ++i) {
     trilemma::box_muller(words[0][i], words[1][i], &lanes[0][i], &lanes[1][i]);

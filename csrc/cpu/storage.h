@@ -1,4 +1,5 @@
-// Element types as they lie in memory; arithmetic is float32. Internal linkage: compiled once an instruction set.
+// Element types as they lie in memory; arithmetic is float32. kOverflow is the magnitude, as the bits of a float, from
+// which on a number is stored as infinity or NaN. Internal linkage: compiled once an instruction set.
 
 #pragma once
 
@@ -7,14 +8,17 @@
 namespace {
 
 struct Float32 {
+  static constexpr uint32_t kOverflow = 0x7F800000;
+
   uint32_t bits;
 
   __attribute__((always_inline)) static float load(Float32 x) { return __builtin_bit_cast(float, x.bits); }
   __attribute__((always_inline)) static Float32 round(float x) { return {__builtin_bit_cast(uint32_t, x)}; }
-  __attribute__((always_inline)) static bool finite(Float32 x) { return (x.bits & 0x7F800000) != 0x7F800000; }
 };
 
 struct BFloat16 {
+  static constexpr uint32_t kOverflow = 0x7F7F8000;
+
   uint16_t bits;
 
   __attribute__((always_inline)) static float load(BFloat16 x) {
@@ -26,17 +30,20 @@ struct BFloat16 {
     const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
     return {static_cast<uint16_t>(x != x ? 0x7FC0 : rounded)};
   }
-  __attribute__((always_inline)) static bool finite(BFloat16 x) { return (x.bits & 0x7F80) != 0x7F80; }
 };
 
 struct Float16 {
+  static constexpr uint32_t kOverflow = 0x477FF000;
+
   _Float16 value;
 
   __attribute__((always_inline)) static float load(Float16 x) { return static_cast<float>(x.value); }
   __attribute__((always_inline)) static Float16 round(float x) { return {static_cast<_Float16>(x)}; }
-  __attribute__((always_inline)) static bool finite(Float16 x) {
-    return (__builtin_bit_cast(uint16_t, x.value) & 0x7C00) != 0x7C00;
-  }
 };
+
+template <class T>
+__attribute__((always_inline)) inline bool overflows(float x) {
+  return (__builtin_bit_cast(uint32_t, x) & 0x7FFFFFFF) >= T::kOverflow;
+}
 
 }  // namespace

@@ -95,6 +95,94 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
   kernels.linear_step[storage(dtype)](call, begin, end);
 }
 
+// Forward where `dy` is 0, else backward. Parameters and their gradients are float32 and contiguous, in the order
+// weight, bias, scale, shift; 0 for absent.
+void group_norm(const std::string& isa, const std::string& dtype, const std::array<int64_t, 4>& sizes,
+                bool channels_last, bool silu, float eps, uintptr_t x, uintptr_t mean, uintptr_t rstd,
+                const std::array<uintptr_t, 4>& parameters, uintptr_t residual, uintptr_t y, uintptr_t dy, uintptr_t dx,
+                const std::array<uintptr_t, 4>& gradients, bool whole) {
+  using trilemma::Phase;
+  const auto& kernels = kernels_for(isa);
+  trilemma::GroupNorm call;
+  call.samples = sizes[0];
+  call.channels = sizes[1];
+  call.spatial = sizes[2];
+  call.groups = sizes[3];
+  call.channels_last = channels_last;
+  call.silu = silu;
+  call.eps = eps;
+  call.cut();
+  call.x = pointer<const void>(x);
+  call.mean = pointer<float>(mean);
+  call.rstd = pointer<float>(rstd);
+  const auto parameter = [&](int i) {
+    return trilemma::PerChannel{pointer<const void>(parameters[i]), trilemma::cpu::kFloat32, i < 2 ? 0 : sizes[1], 1};
+  };
+  call.weight = parameter(0), call.bias = parameter(1), call.scale = parameter(2), call.shift = parameter(3);
+  call.residual = pointer<const void>(residual);
+  call.y = pointer<void>(y);
+  call.dy = pointer<const void>(dy);
+  call.dx = pointer<void>(dx);
+  const auto gradient = [&](int i) { return trilemma::ChannelGradient{pointer<void>(gradients[i]), 0}; };
+  call.dweight = gradient(0), call.dbias = gradient(1), call.dscale = gradient(2), call.dshift = gradient(3);
+  std::vector<float> low(sizes[0] * sizes[3]), means(2 * low.size());
+  std::vector<double> partial(call.channel_partials() + call.moment_partials()), sums(2 * sizes[0] * sizes[1]);
+  call.low = low.data();
+  call.group_means = means.data();
+  call.partial = partial.data();
+  call.channel_sums = sums.data();
+
+  const auto kernel = dy ? kernels.group_norm_backward[storage(dtype)] : kernels.group_norm[storage(dtype)];
+  const auto run = [&](Phase phase, int64_t items) {
+    call.phase = phase;
+    for (int64_t i = items - 1; i >= 0; --i) kernel(call, i, i + 1);
+  };
+  if (whole) {
+    run(Phase::kWhole, call.units());
+  } else {
+    if (dy) run(Phase::kRecentre, call.units());
+    run(Phase::kReduce, dy ? call.rows() : call.units() * call.pieces);
+    run(Phase::kFinish, call.units());
+    run(Phase::kApply, call.rows());
+  }
+  if (dy) run(Phase::kGradients, call.channels);
+}
+
+// A tensor [batch, heads, tokens, depth]: its address and its strides in elements.
+using Strided = std::array<int64_t, 5>;
+
+trilemma::Heads heads(const Strided& x) { return {reinterpret_cast<void*>(x[0]), x[1], x[2], x[3], x[4]}; }
+
+void attention(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes, float scale,
+               const Strided& q, const Strided& k, const Strided& v, const Strided& out, uintptr_t lse, int64_t begin,
+               int64_t end) {
+  trilemma::Attention call{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],   scale,
+                           heads(q), heads(k), heads(v), heads(out), pointer<float>(lse)};
+  if (end < 0) end = call.batch * call.heads * trilemma::query_blocks(call.queries);
+  kernels_for(isa).attention[storage(dtype)](call, begin, end);
+}
+
+void attention_backward(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes,
+                        float scale, const std::array<Strided, 5>& inputs, uintptr_t lse,
+                        const std::array<Strided, 3>& gradients) {
+  trilemma::AttentionBackward call{sizes[0],
+                                   sizes[1],
+                                   sizes[2],
+                                   sizes[3],
+                                   sizes[4],
+                                   scale,
+                                   heads(inputs[0]),
+                                   heads(inputs[1]),
+                                   heads(inputs[2]),
+                                   heads(inputs[3]),
+                                   heads(inputs[4]),
+                                   heads(gradients[0]),
+                                   heads(gradients[1]),
+                                   heads(gradients[2]),
+                                   pointer<const float>(lse)};
+  kernels_for(isa).attention_backward[storage(dtype)](call, 0, call.batch * call.heads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -116,4 +204,13 @@ PYBIND11_MODULE(_C, module) {
              "row"_a, "samples"_a, "elements"_a, "replicas"_a = 1, "branches"_a = 1, "prediction"_a = 0,
              "history"_a = std::vector<uintptr_t>{}, "indices"_a = 0, "seed"_a = 0, "step"_a = 0, "begin"_a = 0,
              "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
+  module.def("group_norm", &group_norm, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "channels_last"_a, "silu"_a,
+             "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
+             "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true,
+             "Group normalisation on addresses; sizes are B, C, the elements of a channel, groups.");
+  module.def("attention", &attention, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a, "q"_a, "k"_a, "v"_a,
+             "out"_a, "lse"_a, "begin"_a = 0, "end"_a = -1,
+             "Attention on addresses: sizes are [B, H, Lq, Lk, D], a tensor is its address and its four strides.");
+  module.def("attention_backward", &attention_backward, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a,
+             "inputs"_a, "lse"_a, "gradients"_a, "Its gradient: inputs are q, k, v, out and dout.");
 }

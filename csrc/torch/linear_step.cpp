@@ -135,6 +135,10 @@ LinearStep step_of(const Arguments& x) {
   step.seed = static_cast<uint64_t>(x.seed);
   step.step = static_cast<uint32_t>(x.row);
 
+  // What no cache holds until the network reads it had better not push out what one does hold.
+  constexpr int64_t kStreamedBytes = 16 << 20;
+  step.streamed = (x.z.numel() + x.output.numel() + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
+                  kStreamedBytes;
   return step;
 }
 

@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import trilemma
 from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import TrilemmaError
 from trilemma.guidance import Guidance
 from trilemma.lowering import lower
 from trilemma.noise import InjectedNoise
+from trilemma.process import Process
 from trilemma.runner import Runner
 from trilemma.tableau import Row, Tableau, scalar
 from trilemma_plugins.cfg.guidance import CFG
@@ -128,6 +129,64 @@ def test_any_tableau_is_run_as_it_reads(
     for _ in range(2):  # a runner is used again: nothing of the first run may show
         drawn = runner.run(start, torch.arange(batch), cond, InjectedNoise(steps=noise))
     assert torch.allclose(drawn, plain_run(tableau, denoiser, guidance, start, noise), rtol=1e-9, atol=1e-9)
+
+
+class PhaseSpace(Process):
+    components = 2
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        raise AssertionError("a tableau in phase space needs no moments")
+
+
+class Coupled(Denoiser):
+    """Curved in position and velocity; its output is one component."""
+
+    def __init__(self) -> None:
+        super().__init__(PhaseSpace(), "score", (3, 4), [Condition("branch", size=4)])
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        x, v = z.chunk(2, 1)
+        return torch.sin(x + 2 * v) * (t + cond["branch"]).view(-1, 1, 1).to(z.dtype)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), batch=st.integers(1, 3), count=st.integers(1, 2), seed=st.integers(0, 2**30))
+def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    rows = []
+    for r in range(data.draw(st.integers(1, 5))):
+        lags = data.draw(st.sets(st.integers(0, r), max_size=3))
+        B = tuple((lag, tuple(normal(2).tolist())) for lag in sorted(lags))
+        A, C = (tuple(map(tuple, normal(2, 2).tolist())) for _ in range(2))
+        rows.append(Row(1 - 0.1 * r, A, B, C if r % 2 else 0.0, base=data.draw(st.integers(0, r))))
+    denoiser, guidance = Coupled(), Weighted(count)
+    tableau = Tableau(tuple(rows), "score", components=2)
+    program = lower(tableau, "score", denoiser.process, guidance, count)
+    runner = Runner(denoiser, program, batch, (6, 4), torch.float64, torch.float64, torch.device("cpu"))
+    start, noise = normal(batch, 6, 4), normal(len(rows), batch, 6, 4)
+    cond = {"branch": torch.arange(count).repeat_interleave(batch)}
+    drawn = runner.run(start, torch.arange(batch), cond, InjectedNoise(steps=noise))
+
+    def times(matrix: Any, state: Tensor) -> Tensor:
+        return torch.einsum("kl,blce->bkce", torch.tensor(matrix, dtype=torch.float64), state)
+
+    states, predictions = [start.unflatten(1, (2, 3))], []
+    for r, row in enumerate(rows):
+        z = states[-1].flatten(1, 2)
+        t = torch.full((batch,), row.t)
+        outputs = [denoiser(z, t, branch=torch.full((batch,), g)) for g in range(count)]
+        predictions.append(sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True)))
+        new = times(row.A, states[-1 - row.base])
+        if row.C != 0.0:
+            new = new + times(row.C, noise[r].unflatten(1, (2, 3)))
+        for lag, coefficient in row.B:
+            new = new + torch.stack([c * predictions[-1 - lag] for c in coefficient], 1)
+        states.append(new)
+    torch.testing.assert_close(drawn, states[-1].flatten(1, 2), rtol=1e-9, atol=1e-9)
 
 
 class Record(TorchDispatchMode):

@@ -11,6 +11,7 @@ def trilemma_register(registry: Registry) -> None:
         ("sample", "Draw samples from a model."),
         ("train", "Train a model by a recipe, or resume a run that was stopped."),
         ("eval", "Measure a model's samples against data."),
+        ("bench", "Measure kernels and sampling loops against their peers."),
         ("plugins", "List the installed plugins and what they bring."),
         ("doctor", "Say what is installed, which kernels run, and why CUDA is or is not there."),
     ):

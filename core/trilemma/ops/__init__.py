@@ -1,9 +1,11 @@
 """The operators under the engine: a reference in PyTorch, and native kernels where they were built."""
 
 from trilemma.ops import layout
+from trilemma.ops.attending import attention
 from trilemma.ops.explanation import Explanation, explain
 from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.noising import perturb
+from trilemma.ops.normalization import group_norm_act
 from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
 from trilemma.ops.replaying import linear_step_replay
@@ -14,10 +16,12 @@ __all__ = [
     "OPERATORS",
     "Explanation",
     "Operator",
+    "attention",
     "ddim_step",
     "dynamic_threshold",
     "euler_maruyama_step",
     "explain",
+    "group_norm_act",
     "keyed_normal",
     "layout",
     "linear_step",

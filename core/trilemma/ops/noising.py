@@ -88,7 +88,7 @@ def _fake(x0: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x0), torch.empty_like(x0)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: Any, output: Any) -> None:
     ctx.save_for_backward(inputs[1])
 
 

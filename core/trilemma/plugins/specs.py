@@ -118,7 +118,7 @@ class MetricSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class KernelSpec(ComponentSpec):
-    """A backend of native kernels: target is probed when kernels are chosen."""
+    """A backend of kernels: target has `operators`, which take what those of `trilemma.ops` of the same names take."""
 
     kind = "kernel"
 

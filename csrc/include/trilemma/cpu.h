@@ -2,7 +2,9 @@
 
 #pragma once
 
+#include "trilemma/attention.h"
 #include "trilemma/dynamic_threshold.h"
+#include "trilemma/group_norm.h"
 #include "trilemma/linear_step.h"
 #include "trilemma/perturb.h"
 
@@ -15,13 +17,19 @@ enum Storage : int { kFloat32, kBFloat16, kFloat16, kStorages };
 template <class Arguments>
 using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
 
-// One instruction set's kernels, an entry an element type. All instruction sets give the same bits.
+// One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for group_norm
+// and attention, which agree to rounding: they add in another order, fuse multiplications with additions or contract
+// pairs of bfloat16 where they can.
 struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
   Kernel<NormalFill> normal[kStorages];
   Kernel<Perturb> perturb[kStorages];
   Kernel<DynamicThreshold> dynamic_threshold[kStorages];  // of whole samples
+  Kernel<GroupNorm> group_norm[kStorages];                // blocks and bits: see GroupNorm
+  Kernel<GroupNorm> group_norm_backward[kStorages];
+  Kernel<Attention> attention[kStorages];
+  Kernel<AttentionBackward> attention_backward[kStorages];
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.

@@ -66,6 +66,7 @@ struct LinearStep {
   int replicas = 1;
   int branches = 1;
   int lags = 0;
+  bool streamed = false;  // out is written past the caches
   void* out = nullptr;
   const void* z = nullptr;
   const void* base = nullptr;

@@ -168,13 +168,17 @@ Five group_norm_act_backward(Tensor dy, Tensor x, Tensor mean, Tensor rstd, int6
   call.rstd = static_cast<float*>(rstd.data_ptr());
   call.scratch = static_cast<float*>(scratch.mutable_data_ptr());
   // What nobody wants is an empty tensor.
+  const auto none = [&] {
+    const int64_t zero = 0;
+    return torch::stable::new_empty(x, {&zero, 1});
+  };
   const auto gradient = [&](bool wants, const std::optional<Tensor>& of, ChannelVector& to) {
-    if (!wants || !of) return floats(x, {0});
+    if (!wants || !of) return none();
     Tensor made = torch::stable::new_empty(*of, of->sizes());
     to = vector(made);
     return made;
   };
-  Tensor dx = wanted[0] ? torch::stable::empty_like(x) : floats(x, {0});
+  Tensor dx = wanted[0] ? torch::stable::empty_like(x) : none();
   if (wanted[0]) call.dx = dx.mutable_data_ptr();
   Tensor dweight = gradient(wanted[1], weight, call.dweight), dbias = gradient(wanted[2], bias, call.dbias);
   Tensor dscale = gradient(wanted[3], scale, call.dscale), dshift = gradient(wanted[4], shift, call.dshift);
@@ -190,10 +194,20 @@ std::string group_norm_act_why_not_native(Tensor x, int64_t groups, std::optiona
   return why_not(x, groups, maps, residual);
 }
 
+std::string group_norm_act_backward_why_not_native(Tensor, Tensor x, Tensor, Tensor, int64_t groups,
+                                                   std::optional<Tensor> weight, std::optional<Tensor> bias,
+                                                   std::optional<Tensor> scale, std::optional<Tensor> shift, bool,
+                                                   std::vector<bool>) {
+  const Maps maps{weight, bias, scale, shift};
+  check(malformed(x, groups, maps));
+  return why_not(x, groups, maps, std::nullopt);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("group_norm_act", TORCH_BOX(&group_norm_act));
   library.impl("group_norm_act_backward", TORCH_BOX(&group_norm_act_backward));
+  library.impl("group_norm_act_backward_why_not_native", TORCH_BOX(&group_norm_act_backward_why_not_native));
   library.impl("group_norm_act_why_not_native", TORCH_BOX(&group_norm_act_why_not_native));
 }

@@ -1,0 +1,1 @@
+"""Benchmarks of the operators and of whole sampling loops, as ratios within one run."""

@@ -1,0 +1,81 @@
+"""One cell of a benchmark: an operator, on one shape, against its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+
+OURS: Final = "trilemma"
+COPY: Final = "copy"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell runs.
+
+    Attributes:
+        function: the operator as Python calls it; a plugin's kernel backend answers to the same arguments.
+        arguments, keywords: of the call, which does the whole work once.
+        peers: other ways to do the same, by name.
+        error: the largest error of a call, given what it returned, in units of the tolerance that the tests state,
+            found against float64; above 1 the cell fails.
+        least_bytes: that any implementation must move.
+        operations: floating-point operations; 0 where only memory counts.
+        explained: the operator's own arguments, where `function` is something around it.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    peers: Mapping[str, Callable[[], object]]
+    error: Callable[[Any], float]
+    least_bytes: int
+    operations: int = 0
+    explained: tuple[Any, ...] | None = None
+
+    def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
+        """The work done by `function`."""
+        return partial(function, *self.arguments, **self.keywords)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the grid; `prepare` allocates, so that one cell's memory is gone before the next begins.
+
+    Attributes:
+        op: the operator.
+        shape: as the table shows it.
+        dtype: of the storage.
+        prepare: makes the work on a device.
+        variant: memory format, direction, or what else tells cells of one shape apart.
+    """
+
+    op: str
+    shape: str
+    dtype: torch.dtype
+    prepare: Callable[[torch.device], Work]
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        return " ".join(
+            filter(None, (self.op, self.shape, str(self.dtype).removeprefix("torch."), self.variant))
+        )
+
+
+def copying(least_bytes: int, device: torch.device) -> Callable[[], object]:
+    """A copy that reads and writes so many bytes in all: the roof of what only moves memory."""
+    source = torch.empty(max(least_bytes // 2, 1), dtype=torch.uint8, device=device).fill_(1)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled for one cell alone: what other cells left behind would make it recompile and then give up."""
+    torch.compiler.reset()
+    made: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return made

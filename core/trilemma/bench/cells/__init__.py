@@ -1,0 +1,16 @@
+"""The grids of cells, by operator."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from trilemma.bench.cell import Cell
+from trilemma.bench.cells.normalization import group_norm_act_backward_cells, group_norm_act_cells
+from trilemma.bench.cells.normals import keyed_normal_cells
+from trilemma.bench.cells.stepping import linear_step_cells
+
+ALL_CELLS: Final[dict[str, Callable[[], Iterator[Cell]]]] = {
+    "linear_step": linear_step_cells,
+    "keyed_normal": keyed_normal_cells,
+    "group_norm_act": group_norm_act_cells,
+    "group_norm_act_backward": group_norm_act_backward_cells,
+}

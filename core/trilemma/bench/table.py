@@ -1,0 +1,98 @@
+"""Records as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from trilemma.bench.cell import COPY, OURS
+from trilemma.bench.comparison import Key, change, key
+
+
+class KernelTable:
+    """Prints a line a cell as it comes, under one heading an operator."""
+
+    def __init__(self, earlier: Mapping[Key, Mapping[str, Any]]) -> None:
+        self.earlier = earlier
+        self.console = Console()
+        self.op = ""
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        if record["op"] != self.op:
+            self.op = str(record["op"])
+            where = (
+                f"{record['device']} {record['isa']}, {record['threads']} threads, torch {record['torch']}"
+            )
+            self.console.print(f"\n[bold]{self.op}[/bold]  ({where})", highlight=False)
+        ours = record["microseconds"][OURS]
+        peers = "  ".join(
+            f"{name} {middle:.2f}× [{low:.2f}, {high:.2f}]"
+            for name, (low, middle, high) in record["ratio"].items()
+        )
+        line = (
+            f"  {record['shape']:>16} {record['dtype']:>8} {record['variant']:<12} {ours['median']:>10.1f} µs  "
+            f"{bandwidth(record):6.1f} GB/s  {record['of_copy']:4.0%} of copy   {peers}"
+        )
+        if key(record) in self.earlier:
+            line += f"   {change(record, self.earlier[key(record)]):.2f}× of earlier"
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def summarise(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Geometric means of the ratios, by operator and peer, and the cells that a peer wins."""
+        table = Table(title="how many times faster than …, geometric mean (least)")
+        peers = list(dict.fromkeys(name for record in records for name in record["ratio"]))
+        for column in ("operator", *peers):
+            table.add_column(column, justify="left" if column == "operator" else "right")
+        for op in dict.fromkeys(record["op"] for record in records):
+            cells = [_mean_and_least([r for r in records if r["op"] == op], peer) for peer in peers]
+            table.add_row(op, *cells)
+        self.console.print(table)
+        for record in records:
+            for name, (_, middle, _) in record["ratio"].items():
+                if middle < 1:
+                    shape = f"{record['op']} {record['shape']} {record['dtype']} {record['variant']}"
+                    self.console.print(f"{name} is faster at {shape}: {middle:.2f}×", highlight=False)
+
+
+def _mean_and_least(records: Sequence[Mapping[str, Any]], peer: str) -> str:
+    ratios = [record["ratio"][peer][1] for record in records if peer in record["ratio"]]
+    if not ratios:
+        return ""
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return f"{mean:.2f}× ({min(ratios):.2f}×)"
+
+
+def bandwidth(record: Mapping[str, Any]) -> float:
+    """Gigabytes a second, counted at the least bytes."""
+    return float(record["least_bytes"] / record["microseconds"][OURS]["median"] / 1e3)
+
+
+def copy_bandwidth(record: Mapping[str, Any]) -> float:
+    """Gigabytes a second of the copy in the same run."""
+    return float(record["least_bytes"] / record["microseconds"][COPY]["median"] / 1e3)
+
+
+def show_loop(record: Mapping[str, Any]) -> None:
+    """The table of `trilemma bench loop`."""
+    console = Console()
+    table = Table(
+        title=f"{record['network']}: {record['n']} images, {record['steps']} steps of DDIM, "
+        f"{record['threads']} threads, torch {record['torch']}"
+    )
+    for column in ("", "seconds", "ms a step", "first image, s", "speed-up", "largest difference"):
+        table.add_column(column, justify="left" if not column else "right")
+    for row in record["rows"]:
+        table.add_row(
+            row["name"],
+            f"{row['seconds']:.2f}",
+            f"{1e3 * row['seconds'] / record['steps']:.1f}",
+            f"{row['first_image']:.2f}",
+            f"{row['ratio'][1]:.2f}× [{row['ratio'][0]:.2f}, {row['ratio'][2]:.2f}]",
+            f"{row['difference']:.1e}",
+        )
+    console.print(table)
+    console.print(record["fusion"], highlight=False)

@@ -1,0 +1,148 @@
+"""The benchmark measures what it says, refuses what is wrong, and prints what it found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from trilemma.bench import kernels
+from trilemma.bench.cell import OURS, Cell, Work
+from trilemma.bench.comparison import change, earlier_runs
+from trilemma.bench.timing import Times, measure, ratio
+from trilemma.cli.app import main
+from trilemma.errors import TrilemmaError, UsageError
+from trilemma.ops import Explanation
+
+CPU = torch.device("cpu")
+
+
+def increment(x: torch.Tensor) -> torch.Tensor:
+    return x.add_(1)
+
+
+def cell(error: float = 0.5, function: Callable[..., Any] = increment, **peers: Callable[[], object]) -> Cell:
+    x = torch.zeros(1000)
+    peers = peers or {"twice": lambda: x.add_(1).add_(1)}
+    work = Work(function, (x,), {}, peers, lambda _: error, 8000)
+    return Cell("invented", "1000", torch.float32, lambda device: work)
+
+
+@pytest.fixture
+def grid(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    cells = {"invented": lambda: iter([cell()]), "other": lambda: iter([cell()])}
+    monkeypatch.setattr(kernels, "ALL_CELLS", cells)
+    monkeypatch.setattr(kernels, "explain", lambda op, *_, **__: Explanation(op, "native", {}))
+    return cells
+
+
+def test_a_record_says_everything(grid: dict[str, Any]) -> None:
+    (record,) = kernels.records(["invented"], CPU, 0.01, cold=False)
+    assert json.loads(json.dumps(record)) == json.loads(json.dumps(record))
+    assert set(record["microseconds"]) == {OURS, "twice", "copy"}
+    assert set(record["ratio"]) == {"twice"}
+    low, middle, high = record["ratio"]["twice"]
+    assert 0 < low <= middle <= high
+    assert {"device", "isa", "threads", "torch", "trilemma", "errors", "least_bytes"} <= record.keys()
+
+
+@pytest.mark.parametrize("error", [2.0, float("nan")])
+def test_a_wrong_kernel_is_not_timed(
+    grid: dict[str, Any], error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid["invented"] = lambda: iter([cell(error)])
+    monkeypatch.setattr(kernels, "measure", lambda *_: pytest.fail("timed"))
+    with pytest.raises(TrilemmaError, match="by trilemma is wrong"):
+        list(kernels.records(["invented"], CPU, 0.01, cold=False))
+
+
+def test_a_fallback_is_not_timed(grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fallback = Explanation("invented", "reference", {"native": "not built"})
+    monkeypatch.setattr(kernels, "explain", lambda *_, **__: fallback)
+    monkeypatch.setattr(kernels, "measure", lambda *_: pytest.fail("timed"))
+    with pytest.raises(TrilemmaError, match=r"not native: not built\); build"):
+        list(kernels.records(["invented"], CPU, 0.01, cold=False))
+
+
+def test_a_plugins_backend_stands_in_the_same_table(
+    grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = {"someone/fast": {"invented": lambda x: x.add_(1.0)}}
+    monkeypatch.setattr(kernels, "_outside", lambda: outside)
+    (record,) = kernels.records(["invented"], CPU, 0.01, cold=False)
+    assert "someone/fast" in record["ratio"]
+    assert set(record["errors"]) == {OURS, "someone/fast"}
+
+
+def test_an_unknown_operator() -> None:
+    with pytest.raises(UsageError, match=r"choose from .*linear_step"):
+        list(kernels.records(["conv"], CPU, 0.01, cold=False))
+
+
+def test_rounds_are_interleaved() -> None:
+    order: list[str] = []
+    contenders = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    times = measure(contenders, CPU, 0.001, cold=True)
+    rounds = len(times["a"].rounds)
+    turns = [name for name, _ in itertools.groupby(order)]
+    assert turns[-2 * rounds :] == ["a", "b"] * rounds
+
+
+def test_the_interval_holds_the_ratio() -> None:
+    generator = torch.Generator().manual_seed(0)
+    slow, fast = (1 + torch.rand(2, 400, generator=generator)).tolist()
+    low, middle, high = ratio(Times(tuple(2 * value for value in slow)), Times(tuple(fast)))
+    assert low <= middle <= high
+    assert low < 2 < high
+    assert high - low < 0.5
+
+
+def test_an_earlier_run(grid: dict[str, Any], tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = kernels.records(["invented"], CPU, 0.01, cold=False)
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**record, "of_copy": record["of_copy"] / 2}) + "\n")
+    (earlier,) = earlier_runs(path).values()
+    assert change(record, earlier) == pytest.approx(2)
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01", "--compare", str(path)]) == 0
+    assert "of earlier" in capsys.readouterr().out
+    path.write_text("[]")
+    with pytest.raises(UsageError, match="holds no records"):
+        earlier_runs(path)
+    with pytest.raises(UsageError, match="cannot read"):
+        earlier_runs(tmp_path / "none")
+
+
+def test_json_alone_on_stdout(grid: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "kernels", "--seconds", "0.01", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["op"] for line in lines] == ["invented", "invented"]
+
+
+def test_a_losing_cell_is_printed(grid: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(100_000).sum() + x
+
+    grid["invented"] = lambda: iter([cell(function=slow, quick=lambda: None)])
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01"]) == 0
+    assert "quick is faster at invented" in capsys.readouterr().out
+
+
+def test_a_roofline(grid: dict[str, Any], tmp_path: Any) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roof.png"
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01", "--roofline", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_grid_is_right() -> None:
+    for cells in kernels.ALL_CELLS.values():
+        for found in cells():
+            if found.shape.count("512") or found.shape.count("786432"):
+                continue  # correct like the smaller ones, but minutes of memory traffic
+            work = found.prepare(CPU)
+            kernels._checked(found, work, OURS, work.call(work.function))

@@ -1,0 +1,223 @@
+"""Fusing leaves what a network computes, and can be taken back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import trilemma
+from trilemma import ops
+from trilemma.fusion import fuse, unfuse
+
+needs_native = pytest.mark.skipif(
+    any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention")),
+    reason="the native libraries were not built",
+)
+pytestmark = needs_native
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.conv = nn.GroupNorm(4, 8), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(x)))
+
+
+class Modulated(nn.Module):
+    """AdaGN as a residual block of guided diffusion writes it."""
+
+    def __init__(self, addcmul: bool) -> None:
+        super().__init__()
+        self.norm, self.act, self.inject = nn.GroupNorm(2, 8), nn.SiLU(), nn.Linear(5, 16)
+        self.addcmul = addcmul
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.inject(embedding)[:, :, None, None].chunk(2, dim=1)
+        if self.addcmul:
+            return self.act(torch.addcmul(shift, self.norm(x), 1 + scale))
+        return self.act(self.norm(x) * (scale + 1) + shift)
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Deciding(nn.Module):
+    """A forward that looks at values and so cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return y if float(y.sum()) > 1e9 else F.silu(y)
+
+
+CASES = {
+    "GroupNorm + SiLU": (Plain, (3, 8, 6, 6)),
+    "GroupNorm + scale and shift + SiLU": (lambda: Modulated(False), (3, 8, 6, 6)),
+    "attention": (Attending, (3, 10, 16)),
+    "GroupNorm": (Deciding, (3, 8, 6, 6)),
+}
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return (x, torch.randn(shape[0], 5)) if isinstance(module, Modulated) else (x,)
+
+
+@pytest.mark.parametrize("pattern", list(CASES))
+def test_each_pattern_is_found_and_gives_the_same(pattern: str) -> None:
+    make, shape = CASES[pattern]
+    module = randomised(make())
+    arguments = inputs(module, shape)
+    expected = module(*arguments)
+    report = fuse(module)
+    assert [entry.pattern for entry in report.fused] == [pattern]
+    assert "forward" in vars(module) or "forward" in vars(module.norm)
+    torch.testing.assert_close(module(*arguments), expected, rtol=0, atol=1e-5)
+
+
+def test_addcmul_is_a_modulation_too() -> None:
+    module = randomised(Modulated(True))
+    arguments = inputs(module, (3, 8, 6, 6))
+    expected = module(*arguments)
+    assert str(fuse(module)) == "fused 1 × GroupNorm + scale and shift + SiLU"
+    torch.testing.assert_close(module(*arguments), expected, rtol=0, atol=1e-5)
+
+
+def test_unfuse_takes_everything_back() -> None:
+    module = nn.Sequential(randomised(Plain()), randomised(Deciding()))
+    before = dict(module.named_parameters())
+    keys = list(module.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    expected = module(x)
+    fuse(module)
+    fuse(module)  # twice is once
+    assert list(module.state_dict()) == keys
+    assert all(parameter is before[name] for name, parameter in module.named_parameters())
+    unfuse(module)
+    assert not any("forward" in vars(part) for part in module.modules())
+    assert torch.equal(module(x), expected)
+
+
+def test_gradients_are_the_same() -> None:
+    module = randomised(Plain())
+    x = torch.randn(2, 8, 5, 5)
+    wanted = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
+    fuse(module)
+    found = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
+    for gradient, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_new_weights_are_seen_and_copies_are_their_own() -> None:
+    module = randomised(Plain())
+    fuse(module)
+    other = copy.deepcopy(module)
+    x = torch.randn(2, 8, 5, 5)
+    before = other(x)
+    with torch.no_grad():
+        module.norm.weight.zero_()
+        module.norm.bias.zero_()
+    assert torch.equal(module(x), module.conv(torch.zeros_like(x)))
+    assert torch.equal(other(x), before)
+
+
+def test_what_cannot_be_traced_is_named() -> None:
+    report = fuse(Deciding())
+    assert "the network itself: its forward cannot be traced" in str(report)
+
+
+def test_another_mode_or_other_arguments_run_the_modules_own_forward() -> None:
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.GroupNorm(4, 8)
+
+        def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+            y = F.silu(self.norm(x))
+            if self.training:
+                y = 2 * y
+            return y if shift is None else y + shift
+
+    module = Optional().eval()
+    x = torch.randn(2, 8, 4, 4)
+    plain = module(x)
+    assert len(fuse(module).fused) == 1
+    torch.testing.assert_close(module(x, torch.ones(())), plain + 1)
+    torch.testing.assert_close(module(x, shift=torch.ones(())), plain + 1)
+    torch.testing.assert_close(module.train()(x), 2 * plain)
+
+
+def test_our_own_network() -> None:
+    network = trilemma.load("mnist")
+    z, t, labels = torch.randn(3, 1, 28, 28), torch.rand(3), torch.arange(3)
+    with torch.inference_mode():
+        expected = network(z, t, **{"class": labels})
+        fuse(network)
+        torch.testing.assert_close(network(z, t, **{"class": labels}), expected, rtol=0, atol=1e-5)
+
+
+def unet_2d(**options: Any) -> nn.Module:
+    diffusers = pytest.importorskip("diffusers")
+    return diffusers.UNet2DModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("modulation", ["default", "scale_shift"])
+def test_an_unmodified_unet_of_diffusers(modulation: str) -> None:
+    network = unet_2d(resnet_time_scale_shift=modulation).eval().requires_grad_(False)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([3, 500])
+    expected = network(x, t).sample
+    report = fuse(network)
+    patterns = {entry.pattern for entry in report.fused}
+    assert {"attention", "GroupNorm + SiLU"} <= patterns
+    assert ("GroupNorm + scale and shift + SiLU" in patterns) == (modulation == "scale_shift")
+    torch.testing.assert_close(network(x, t).sample, expected, rtol=0, atol=1e-5)
+
+
+def test_a_conditional_unet_of_diffusers() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    network = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+    )
+    network.eval().requires_grad_(False)
+    x, t, text = torch.randn(2, 4, 16, 16), torch.tensor([3, 500]), torch.randn(2, 7, 24)
+    expected = network(x, t, text).sample
+    report = fuse(network)
+    assert sum(entry.pattern == "attention" for entry in report.fused) >= 4
+    torch.testing.assert_close(network(x, t, text).sample, expected, rtol=0, atol=1e-5)
