@@ -45,7 +45,7 @@ struct Here {
 inline bool is_here(const torch::stable::Tensor& tensor) { return tensor.is_cuda(); }
 
 // The tensor's device, made the current one, and its current stream.
-struct Here {
+struct __attribute__((visibility("hidden"))) Here {
   explicit Here(const torch::stable::Tensor& tensor) : guard(tensor.get_device_index()) {
     void* current = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &current));

@@ -92,7 +92,10 @@ class Operator:
         for name, value in bound.arguments.items():
             if isinstance(value, Tensor) and (why := _why_not_there(value.device)):
                 return f"{name} is on {value.device}, {why}"
-        found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
+        try:
+            found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
+        except NotImplementedError:
+            return "it has no native kernel for tensors of this device"
         return found
 
     def _without_native(self, *arguments: Any, backend: str = "auto") -> Any:
