@@ -61,7 +61,7 @@ struct Packed {
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       parts[i] = T::round(values[i]);
-      finite = finite && T::finite(parts[i]);
+      finite = finite && is_finite(parts[i]);
     }
     memcpy(&word, parts, sizeof word);
     return finite;

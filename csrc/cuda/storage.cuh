@@ -36,8 +36,24 @@ struct Float16 {
   __device__ static bool finite(Float16 x) { return (x.bits & 0x7C00) != 0x7C00; }
 };
 
+template <class T>
+__device__ __forceinline__ bool is_finite(T x) {
+  return T::finite(x);
+}
+
 }  // namespace
 
 #else
+
 #include "../cpu/storage.h"
+
+namespace {
+
+template <class T>
+inline bool is_finite(T x) {
+  return !overflows<T>(T::load(x));
+}
+
+}  // namespace
+
 #endif
