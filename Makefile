@@ -1,5 +1,8 @@
 # make demo: installs into .venv and draws 64 digits.   make test: the whole test suite.
 # make lint: style and types.   make install: the package and its command alone.
+# make cuda-check: compiles the CUDA kernels for all architectures, without a GPU; none may spill.
+# make test-abi: the library built here, under the oldest torch it is for.   make test-sanitize: under sanitizers.
+# make gpu: where there is a CUDA GPU, its tests and benchmarks, on a torch with CUDA and without network.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,9 +11,9 @@ python := $(VENV)/bin/python
 pip_install := $(python) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # What pyproject.toml needs to build; the build runs against the torch that the package will run with.
 build_requirements := setuptools torch pybind11 cmake ninja
-build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find cmake csrc -type f)
 
-.PHONY: demo test lint install
+.PHONY: demo test lint install cuda-check test-abi test-sanitize gpu
 .DELETE_ON_ERROR:
 
 demo: install
@@ -24,6 +27,21 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+cuda-check: $(VENV)/.requirements
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(python) benchmarks/cuda_resources.py
+
+# An environment with torch 2.11, pytest, hypothesis, numpy and the like: make test-abi ABI_PYTHON=...
+ABI_PYTHON ?= $(VENV)-abi/bin/python
+test-abi: $(VENV)/.install
+	tests/native/abi.sh "$(python)" "$(ABI_PYTHON)"
+
+test-sanitize: $(VENV)/.test
+	tests/native/sanitize.sh "$(python)"
+
+# In an environment that has torch with CUDA, pybind11, cmake, ninja, pytest and hypothesis: make gpu PYTHON=python
+gpu:
+	tests/native/gpu.sh "$(PYTHON)"
 
 install: $(VENV)/.install
 

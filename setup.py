@@ -2,6 +2,10 @@
 
 TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out. Without them the
 package runs on its reference in PyTorch, and says so in `trilemma doctor`.
+
+TRILEMMA_CUDA=auto (default) also builds `_ops_cuda` where torch has CUDA and nvcc is found, whether or not there is a
+GPU; 1 fails where it cannot, 0 leaves it out, check compiles the CUDA sources and installs nothing of them.
+TRILEMMA_CUDA_ARCHS="80;90" names the compute capabilities.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+CUDA_CHOICES = ("TRILEMMA_CUDA", "TRILEMMA_CUDA_ARCHS")
 
 
 class BuildNative(build_ext):
-    """One CMake build that installs both libraries, `_C` and `_ops`, into the package."""
+    """One CMake build that installs the libraries, `_C`, `_ops` and perhaps `_ops_cuda`, into the package."""
 
     def run(self) -> None:
         wanted = os.environ.get("TRILEMMA_NATIVE") or "auto"
@@ -56,6 +61,7 @@ class BuildNative(build_ext):
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DTRILEMMA_VERSION={self.distribution.get_version()}",
+            *(f"-D{name}={os.environ[name]}" for name in CUDA_CHOICES if os.environ.get(name)),
         ]
         for command in (
             configure,

@@ -6,7 +6,7 @@
 #include "normal.h"
 #include "storage.h"
 #include "stores.h"
-#include "trilemma/linear_step.h"
+#include "trilemma/step_arithmetic.h"
 
 namespace {
 
@@ -49,22 +49,12 @@ inline void run_block(const LinearStep& step, int64_t sample, int64_t offset, in
 
   const T *z[K], *base[K];
   for (int k = 0; k < K; ++k) z[k] = state_of(step.z, k), base[k] = state_of(step.base, k);
-  const float high = row.clip, low = -row.clip, q = row.q, s = row.s;
   float next[K][kBlock];
   for (int i = 0; i < count; ++i) {
-    float u = row.p[0] * T::load(z[0][i]);
-    for (int k = 1; k < K; ++k) u = u + row.p[k] * T::load(z[k][i]);
-    u = u + q * f[i];
-    u = u < low ? low : u;  // comparisons, not fmin and fmax: NaN stays
-    u = u > high ? high : u;
-    float prediction = row.r[0] * T::load(z[0][i]);
-    for (int k = 1; k < K; ++k) prediction = prediction + row.r[k] * T::load(z[k][i]);
-    f[i] = prediction = prediction + s * u;
-    for (int k = 0; k < K; ++k) {
-      float sum = row.a[k * K] * T::load(base[0][i]);
-      for (int l = 1; l < K; ++l) sum = sum + row.a[k * K + l] * T::load(base[l][i]);
-      next[k][i] = sum + row.b[0][k] * prediction;
-    }
+    float state[K], start[K];
+    for (int k = 0; k < K; ++k) state[k] = T::load(z[k][i]), start[k] = T::load(base[k][i]);
+    f[i] = trilemma::predict<K>(row, state, f[i]);
+    for (int k = 0; k < K; ++k) next[k][i] = trilemma::begin_next<K>(row, k, start, f[i]);
   }
 
   for (int j = 0; j < step.lags; ++j) {

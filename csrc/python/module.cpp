@@ -36,7 +36,8 @@ std::vector<std::string> instruction_sets(bool only_here) {
 py::dict build_info() {
   return py::dict("version"_a = TRILEMMA_VERSION, "compiler"_a = TRILEMMA_COMPILER, "flags"_a = TRILEMMA_FLAGS,
                   "system"_a = TRILEMMA_SYSTEM, "torch"_a = TRILEMMA_TORCH, "torch_abi"_a = TRILEMMA_TORCH_ABI,
-                  "isas"_a = instruction_sets(false), "cuda"_a = py::none());
+                  "isas"_a = instruction_sets(false), "cuda"_a = *TRILEMMA_CUDA_BUILT ? py::object(py::str(TRILEMMA_CUDA_BUILT)) : py::none(),
+                  "cuda_why_not"_a = TRILEMMA_CUDA_WHY_NOT);
 }
 
 trilemma::cpu::Storage storage(const std::string& dtype) {

@@ -14,6 +14,11 @@
 
 #include "trilemma/cpu.h"
 
+// The name that torch 2.11 has for it.
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 // The element type that a native kernel takes for a tensor of this dtype; kStorages where there is none.
 inline trilemma::cpu::Storage storage(torch::headeronly::ScalarType type) {
   switch (type) {
@@ -23,6 +28,8 @@ inline trilemma::cpu::Storage storage(torch::headeronly::ScalarType type) {
     default: return trilemma::cpu::kStorages;
   }
 }
+
+#include "device.h"
 
 // Whether two batches hold samples of the same shape.
 inline bool same_sample(const torch::stable::Tensor& x, const torch::stable::Tensor& y) {

@@ -1,4 +1,4 @@
-// trilemma::dynamic_threshold for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+// trilemma::dynamic_threshold on the library's device: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
 
@@ -13,7 +13,7 @@ bool malformed(const Tensor& out, const Tensor& x, double quantile, double floor
 
 const char* why_not(const Tensor& out, const Tensor& x) {
   if (storage(x.scalar_type()) == trilemma::cpu::kStorages) return "x is not float32, bfloat16 or float16";
-  if (out.scalar_type() != x.scalar_type() || !x.is_cpu()) return "the tensors differ in dtype or device";
+  if (out.scalar_type() != x.scalar_type() || !is_beside(out, x)) return "the tensors differ in dtype or device";
   if (!out.is_contiguous() || !x.is_contiguous()) return "a tensor is not contiguous";
   const int64_t bytes = x.numel() * static_cast<int64_t>(x.element_size());
   if (shifted(range(x), range(out), bytes ? bytes : 1)) return "x overlaps out, shifted";
@@ -39,8 +39,7 @@ void dynamic_threshold(Tensor out, Tensor x, double quantile, double floor, std:
   call.x = x.const_data_ptr();
   call.quantile = quantile;
   call.floor = floor;
-  const auto kernel = trilemma::cpu::best().dynamic_threshold[storage(x.scalar_type())];
-  torch::stable::parallel_for(0, call.samples, 1, [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+  run_kernel(TRILEMMA_KERNEL(dynamic_threshold), call, x, call.samples, 1);
 }
 
 std::string dynamic_threshold_why_not_native(Tensor out, Tensor x, double quantile, double floor) {
@@ -50,11 +49,13 @@ std::string dynamic_threshold_why_not_native(Tensor out, Tensor x, double quanti
 
 }  // namespace
 
+#ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def("dynamic_threshold_why_not_native(Tensor out, Tensor x, float quantile, float floor) -> str");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("dynamic_threshold", TORCH_BOX(&dynamic_threshold));
   library.impl("dynamic_threshold_why_not_native", TORCH_BOX(&dynamic_threshold_why_not_native));
 }

@@ -1,4 +1,4 @@
-// trilemma::keyed_normal for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+// trilemma::keyed_normal on the library's device: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
 
@@ -15,7 +15,7 @@ void check(const Tensor& out, const Tensor& indices) {
 
 const char* why_not(const Tensor& out, const Tensor& indices) {
   if (storage(out.scalar_type()) == trilemma::cpu::kStorages) return "out is not float32, bfloat16 or float16";
-  if (!indices.is_cpu()) return "the tensors differ in device";
+  if (!is_beside(indices, out)) return "the tensors differ in device";
   if (!out.is_contiguous() || !indices.is_contiguous()) return "a tensor is not contiguous";
   return "";
 }
@@ -40,9 +40,7 @@ void keyed_normal(Tensor out, Tensor indices, int64_t seed, int64_t step, int64_
   fill.seed = static_cast<uint64_t>(seed);
   fill.step = static_cast<uint32_t>(step);
   fill.stream = static_cast<uint32_t>(stream);
-  const auto kernel = trilemma::cpu::best().normal[storage(out.scalar_type())];
-  torch::stable::parallel_for(0, trilemma::blocks(fill.samples, fill.elements), 16,
-                              [&](int64_t begin, int64_t end) { kernel(fill, begin, end); });
+  run_kernel(TRILEMMA_KERNEL(normal), fill, out, trilemma::blocks(fill.samples, fill.elements), 16);
 }
 
 std::string keyed_normal_why_not_native(Tensor out, Tensor indices, int64_t, int64_t, int64_t) {
@@ -52,11 +50,13 @@ std::string keyed_normal_why_not_native(Tensor out, Tensor indices, int64_t, int
 
 }  // namespace
 
+#ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def("keyed_normal_why_not_native(Tensor out, Tensor indices, int seed, int step, int stream) -> str");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("keyed_normal", TORCH_BOX(&keyed_normal));
   library.impl("keyed_normal_why_not_native", TORCH_BOX(&keyed_normal_why_not_native));
 }

@@ -1,4 +1,4 @@
-// trilemma::linear_step for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+// trilemma::linear_step on the library's device: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
 
@@ -73,12 +73,12 @@ bool malformed(const Arguments& x) {
 const char* why_not(const Arguments& x) {
   const ScalarType type = x.z.scalar_type();
   if (storage(type) == trilemma::cpu::kStorages) return "z is not float32, bfloat16 or float16";
-  const auto fits = [&](const Tensor& tensor) { return tensor.is_cpu() && tensor.scalar_type() == type; };
+  const auto fits = [&](const Tensor& tensor) { return is_beside(tensor, x.z) && tensor.scalar_type() == type; };
   for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
     if (!fits(*tensor)) return "the tensors differ in dtype or device";
   if ((x.history && !fits(*x.history)) || (x.noise && !fits(*x.noise))) return "the tensors differ in dtype or device";
   for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
-    if (*tensor && !(*tensor)->is_cpu()) return "the tensors differ in dtype or device";
+    if (*tensor && !is_beside(**tensor, x.z)) return "the tensors differ in dtype or device";
 
   if (x.table.stride(1) != 1) return "a row of the table is not contiguous";
   for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
@@ -111,11 +111,11 @@ void check(const Arguments& x) {
                   "linear_step: the row adds noise; give indices or noise");
 }
 
-void run(const Arguments& x) {
+// The call of arguments with elements.
+LinearStep step_of(const Arguments& x) {
   LinearStep step;
   step.row = read_row(x.table, x.row);
   step.samples = x.z.size(0);
-  if (x.z.numel() == 0) return;
   step.components = components(x.table);
   step.elements = x.z.numel() / step.samples / step.components;
   step.replicas = static_cast<int>(x.out.size(0) / step.samples);
@@ -135,14 +135,19 @@ void run(const Arguments& x) {
   step.seed = static_cast<uint64_t>(x.seed);
   step.step = static_cast<uint32_t>(x.row);
 
-  const auto kernel = trilemma::cpu::best().linear_step[storage(x.z.scalar_type())];
   // What no cache holds until the network reads it had better not push out what one does hold.
   constexpr int64_t kStreamedBytes = 16 << 20;
   step.streamed = (x.z.numel() + x.output.numel() + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
                   kStreamedBytes;
+  return step;
+}
+
+void run(const Arguments& x) {
+  if (x.z.numel() == 0) return;
+  const LinearStep step = step_of(x);
   const bool makes_noise = step.row.noisy(step.components) && !step.noise;
-  torch::stable::parallel_for(0, trilemma::blocks(step.samples, step.elements), makes_noise ? 16 : 128,
-                              [&](int64_t begin, int64_t end) { kernel(step, begin, end); });
+  run_kernel(TRILEMMA_KERNEL(linear_step), step, x.z, trilemma::blocks(step.samples, step.elements),
+             makes_noise ? 16 : 128);
 }
 
 void call_reference(const Arguments& x) {
@@ -178,15 +183,97 @@ std::string linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor
   return why_not(arguments);
 }
 
+// A step whose row, table and seed lie on the device, for CUDA graphs: a replay reads them anew.
+struct OnDevice {
+  const Tensor &table, &row, &seed;
+};
+
+const char* why_not_replayed([[maybe_unused]] const Arguments& x, [[maybe_unused]] const OnDevice& there) {
+#ifdef TRILEMMA_CUDA
+  if (there.table.scalar_type() != ScalarType::Float || !is_beside(there.table, x.z) || !there.table.is_contiguous())
+    return "the table is not contiguous float32 beside z";
+  for (const Tensor* number : {&there.row, &there.seed})
+    if (!is_beside(*number, x.z)) return "row or seed is not beside z";
+  return why_not(x);
+#else
+  return "it is for CUDA graphs";
+#endif
+}
+
+void check_replayed(const Tensor& table, const Tensor& row, const Tensor& seed, bool noise) {
+  STD_TORCH_CHECK(table.dim() == 2 && components(table), "linear_step_replay: the arguments do not fit together");
+  for (const Tensor* number : {&row, &seed})
+    STD_TORCH_CHECK(number->numel() == 1 && number->scalar_type() == ScalarType::Long,
+                    "linear_step_replay: row and seed are one int64 each");
+  STD_TORCH_CHECK(noise, "linear_step_replay: the row may add noise; give indices or noise");
+}
+
+// A table of the same width on the host, which stands for the one that the host cannot read.
+Tensor stand_in(const Tensor& table) {
+  const std::array<int64_t, 2> sizes{1, table.size(1)};
+  return torch::stable::full({sizes.data(), sizes.size()}, 0.0, ScalarType::Double, std::nullopt,
+                             torch::stable::Device(torch::headeronly::DeviceType::CPU));
+}
+
+void linear_step_replay(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, Tensor row,
+                        std::optional<Tensor> history, int64_t write_slot, std::vector<int64_t> read_slots,
+                        Tensor seed, std::optional<Tensor> indices, std::optional<Tensor> noise,
+                        std::optional<Tensor> bad_row, std::string backend) {
+  check_replayed(table, row, seed, indices || noise);
+  const Tensor host = stand_in(table);
+  const Arguments arguments{out,        z,          base, output,  host,  0,      history,
+                            write_slot, read_slots, 0,    indices, noise, bad_row};
+  check(arguments);
+  const char* why = backend == "reference" ? "asked for" : why_not_replayed(arguments, {table, row, seed});
+  if (*why) {
+    STD_TORCH_CHECK(backend != "native", "TRILEMMA_BACKEND=native, but linear_step_replay cannot run natively: ", why);
+    using torch::stable::detail::from;
+    std::array<StableIValue, 13> stack{from(out),        from(z),    from(base),    from(output), from(table),
+                                       from(row),        from(history), from(write_slot), from(read_slots),
+                                       from(seed),       from(indices), from(noise), from(bad_row)};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("trilemma::linear_step_replay_reference", "", stack.data(), TORCH_ABI_VERSION));
+    return;
+  }
+#ifdef TRILEMMA_CUDA
+  if (z.numel() == 0) return;
+  const auto number = [](const Tensor& tensor) { return static_cast<const int64_t*>(tensor.const_data_ptr()); };
+  const trilemma::cuda::Replay replay{static_cast<const float*>(table.const_data_ptr()), number(row), number(seed)};
+  const Here here(z);
+  check_launch(trilemma::cuda::linear_step(step_of(arguments), replay, storage(z.scalar_type()), here.stream));
+#endif
+}
+
+std::string linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table,
+                                              Tensor row, std::optional<Tensor> history, int64_t write_slot,
+                                              std::vector<int64_t> read_slots, Tensor seed,
+                                              std::optional<Tensor> indices, std::optional<Tensor> noise,
+                                              std::optional<Tensor> bad_row) {
+  check_replayed(table, row, seed, indices || noise);
+  const Tensor host = stand_in(table);
+  const Arguments arguments{out,        z,          base, output,  host,  0,      history,
+                            write_slot, read_slots, 0,    indices, noise, bad_row};
+  check(arguments);
+  return why_not_replayed(arguments, {table, row, seed});
+}
+
 }  // namespace
 
+#ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def(
       "linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor? "
       "history, int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor? bad_row) -> str");
+  library.def(
+      "linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, Tensor row, "
+      "Tensor? history, int write_slot, int[] read_slots, Tensor seed, Tensor? indices, Tensor? noise, Tensor? "
+      "bad_row) -> str");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("linear_step", TORCH_BOX(&linear_step));
   library.impl("linear_step_why_not_native", TORCH_BOX(&linear_step_why_not_native));
+  library.impl("linear_step_replay", TORCH_BOX(&linear_step_replay));
+  library.impl("linear_step_replay_why_not_native", TORCH_BOX(&linear_step_replay_why_not_native));
 }

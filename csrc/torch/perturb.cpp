@@ -1,4 +1,4 @@
-// trilemma::perturb for CPU tensors: the native kernel where it can, the reference twin where it cannot.
+// trilemma::perturb on the library's device: the native kernel where it can, the reference twin where it cannot.
 
 #include "binding.h"
 
@@ -23,8 +23,9 @@ const char* why_not(const Tensor& x0, const Tensor& coefficients, const std::opt
                     const std::optional<Tensor>& noise) {
   const ScalarType type = x0.scalar_type();
   if (storage(type) == trilemma::cpu::kStorages) return "x0 is not float32, bfloat16 or float16";
-  if (noise && (noise->scalar_type() != type || !noise->is_cpu())) return "the tensors differ in dtype or device";
-  if (!coefficients.is_cpu() || (indices && !indices->is_cpu())) return "the tensors differ in dtype or device";
+  if (noise && (noise->scalar_type() != type || !is_beside(*noise, x0))) return "the tensors differ in dtype or device";
+  if (!is_beside(coefficients, x0) || (indices && !is_beside(*indices, x0)))
+    return "the tensors differ in dtype or device";
   if (!x0.is_contiguous() || !coefficients.is_contiguous()) return "a tensor is not contiguous";
   for (const std::optional<Tensor>* tensor : {&indices, &noise})
     if (*tensor && !(*tensor)->is_contiguous()) return "a tensor is not contiguous";
@@ -58,9 +59,8 @@ Pair perturb(Tensor x0, Tensor coefficients, int64_t seed, int64_t step, std::op
   if (indices) call.indices = static_cast<const int64_t*>(indices->const_data_ptr());
   call.seed = static_cast<uint64_t>(seed);
   call.step = static_cast<uint32_t>(step);
-  const auto kernel = trilemma::cpu::best().perturb[storage(x0.scalar_type())];
-  torch::stable::parallel_for(0, trilemma::blocks(call.samples, call.elements), call.noise ? 128 : 16,
-                              [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
+  run_kernel(TRILEMMA_KERNEL(perturb), call, x0, trilemma::blocks(call.samples, call.elements),
+             call.noise ? 128 : 16);
   return {z, target};
 }
 
@@ -72,13 +72,15 @@ std::string perturb_why_not_native(Tensor x0, Tensor coefficients, int64_t, int6
 
 }  // namespace
 
+#ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def(
       "perturb_why_not_native(Tensor x0, Tensor coefficients, int seed, int step, Tensor? indices, Tensor? noise) -> "
       "str");
 }
+#endif
 
-STABLE_TORCH_LIBRARY_IMPL(trilemma, CPU, library) {
+STABLE_TORCH_LIBRARY_IMPL(TRILEMMA_LIBRARY, TRILEMMA_DEVICE, library) {
   library.impl("perturb", TORCH_BOX(&perturb));
   library.impl("perturb_why_not_native", TORCH_BOX(&perturb_why_not_native));
 }

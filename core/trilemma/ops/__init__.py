@@ -8,6 +8,7 @@ from trilemma.ops.noising import perturb
 from trilemma.ops.normalization import group_norm_act
 from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
+from trilemma.ops.replaying import linear_step_replay
 from trilemma.ops.stepping import linear_step
 from trilemma.ops.thresholding import dynamic_threshold
 
@@ -24,6 +25,7 @@ __all__ = [
     "keyed_normal",
     "layout",
     "linear_step",
+    "linear_step_replay",
     "perturb",
     "sscs_step",
 ]

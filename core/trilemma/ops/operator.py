@@ -22,9 +22,9 @@ library: Final = torch.library.Library("trilemma", "DEF")
 class Operator:
     """An operator of the engine, registered once with torch as `trilemma::NAME`.
 
-    The reference runs on every device. The native library, where it loads, adds a kernel for CPU tensors that runs
-    what it supports and hands the rest to the twin `trilemma::NAME_reference`; the option `backend` says whether it
-    may. For the same arguments the library's `NAME_why_not_native` says why it could not, "" where it can.
+    The reference runs on every device. The native libraries, where they load, add kernels for CPU and CUDA tensors
+    that run what they support and hand the rest to the twin `trilemma::NAME_reference`; the option `backend` says
+    whether they may. For the same arguments `NAME_why_not_native` says why they could not, "" where they can.
 
     Args:
         name: the name.
@@ -86,20 +86,33 @@ class Operator:
             return missing
         bound = self.signature.bind(*arguments, **options)
         bound.apply_defaults()
-        if "seed" in bound.arguments:
+        if isinstance(bound.arguments.get("seed"), int):
             bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
         self.check(*bound.args)
         for name, value in bound.arguments.items():
-            if isinstance(value, Tensor) and value.device.type != "cpu":
-                return f"{name} is not on the CPU"
-        why: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
-        return why
+            if isinstance(value, Tensor) and (why := _why_not_there(value.device)):
+                return f"{name} is on {value.device}, {why}"
+        try:
+            found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
+        except NotImplementedError:
+            return "it has no native kernel for tensors of this device"
+        return found
 
     def _without_native(self, *arguments: Any, backend: str = "auto") -> Any:
         if backend == "native":
-            why = native.load() or "the tensors are not on the CPU"
+            devices = (value.device for value in arguments if isinstance(value, Tensor))
+            why = native.load() or next(
+                filter(None, map(_why_not_there, devices)), "it has no kernel for them"
+            )
             raise TrilemmaError(f"TRILEMMA_BACKEND=native, but {self.name} cannot run natively: {why}")
         return self.reference(*arguments)
+
+
+def _why_not_there(device: torch.device) -> str:
+    """Why there is no native kernel for a device's tensors; "" where there can be one."""
+    if device.type == "cuda":
+        return native.load_cuda()
+    return "" if device.type == "cpu" else "where no native kernel runs"
 
 
 def requested_backend() -> str:

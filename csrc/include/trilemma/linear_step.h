@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "trilemma/host_device.h"
+
 namespace trilemma {
 
 constexpr int kMaxBranches = 4;
@@ -23,20 +25,20 @@ struct Row {
   float c[kMaxComponents * kMaxComponents];
   float p[kMaxComponents], q, r[kMaxComponents], s, clip, w[kMaxBranches];
 
-  bool noisy(int components) const {
+  TRILEMMA_HD bool noisy(int components) const {
     for (int i = 0; i < components * components; ++i)
       if (c[i] != 0.0f) return true;
     return false;
   }
 };
 
-constexpr int row_width(int components) {
+TRILEMMA_HD constexpr int row_width(int components) {
   return 2 * components * components + (3 + kMaxLags) * components + 3 + kMaxBranches;
 }
 
 // A row of the table, whose columns core/trilemma/ops/layout.py names.
 template <class Number>
-inline Row read_row(const Number* in, int components) {
+TRILEMMA_HD Row read_row(const Number* in, int components) {
   Row row{};
   const auto take = [&in](float* to, int count) {
     for (int i = 0; i < count; ++i) to[i] = static_cast<float>(*in++);

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "trilemma/host_device.h"
+
 namespace trilemma {
 
 // The last byte of the counter: what the noise of a (seed, sample, step) is for.
@@ -18,16 +20,16 @@ struct PhiloxCounter {
 };
 
 // The counter that a sample's normals start at; c0 then counts groups of four elements.
-static inline PhiloxCounter sample_counter(int64_t sample, uint32_t step, uint32_t stream) {
+TRILEMMA_HD static PhiloxCounter sample_counter(int64_t sample, uint32_t step, uint32_t stream) {
   const auto index = static_cast<uint64_t>(sample);
   return {0, step, static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32) << 8 | stream};
 }
 
-static inline PhiloxKey seed_key(uint64_t seed) {
+TRILEMMA_HD static PhiloxKey seed_key(uint64_t seed) {
   return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
 }
 
-__attribute__((always_inline)) static inline PhiloxCounter philox(PhiloxCounter c, PhiloxKey k) {
+TRILEMMA_HD static PhiloxCounter philox(PhiloxCounter c, PhiloxKey k) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t first = uint64_t{0xD2511F53} * c.c0;
     const uint64_t second = uint64_t{0xCD9E8D57} * c.c2;
