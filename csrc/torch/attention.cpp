@@ -143,12 +143,29 @@ std::tuple<Tensor, Tensor, Tensor> run_backward(const Tensor& dout, const Tensor
   return {dq, dk, dv};
 }
 
+// PyTorch's fused kernel, as the reference calls it, without the way through Python: at the sizes that are left to it a
+// detour costs as much as the work.
+std::tuple<Tensor, Tensor> hand_over(const Tensor& q, const Tensor& k, const Tensor& v, std::optional<double> scale) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  std::array<StableIValue, 7> stack{from(q),    from(k), from(v), from(0.0), from(false), from(std::optional<Tensor>()),
+                                    from(scale)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::_scaled_dot_product_flash_attention_for_cpu", "",
+                                                      stack.data(), TORCH_ABI_VERSION));
+  Tensor out = to<Tensor>(stack[0]), lse = to<Tensor>(stack[1]);
+  if (lse.is_contiguous()) return {out, lse};
+  Tensor rows = empty_rows(q);
+  return {out, torch::stable::copy_(rows, lse)};
+}
+
 std::tuple<Tensor, Tensor> attention(Tensor q, Tensor k, Tensor v, std::optional<double> scale, std::string backend) {
   check(q, k, v);
   const char* why = backend == "reference" ? "asked for" : why_impossible(q, {&k, &v});
   STD_TORCH_CHECK(!*why || backend != "native", "TRILEMMA_BACKEND=native, but attention cannot run natively: ", why);
-  if (!*why && backend != "native") why = why_slow(q, k, trilemma::kForward);
-  if (!*why) return run(q, k, v, scale);
+  if (!*why) {
+    if (backend == "native" || !*why_slow(q, k, trilemma::kForward)) return run(q, k, v, scale);
+    if (depth_contiguous(q) && depth_contiguous(k) && depth_contiguous(v)) return hand_over(q, k, v, scale);
+  }
   using torch::stable::detail::from;
   using torch::stable::detail::to;
   std::array<StableIValue, 4> stack{from(q), from(k), from(v), from(scale)};
