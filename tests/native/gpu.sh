@@ -30,4 +30,4 @@ if command -v compute-sanitizer >/dev/null; then
 else
   echo "skipped: compute-sanitizer was not found"
 fi
-"$python" benchmarks/cuda.py --out "$results/benchmarks.json"
+"$python" benchmarks/cuda_kernels.py --out "$results/benchmarks.json"

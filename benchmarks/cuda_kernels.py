@@ -1,6 +1,6 @@
 """The CUDA kernels as a share of what a copy reaches, against eager PyTorch and torch.compile.
 
-    python benchmarks/cuda.py [--out FILE] [--megabytes 64]
+    python benchmarks/cuda_kernels.py [--out FILE] [--megabytes 64]
 
 Correctness comes first, and a fallback is an error. Warm: the working set as the last call left it; cold: after a
 write that flushes the second cache. Medians and the spread p20-p80 of CUDA events; bytes are the least that the
