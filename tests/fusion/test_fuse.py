@@ -172,12 +172,16 @@ def test_another_mode_or_other_arguments_run_the_modules_own_forward() -> None:
     torch.testing.assert_close(module.train()(x), 2 * plain)
 
 
-def test_our_own_network() -> None:
+@pytest.mark.parametrize("grad", [False, True])
+def test_our_own_network(grad: bool) -> None:
     network = trilemma.load("mnist")
     z, t, labels = torch.randn(3, 1, 28, 28), torch.rand(3), torch.arange(3)
     with torch.inference_mode():
         expected = network(z, t, **{"class": labels})
-        fuse(network)
+    with torch.set_grad_enabled(grad):  # its attention runs another formula where gradients are recorded
+        report = fuse(network)
+    assert sum(entry.pattern == "attention" for entry in report.fused) == 4
+    with torch.inference_mode():
         torch.testing.assert_close(network(z, t, **{"class": labels}), expected, rtol=0, atol=1e-5)
 
 

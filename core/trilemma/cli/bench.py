@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-command = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
 
 @command.callback()
-def options() -> None:
+def options(context: typer.Context) -> None:
     """Measure kernels and sampling loops against their peers, in one run."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @command.command()
@@ -34,19 +37,23 @@ def kernels(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a cell.")] = False,
 ) -> None:
-    """Each operator, checked against float64, then timed in turn with its peers and with a copy of its bytes."""
+    """Time each operator against its peers.
+
+    Each is first checked against float64, then timed in turn with its peers and with a copy of its bytes.
+    """
     import torch
 
     from trilemma.bench.comparison import earlier_runs
     from trilemma.bench.kernels import records
     from trilemma.bench.table import KernelTable
+    from trilemma.device import usable_device
 
     if threads:
         torch.set_num_threads(threads)
     earlier = earlier_runs(compare) if compare else {}
     found: list[dict[str, Any]] = []
     table = None if as_json else KernelTable(earlier)
-    for record in records(ops or (), torch.device(device), seconds, cold, quick):
+    for record in records(ops or (), usable_device(device), seconds, cold, quick):
         found.append(record)
         if table is None:
             typer.echo(json.dumps(record, ensure_ascii=False))
@@ -63,12 +70,15 @@ def kernels(
 @command.command()
 def loop(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of DDIM.", min=1)] = 50,
+    steps: Annotated[int, typer.Option(help="Steps of DDIM.", min=1, max=1000)] = 50,
     n: Annotated[int, typer.Option("-n", help="Images.", min=1)] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds; every contender runs once in each.", min=1)] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Whole sampling loops of one network with the same weights: diffusers' pipeline, and ours, plain and fused."""
+    """Time sampling loops against diffusers'.
+
+    One network with the same weights: diffusers' pipeline, and ours, plain and fused.
+    """
     import torch
 
     from trilemma.bench.loop import loop_record

@@ -19,9 +19,9 @@ def fuse(module: nn.Module) -> FusionReport:
 
     The forward of each submodule that owns such a pattern is replaced by one that calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` takes the replacement away. A forward that cannot be
-    traced keeps running as it is: its own normalisations are then swapped one by one, and where it attends through a
-    processor (diffusers), its calls of `scaled_dot_product_attention` are caught. A submodule that is called with
-    other arguments or in another mode than it was traced for runs its own forward.
+    traced keeps running as it is: its own normalisations are then swapped one by one, and where it attends, itself or
+    through a processor (diffusers), its calls of `scaled_dot_product_attention` are caught. A submodule that is called
+    with other arguments or in another mode than it was traced for runs its own forward.
 
     Args:
         module: the network; changed in place.
@@ -51,22 +51,22 @@ def unfuse(module: nn.Module) -> None:
 
 def _fuse_one(name: str, owner: nn.Module, report: FusionReport) -> None:
     norms = {child: part for child, part in owner.named_children() if type(part) is nn.GroupNorm}
-    attends = callable(getattr(owner, "processor", None))
-    if not norms and not attends and not _mentions_attention(owner):
+    attends = callable(getattr(owner, "processor", None)) or _mentions_attention(owner)
+    if not norms and not attends:
         return
-    if attends:
-        _replace(owner, _AttentionCaught(owner))
-        report.fused.append(Fused(name, "attention"))
-    else:
-        try:
-            rewritten = rewrite(owner)
-        except CannotTrace as error:
-            report.left.append(Left(name, f"its forward cannot be traced ({error})"))
+    try:
+        rewritten = rewrite(owner)
+    except CannotTrace as error:
+        if attends:
+            _replace(owner, _AttentionCaught(owner))
+            report.fused.append(Fused(name, "attention"))
         else:
-            if rewritten.patterns:
-                _replace(owner, _Traced(owner, rewritten))
-                report.fused.extend(Fused(name, pattern) for pattern in rewritten.patterns)
-            return
+            report.left.append(Left(name, f"its forward cannot be traced ({error})"))
+    else:
+        if rewritten.patterns:
+            _replace(owner, _Traced(owner, rewritten))
+            report.fused.extend(Fused(name, pattern) for pattern in rewritten.patterns)
+        return
     for child, norm in norms.items():
         if norm.weight is not None:
             _replace(norm, _Normalised(norm))
