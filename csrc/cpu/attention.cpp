@@ -67,7 +67,7 @@ template <class Op, int Rows, int Vectors, bool Across>
 TRILEMMA_INLINE void scores(const Packed& keys, const float* block, int64_t key, int64_t packed,
                             const float* queries, Vector (&tile)[Rows][Vectors]) {
   multiply<Op, Rows, Vectors, Across>(Across ? block + key : block + key * keys.stride, keys.stride, queries, packed,
-                                      tile);
+                                      tile, kLanes);
 }
 
 template <class Op, int Rows, int Vectors, bool Across, bool Exact>
@@ -145,7 +145,7 @@ inline void attend(const Attention& call, const Head& head, float factor, Block&
       Vector tile[kRows][Vectors] = {};
       multiply<Op, kRows, Vectors, AcrossValues>(AcrossValues ? values + d : values + d * head.values.stride,
                                                  head.values.stride, work.probabilities,
-                                                 (count + Op::kPack - 1) / Op::kPack, tile);
+                                                 (count + Op::kPack - 1) / Op::kPack, tile, kLanes);
       float* result = work.result + d * kLanes;
       for (int i = 0; i < kRows; ++i)
         for (int n = 0; n < Vectors; ++n) {

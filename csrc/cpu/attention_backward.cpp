@@ -29,7 +29,7 @@ TRILEMMA_INLINE void score_gradients(const Room& room, const float* k, const flo
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
     for (int n = 0; n < 2; ++n) p[i][n] = -room.lse[n];
-  multiply<Single, Rows, 2, false>(k + key * room.width, room.width, room.queries, depth, p);
+  multiply<Single, Rows, 2, false>(k + key * room.width, room.width, room.queries, depth, p, kLanes);
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
@@ -41,7 +41,7 @@ TRILEMMA_INLINE void score_gradients(const Room& room, const float* k, const flo
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
     for (int n = 0; n < 2; ++n) dp[i][n] = -room.delta[n];
-  multiply<Single, Rows, 2, false>(v + key * room.width, room.width, room.dout, depth, dp);
+  multiply<Single, Rows, 2, false>(v + key * room.width, room.width, room.dout, depth, dp, kLanes);
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
@@ -86,7 +86,7 @@ inline void add_block(const AttentionBackward& call, const Room& room, int64_t c
     });
     for (int64_t d = 0; d < call.depth; d += kRows) {
       Vector tile[kRows][2] = {};
-      multiply<Single, kRows, 2, true>(room.k + at + d, room.width, room.dscores, keys, tile);
+      multiply<Single, kRows, 2, true>(room.k + at + d, room.width, room.dscores, keys, tile, kLanes);
       for (int i = 0; i < kRows; ++i)
         for (int n = 0; n < 2; ++n) {
           float* const to = room.dq + (d + i) * kLanes + n * kWidth;

@@ -183,6 +183,17 @@ void attention_backward(const std::string& isa, const std::string& dtype, const 
   kernels_for(isa).attention_backward[storage(dtype)](call, 0, call.batch * call.heads);
 }
 
+void conv3x3(const std::string& isa, const std::string& dtype, const std::array<int64_t, 5>& sizes, bool channels_last,
+             uintptr_t x, uintptr_t filters, uintptr_t bias, uintptr_t y, int64_t splits, int64_t begin, int64_t end) {
+  trilemma::Conv3x3 call{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], channels_last};
+  call.x = pointer<const void>(x);
+  call.filters = pointer<const float>(filters);
+  call.bias = pointer<const float>(bias);
+  call.y = pointer<void>(y);
+  call.splits = splits;
+  kernels_for(isa).conv3x3[storage(dtype)](call, begin, end < 0 ? call.items() : end);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -213,4 +224,7 @@ PYBIND11_MODULE(_C, module) {
              "Attention on addresses: sizes are [B, H, Lq, Lk, D], a tensor is its address and its four strides.");
   module.def("attention_backward", &attention_backward, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a,
              "inputs"_a, "lse"_a, "gradients"_a, "Its gradient: inputs are q, k, v, out and dout.");
+  module.def("conv3x3", &conv3x3, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "channels_last"_a, "x"_a, "filters"_a,
+             "bias"_a, "y"_a, "splits"_a = 1, "begin"_a = 0, "end"_a = -1,
+             "The 3x3 convolution on addresses: sizes are [B, C, K, H, W], bias is float32.");
 }

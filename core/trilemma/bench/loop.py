@@ -77,8 +77,8 @@ def _network() -> Any:
             sample_size=SIZE,
             block_out_channels=(64, 128, 128),
             layers_per_block=2,
-            down_block_types=("DownBlock2D",) * 3,
-            up_block_types=("UpBlock2D",) * 3,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         )
     return network.eval().requires_grad_(False)
 

@@ -8,14 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trilemma.fusion.convolving import Convolved, fits
 from trilemma.fusion.patterns import AttentionCalls, normalised
+from trilemma.fusion.replacement import Replacement
 from trilemma.fusion.report import Fused, FusionReport, Left
 from trilemma.fusion.rewriting import CannotTrace, Rewritten, rewrite
 from trilemma.ops.operator import OPERATORS
 
 
 def fuse(module: nn.Module) -> FusionReport:
-    """Swaps GroupNorm (+ AdaGN's scale and shift) (+ SiLU) and attention for the engine's operators, in any network.
+    """Swaps GroupNorm (+ AdaGN's scale and shift) (+ SiLU), attention and 3×3 convolutions for the engine's operators.
+
+    It takes any network. 3×3 convolutions are swapped for inference alone: their transformed filters take four times the
+    memory of their weights, and are made anew where the weights have changed.
 
     The forward of each submodule that owns such a pattern is replaced by one that calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` takes the replacement away. A forward that cannot be
@@ -30,7 +35,7 @@ def fuse(module: nn.Module) -> FusionReport:
         What was replaced, and what was left and why.
     """
     report = FusionReport()
-    missing = {name: OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention")}
+    missing = {name: OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")}
     for name, why in missing.items():
         if why:
             report.left.append(Left("", f"{name} has no native kernel here: {why}"))
@@ -45,11 +50,16 @@ def fuse(module: nn.Module) -> FusionReport:
 def unfuse(module: nn.Module) -> None:
     """Takes away what `fuse` did; a network that was not fused stays as it is."""
     for owner in module.modules():
-        if isinstance(vars(owner).get("forward"), _Replacement):
+        if isinstance(vars(owner).get("forward"), Replacement):
             del owner.__dict__["forward"]
 
 
 def _fuse_one(name: str, owner: nn.Module, report: FusionReport) -> None:
+    if type(owner) is nn.Conv2d:
+        if fits(owner):
+            _replace(owner, Convolved(owner))
+            report.fused.append(Fused(name, "3×3 convolution"))
+        return
     norms = {child: part for child, part in owner.named_children() if type(part) is nn.GroupNorm}
     attends = callable(getattr(owner, "processor", None)) or _mentions_attention(owner)
     if not norms and not attends:
@@ -78,29 +88,18 @@ def _mentions_attention(owner: nn.Module) -> bool:
     return code is not None and "scaled_dot_product_attention" in code.co_names
 
 
-def _replace(owner: nn.Module, replacement: _Replacement) -> None:
+def _replace(owner: nn.Module, replacement: Replacement) -> None:
     owner.__dict__["forward"] = replacement  # before the class's own, which `unfuse` uncovers
 
 
-class _Replacement:
-    """A forward that stands in for that of a module."""
-
-    def __init__(self, owner: nn.Module) -> None:
-        self.owner = owner
-
-    def own(self, *args: Any, **kwargs: Any) -> Any:
-        """The forward that the module's class defines."""
-        return type(self.owner).forward(self.owner, *args, **kwargs)
-
-
-class _Normalised(_Replacement):
+class _Normalised(Replacement):
     owner: nn.GroupNorm
 
     def __call__(self, x: Tensor) -> Tensor:
         return normalised(self.owner, x)
 
 
-class _AttentionCaught(_Replacement):
+class _AttentionCaught(Replacement):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return self.own(*args, **kwargs)
@@ -108,7 +107,7 @@ class _AttentionCaught(_Replacement):
             return self.own(*args, **kwargs)
 
 
-class _Traced(_Replacement):
+class _Traced(Replacement):
     def __init__(self, owner: nn.Module, rewritten: Rewritten) -> None:
         super().__init__(owner)
         self.training = owner.training

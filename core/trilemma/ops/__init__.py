@@ -2,6 +2,7 @@
 
 from trilemma.ops import layout
 from trilemma.ops.attending import attention
+from trilemma.ops.convolution import conv3x3
 from trilemma.ops.explanation import Explanation, explain
 from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.noising import perturb
@@ -17,6 +18,7 @@ __all__ = [
     "Explanation",
     "Operator",
     "attention",
+    "conv3x3",
     "ddim_step",
     "dynamic_threshold",
     "euler_maruyama_step",

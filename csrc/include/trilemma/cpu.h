@@ -3,6 +3,7 @@
 #pragma once
 
 #include "trilemma/attention.h"
+#include "trilemma/conv3x3.h"
 #include "trilemma/dynamic_threshold.h"
 #include "trilemma/group_norm.h"
 #include "trilemma/linear_step.h"
@@ -17,8 +18,8 @@ enum Storage : int { kFloat32, kBFloat16, kFloat16, kStorages };
 template <class Arguments>
 using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
 
-// One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for group_norm
-// and attention, which agree to rounding: they add in another order, fuse multiplications with additions or contract
+// One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for group_norm,
+// attention and conv3x3, which agree to rounding: they add in another order, fuse multiplications with additions or contract
 // pairs of bfloat16 where they can.
 struct Kernels {
   const char* isa;
@@ -30,6 +31,7 @@ struct Kernels {
   Kernel<GroupNorm> group_norm_backward[kStorages];
   Kernel<Attention> attention[kStorages];
   Kernel<AttentionBackward> attention_backward[kStorages];
+  Kernel<Conv3x3> conv3x3[kStorages];
 };
 
 // The kernels that were built, narrowest first; `count` receives how many.
