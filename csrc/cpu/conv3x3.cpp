@@ -16,6 +16,9 @@ constexpr int kSquare = kPoints * kPoints;
 constexpr int kReach = kPoints - kTile;  // columns that a row of tiles reads beyond its own
 // Planes a cache line apart from a power of two: else all 36 meet in one set of the cache.
 constexpr int64_t kSkew = 16;
+// Terms that are added up before their sum is added: most of the error is that of long sums.
+template <class T>
+constexpr int64_t kTerms = std::is_same_v<T, Float32> ? 64 : 1 << 20;
 
 // Neighbouring tiles of one row of tiles.
 struct Segment {
@@ -132,17 +135,23 @@ inline void transform_tiles(const Conv3x3& call, int64_t begin, int64_t end, int
 }
 
 // M[tile][output channel] = sum over input channels, at one point.
-template <int Vectors>
+template <class T, int Vectors>
 inline void products(const float* V, int64_t stride, const float* U, int64_t depth, int64_t tiles_left, int64_t width,
                      float* M) {
   tiles<1>(tiles_left, [&](auto rows, int64_t at) {
     for (int64_t k = 0; k < width; k += Vectors * kWidth) {
-      Vector sum[rows.value][Vectors] = {};
-      multiply<Single, rows.value, Vectors, false>(V + at * stride, stride, U + k, depth, sum, width);
+      for (int64_t c = 0; c < depth; c += kTerms<T>) {
+        Vector sum[rows.value][Vectors] = {};
+        multiply<Single, rows.value, Vectors, false>(V + at * stride + c, stride, U + c * width + k,
+                                                     least(depth - c, kTerms<T>), sum, width);
 #pragma GCC unroll 8
-      for (int i = 0; i < rows.value; ++i)
+        for (int i = 0; i < rows.value; ++i)
 #pragma GCC unroll 2
-        for (int n = 0; n < Vectors; ++n) store(M + (at + i) * width + k + n * kWidth, sum[i][n]);
+          for (int n = 0; n < Vectors; ++n) {
+            float* to = M + (at + i) * width + k + n * kWidth;
+            store(to, c ? load(to) + sum[i][n] : sum[i][n]);
+          }
+      }
     }
   });
 }
@@ -214,9 +223,9 @@ void run(const Conv3x3& call, int64_t begin, int64_t end) {
       const float* U = call.filters + kSquare * depth * k;
       for (int p = 0; p < kSquare; ++p, U += depth * width)
         if (width >= 2 * kWidth)
-          products<2>(V + p * plane, stride, U, depth, last - tile, width, M + p * sums);
+          products<T, 2>(V + p * plane, stride, U, depth, last - tile, width, M + p * sums);
         else
-          products<1>(V + p * plane, stride, U, depth, last - tile, width, M + p * sums);
+          products<T, 1>(V + p * plane, stride, U, depth, last - tile, width, M + p * sums);
       segments(call, tile, last, [&](const Segment& part) {
         for (int64_t n = 0; n < width && k + n < call.out_channels; n += kWidth)
           write_pixels<T>(call, part, M + n, width, sums, k + n, strip);

@@ -43,29 +43,58 @@ TRILEMMA_INLINE void multiply(const float* a, int64_t stride, const float* b, in
   }
 }
 
-// `count` elements as a vector, the rest zero; a part of a depth, which is a multiple of 8, comes in one piece.
+typedef uint32_t Words __attribute__((vector_size(4 * kWidth)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kWidth)));
+
+// A vector of elements, and back. Spelt out for bfloat16: loops over its scalar forms are not vectorised.
+template <class T>
+TRILEMMA_INLINE Vector load_all(const T* from) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return (Vector)(__builtin_convertvector(x, Words) << 16);
+  } else {
+    float x[kWidth];
+    for (int i = 0; i < kWidth; ++i) x[i] = T::load(from[i]);
+    return load(x);
+  }
+}
+
+template <class T>
+TRILEMMA_INLINE void store_all(T* to, Vector y) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    const Words bits = (Words)y;
+    const Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    const Halves x = __builtin_convertvector(y == y ? rounded : Words{} + 0x7FC0, Halves);
+    std::memcpy(to, &x, sizeof x);
+  } else {
+    float x[kWidth];
+    store(x, y);
+    for (int i = 0; i < kWidth; ++i) to[i] = T::round(x[i]);
+  }
+}
+
+// `count` elements as a vector, the rest zero.
 template <class T>
 TRILEMMA_INLINE Vector load_some(const T* from, int64_t count) {
-  float x[kWidth] = {};
-  if (count >= kWidth)
-    for (int i = 0; i < kWidth; ++i) x[i] = T::load(from[i]);
-  else if (kWidth > 8 && count == 8)
-    for (int i = 0; i < 8; ++i) x[i] = T::load(from[i]);
+  if (count >= kWidth) return load_all(from);
+  T x[kWidth] = {};
+  if (kWidth > 8 && count == 8)
+    std::memcpy(x, from, 8 * sizeof(T));
   else
-    for (int i = 0; i < count; ++i) x[i] = T::load(from[i]);
-  return load(x);
+    for (int i = 0; i < count; ++i) x[i] = from[i];
+  return load_all(x);
 }
 
 template <class T>
 TRILEMMA_INLINE void store_some(T* to, Vector y, int64_t count) {
-  float x[kWidth];
-  store(x, y);
-  if (count >= kWidth)
-    for (int i = 0; i < kWidth; ++i) to[i] = T::round(x[i]);
-  else if (kWidth > 8 && count == 8)
-    for (int i = 0; i < 8; ++i) to[i] = T::round(x[i]);
+  if (count >= kWidth) return store_all(to, y);
+  T x[kWidth];
+  store_all(x, y);
+  if (kWidth > 8 && count == 8)
+    std::memcpy(to, x, 8 * sizeof(T));
   else
-    for (int i = 0; i < count; ++i) to[i] = T::round(x[i]);
+    for (int i = 0; i < count; ++i) to[i] = x[i];
 }
 
 // Calls f with the number of rows, a constant, of one tile after another: `count` rows in all.

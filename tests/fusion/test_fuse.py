@@ -15,7 +15,7 @@ from trilemma import ops
 from trilemma.fusion import fuse, unfuse
 
 needs_native = pytest.mark.skipif(
-    any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention")),
+    any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")),
     reason="the native libraries were not built",
 )
 pytestmark = needs_native
@@ -95,7 +95,8 @@ def test_each_pattern_is_found_and_gives_the_same(pattern: str) -> None:
     arguments = inputs(module, shape)
     expected = module(*arguments)
     report = fuse(module)
-    assert [entry.pattern for entry in report.fused] == [pattern]
+    patterns = [entry.pattern for entry in report.fused if entry.pattern != "3×3 convolution"]
+    assert patterns == [pattern]
     assert "forward" in vars(module) or "forward" in vars(module.norm)
     torch.testing.assert_close(module(*arguments), expected, rtol=0, atol=1e-5)
 
@@ -170,6 +171,61 @@ def test_another_mode_or_other_arguments_run_the_modules_own_forward() -> None:
     torch.testing.assert_close(module(x, torch.ones(())), plain + 1)
     torch.testing.assert_close(module(x, shift=torch.ones(())), plain + 1)
     torch.testing.assert_close(module.train()(x), 2 * plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_of_3_by_3(dtype: torch.dtype) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),  # too few channels to pay
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.Conv2d(24, 16, 3, padding="same", bias=False),
+        nn.Conv2d(16, 16, 3, padding=1, stride=2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=2),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(16, 16, 3, padding=2, dilation=2),
+        nn.Conv2d(16, 8, 1),
+    ).to(dtype)
+    x = torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.inference_mode():
+        expected = module(x)
+        assert str(fuse(module)) == "fused 2 × 3×3 convolution"
+        found = module(x)
+    assert not torch.equal(found, expected)  # the operator did run
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_convolution_sees_what_is_written_into_its_weights_past_autograd() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.randn(1, 8, 8, 8)
+    fuse(module)
+    with torch.no_grad():
+        before = module(x)
+        module[0].weight.data.mul_(2)  # leaves the version of the weights as it was
+        module[0].bias.data.mul_(2)
+        torch.testing.assert_close(module(x), 2 * before)
+        module.to(torch.bfloat16)
+        torch.testing.assert_close(module(x.bfloat16()).float(), 2 * before, rtol=2e-2, atol=2e-2)
+
+
+def test_a_convolution_under_autocast_answers_in_its_dtype() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.randn(1, 8, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = module(x)
+        fuse(module)
+        found = module(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_a_frozen_convolution_lets_gradients_through() -> None:
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)).requires_grad_(False)
+    x = torch.randn(1, 8, 8, 8, requires_grad=True)
+    (expected,) = torch.autograd.grad(module(x).square().sum(), x)
+    fuse(module)
+    (found,) = torch.autograd.grad(module(x).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("grad", [False, True])

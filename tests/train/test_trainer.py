@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 import trilemma
+from trilemma.errors import UsageError
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
 
@@ -29,6 +31,13 @@ def test_a_grid_that_fails_stops_no_run(tiny_recipe, tmp_path, capsys):
     recipe = read_recipe(tiny_recipe, ["steps=4", "samples.every=4", "samples.sampler=ddmi"])
     assert train(recipe, tmp_path / "run").model.is_dir()
     assert "no sample grid at step 4" in capsys.readouterr().out
+
+
+def test_compiling_a_cpu_network_in_half_precision_is_refused(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # which holds one precision a process
+    with pytest.raises(UsageError, match="loses gradients"):
+        train(read_recipe(tiny_recipe, ["precision=bf16", "compile=true"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

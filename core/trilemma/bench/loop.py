@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,58 +17,79 @@ from trilemma.errors import UsageError
 from trilemma.fusion import fuse
 
 SIZE = 32
-PEER = "diffusers' DDIMPipeline"
+EAGER = "eager"
+PEER = "diffusers"
+
+Contenders = Mapping[str, Callable[[], Tensor]]
 
 
 def loop_record(n: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Times every contender once a round, in turn, and compares what they draw.
+    """Times a forward pass and a whole loop, every contender once a round, in turn, and compares what they give.
 
-    The network is diffusers' `UNet2DModel` of 64, 128 and 128 channels with random weights; all contenders start from
-    the same noise.
+    The network is diffusers' `UNet2DModel` of 64, 128 and 128 channels, with attention at the middle level, and random
+    weights; all loops start from the same noise.
 
     Raises:
         UsageError: where diffusers is missing.
     """
     try:
-        from diffusers import DDIMPipeline, DDIMScheduler
+        import diffusers  # noqa: F401
     except ImportError as error:
         raise UsageError('this benchmark needs diffusers; pip install "trilemma[bench]"') from error
-    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)
-    pipeline = DDIMPipeline(_network(), scheduler)
-    pipeline.set_progress_bar_config(disable=True)
+    plain, fused, half, fused_half = (
+        _network(),
+        _network(),
+        _network(torch.bfloat16),
+        _network(torch.bfloat16),
+    )
+    report = fuse(fused)
+    fuse(fused_half)
     start = torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
-    def theirs(dtype: torch.dtype | None) -> Callable[[int], Tensor]:
-        def run(count: int) -> Tensor:
-            pipeline.scheduler.set_timesteps(count)
-            with torch.autocast("cpu", dtype, enabled=dtype is not None):
-                return _their_loop(pipeline, start, count)
+    def forward(
+        network: Any, dtype: torch.dtype = torch.float32, autocast: bool = False
+    ) -> Callable[[], Tensor]:
+        z, t = start.to(dtype), torch.tensor(500)
+
+        def run() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                sample: Tensor = network(z, t).sample
+            return sample
 
         return run
 
-    fused, half = _network(), _network().to(torch.bfloat16)
-    report = fuse(fused)
-    fuse(half)
-    contenders: dict[str, Callable[[int], Tensor]] = {
-        PEER: theirs(None),
-        f"{PEER}, autocast bfloat16": theirs(torch.bfloat16),
-        "trilemma": _ours(_network(), start),
-        "trilemma, fused": _ours(fused, start),
-        "trilemma, fused, bfloat16": _ours(half, start),
+    passes = {
+        EAGER: forward(plain),
+        "autocast bfloat16": forward(plain, autocast=True),
+        "bfloat16": forward(half, torch.bfloat16),
+        "fused": forward(fused),
+        "fused, autocast bfloat16": forward(fused, autocast=True),
+        "fused, bfloat16": forward(fused_half, torch.bfloat16),
+    }
+    loops = {
+        PEER: _theirs(plain, start, steps),
+        f"{PEER}, autocast bfloat16": _theirs(plain, start, steps, autocast=True),
+        "trilemma": _ours(plain, start, steps),
+        "trilemma, fused": _ours(fused, start, steps),
+        "trilemma, fused, bfloat16": _ours(fused_half, start, steps),
     }
     with torch.inference_mode():
         return {
-            "network": "UNet2DModel 64-128-128, 3×32×32",
+            "network": "UNet2DModel 64-128-128, attention at the middle level, 3×32×32",
             "n": n,
             "steps": steps,
-            "rows": _rows(contenders, steps, rounds),
+            "forward": _rows(passes, 5 * rounds),
+            "loop": _rows(loops, rounds),
             "fusion": str(report),
             **machine(torch.device("cpu")),
         }
 
 
-def _network() -> Any:
+def _network(dtype: torch.dtype = torch.float32) -> Any:
     from diffusers import UNet2DModel
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()  # it warns of every change of dtype
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -80,7 +100,7 @@ def _network() -> Any:
             down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         )
-    return network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False).to(dtype)
 
 
 class _Adapted(Denoiser):
@@ -95,53 +115,58 @@ class _Adapted(Denoiser):
         return sample
 
 
-def _ours(network: torch.nn.Module, start: Tensor) -> Callable[[int], Tensor]:
+def _ours(network: torch.nn.Module, start: Tensor, steps: int) -> Callable[[], Tensor]:
     denoiser = _Adapted(network)
 
-    def run(count: int) -> Tensor:
+    def run() -> Tensor:
         drawn = trilemma.sample(
-            denoiser,
-            len(start),
-            sampler="ddim",
-            steps=count,
-            latent=start,
-            dtype=torch.float32,
+            denoiser, len(start), sampler="ddim", steps=steps, latent=start, dtype=torch.float32
         )
         return drawn.samples
 
     return run
 
 
-def _their_loop(pipeline: Any, start: Tensor, count: int) -> Tensor:
+def _theirs(network: Any, start: Tensor, steps: int, autocast: bool = False) -> Callable[[], Tensor]:
     """What `DDIMPipeline.__call__` does after it has drawn its noise, to the state instead of to pictures."""
-    state = start
-    for t in pipeline.scheduler.timesteps:
-        output = pipeline.unet(state, t).sample
-        state = pipeline.scheduler.step(output, t, state, eta=0.0).prev_sample
-    return state
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)
+
+    def run() -> Tensor:
+        scheduler.set_timesteps(steps)
+        state = start
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            for t in scheduler.timesteps:
+                state = scheduler.step(network(state, t).sample, t, state, eta=0.0).prev_sample
+        return state
+
+    return run
 
 
-def _rows(contenders: Mapping[str, Callable[[int], Tensor]], steps: int, rounds: int) -> list[dict[str, Any]]:
-    first, drawn = {}, {}
+def _rows(contenders: Contenders, rounds: int) -> list[dict[str, Any]]:
+    """A row a contender; ratios and differences (relative to the largest value) are to the first."""
+    first, given = {}, {}
     for name, run in contenders.items():
         begin = time.perf_counter()
-        drawn[name] = run(steps)
+        given[name] = run()
         first[name] = time.perf_counter() - begin
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
             begin = time.perf_counter()
-            run(steps)
+            run()
             seconds[name].append(time.perf_counter() - begin)
     times = {name: Times(tuple(values)) for name, values in seconds.items()}
+    peer = next(iter(contenders))
     return [
         {
             "name": name,
             "seconds": times[name].median,
             "rounds": seconds[name],
-            "first_image": first[name],
-            "ratio": ratio(times[PEER], times[name]),
-            "difference": float(np.abs((drawn[name].float() - drawn[PEER]).numpy()).max()),
+            "first": first[name],
+            "ratio": ratio(times[peer], times[name]),
+            "difference": float((given[name].float() - given[peer]).abs().max() / given[peer].abs().max()),
         }
         for name in contenders
     ]

@@ -79,20 +79,22 @@ def copy_bandwidth(record: Mapping[str, Any]) -> float:
 def show_loop(record: Mapping[str, Any]) -> None:
     """The table of `trilemma bench loop`."""
     console = Console()
-    table = Table(
-        title=f"{record['network']}: {record['n']} images, {record['steps']} steps of DDIM, "
-        f"{record['threads']} threads, torch {record['torch']}"
-    )
-    for column in ("", "seconds", "ms a step", "first image, s", "speed-up", "largest difference"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in record["rows"]:
-        table.add_row(
-            row["name"],
-            f"{row['seconds']:.2f}",
-            f"{1e3 * row['seconds'] / record['steps']:.1f}",
-            f"{row['first_image']:.2f}",
-            f"{row['ratio'][1]:.2f}× [{row['ratio'][0]:.2f}, {row['ratio'][2]:.2f}]",
-            f"{row['difference']:.1e}",
-        )
-    console.print(table)
+    where = f"{record['network']}; {record['threads']} threads, torch {record['torch']}"
+    titles = {
+        "forward": f"a forward pass of {record['n']} images",
+        "loop": f"{record['n']} images in {record['steps']} steps of DDIM",
+    }
+    for part, title in titles.items():
+        table = Table(title=f"{title}, {where}")
+        for column in ("", "seconds", "the first, s", "speed-up", "largest difference"):
+            table.add_column(column, justify="left" if not column else "right")
+        for row in record[part]:
+            table.add_row(
+                row["name"],
+                f"{row['seconds']:.3f}",
+                f"{row['first']:.3f}",
+                f"{row['ratio'][1]:.2f}× [{row['ratio'][0]:.2f}, {row['ratio'][2]:.2f}]",
+                f"{row['difference']:.1e}",
+            )
+        console.print(table)
     console.print(record["fusion"], highlight=False)

@@ -30,13 +30,13 @@ class Convolved(Replacement):
     def __call__(self, x: Tensor) -> Tensor:
         weight, bias = self.owner.weight, self.owner.bias
         trains = torch.is_grad_enabled() and weight.requires_grad
-        if trains or torch.compiler.is_compiling() or x.dim() != 4 or x.device.type != "cpu":
+        autocast = torch.is_autocast_enabled("cpu")
+        fitting = x.dim() == 4 and x.device.type == "cpu" and (autocast or x.dtype == weight.dtype)
+        if trains or torch.compiler.is_compiling() or not fitting:
             y: Tensor = self.own(x)
             return y
-        if torch.is_autocast_enabled("cpu"):
+        if autocast:
             x = x.to(torch.get_autocast_dtype("cpu"))
-        elif x.dtype != weight.dtype:
-            return self.own(x)  # which says what is wrong
         return conv3x3(x, weight, bias, filters=self.filters())
 
     def filters(self) -> Tensor:

@@ -17,16 +17,16 @@ from trilemma.ops.operator import OPERATORS
 
 
 def fuse(module: nn.Module) -> FusionReport:
-    """Swaps GroupNorm (+ AdaGN's scale and shift) (+ SiLU), attention and 3×3 convolutions for the engine's operators.
-
-    It takes any network. 3×3 convolutions are swapped for inference alone: their transformed filters take four times the
-    memory of their weights, and are made anew where the weights have changed.
+    """Swaps GroupNorm (+ AdaGN, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
 
     The forward of each submodule that owns such a pattern is replaced by one that calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` takes the replacement away. A forward that cannot be
     traced keeps running as it is: its own normalisations are then swapped one by one, and where it attends, itself or
     through a processor (diffusers), its calls of `scaled_dot_product_attention` are caught. A submodule that is called
     with other arguments or in another mode than it was traced for runs its own forward.
+
+    3×3 convolutions are swapped on the CPU, for inference: the transformed filters and a copy of the weights to compare
+    with take five times their memory, and are made anew where the weights have changed.
 
     Args:
         module: the network; changed in place.

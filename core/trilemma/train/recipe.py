@@ -68,7 +68,8 @@ class Recipe:
         batch_size: examples a step, over all processes.
         seed: of initialisation, data order, times, noise.
         precision: "no", "bf16" or "fp16" (mixed precision).
-        compile: run the network through torch.compile: slower to start, faster afterwards.
+        compile: run the network through torch.compile: slower to start, faster afterwards. On a CPU only with
+            precision "no".
         ema: decay of the exponential moving average of the weights.
         checkpoint_every, keep: steps between checkpoints, and how many to keep.
         log_every: steps between lines of the log.

@@ -16,7 +16,7 @@ import trilemma
 from trilemma import lookup, model_directory
 from trilemma.dataset import Dataset
 from trilemma.denoiser import Denoiser
-from trilemma.errors import ModelError, TrilemmaError
+from trilemma.errors import ModelError, TrilemmaError, UsageError
 from trilemma.objective import Objective
 from trilemma.train.checkpoint import (
     Checkpoint,
@@ -74,6 +74,12 @@ class _Run:
             torch.manual_seed(recipe.seed)
             self.denoiser = model_directory.build_denoiser(self.card)
         if recipe.compile:
+            # Inductor's backward under autocast on a CPU gives most convolutions a gradient of 0.
+            if recipe.precision != "no" and self.accelerator.device.type == "cpu":
+                raise UsageError(
+                    f'recipe: compile = true loses gradients with precision = "{recipe.precision}" on a CPU; '
+                    'set compile = false or precision = "no"'
+                )
             self.denoiser.compile(dynamic=False)
         self.order = DataOrder(len(self.dataset), recipe.batch_size, recipe.seed, self.rank, self.world)
         self.ema = Ema(self.denoiser, recipe.ema)

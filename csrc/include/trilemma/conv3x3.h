@@ -7,10 +7,10 @@
 namespace trilemma {
 
 // Output pixels of a tile's side, and the points (and zero and infinity) at which a tile's polynomials are evaluated:
-// +-3/4 and +-3/2 are exact in float32 and lose the fewest digits of the pairs that were tried.
+// +-5/8 and +-3/2 lose the fewest digits of the pairs that are short in binary.
 constexpr int kTile = 4;
 constexpr int kPoints = 6;
-constexpr float kNear = 0.75f, kFar = 1.5f;
+constexpr float kNear = 0.625f, kFar = 1.5f;
 
 // Output channels of a block of the filters, and of a last block where no more are left.
 constexpr int kFilterBlock = 32, kLastBlock = 16;
@@ -38,7 +38,7 @@ struct Conv3x3 {
   int64_t tiles() const { return samples * tiles_down() * tiles_across(); }
   // As many tiles as leave their transforms in a second cache of 1 MB, with room for what streams by.
   int64_t tile_block() const {
-    const int64_t fitting = 4096 / in_channels / 8 * 8;
+    const int64_t fitting = 2048 / in_channels / 8 * 8;
     return fitting < 8 ? 8 : fitting > 64 ? 64 : fitting;
   }
   int64_t tile_blocks() const { return (tiles() + tile_block() - 1) / tile_block(); }

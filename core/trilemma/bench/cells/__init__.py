@@ -5,6 +5,7 @@ from typing import Final
 
 from trilemma.bench.cell import Cell
 from trilemma.bench.cells.attending import attention_cells
+from trilemma.bench.cells.convolving import conv3x3_cells
 from trilemma.bench.cells.normalization import group_norm_act_backward_cells, group_norm_act_cells
 from trilemma.bench.cells.normals import keyed_normal_cells
 from trilemma.bench.cells.stepping import linear_step_cells
@@ -15,4 +16,5 @@ ALL_CELLS: Final[dict[str, Callable[[], Iterator[Cell]]]] = {
     "group_norm_act": group_norm_act_cells,
     "group_norm_act_backward": group_norm_act_backward_cells,
     "attention": attention_cells,
+    "conv3x3": conv3x3_cells,
 }
