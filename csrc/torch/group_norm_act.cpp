@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "binding.h"
+#include "large_results.h"
 
 namespace {
 
@@ -183,7 +184,7 @@ Forward group_norm_act(Tensor x, int64_t groups, Optional weight, Optional bias,
                   "group_norm_act: the arguments do not fit together");
   const char* why = backend == "reference" ? "asked for" : why_not_forward(a, residual, nullptr);
   if (!*why) {
-    Tensor y = torch::stable::empty_like(x);
+    Tensor y = empty_result(x);
     const auto [mean, rstd] = run(y, a, residual, eps, silu);
     return {y, mean, rstd};
   }
@@ -252,7 +253,7 @@ Backward run_backward(const Tensor& given, const Arguments& a, const Tensor& mea
   }
   GroupNorm call = describe(a, silu);
   const auto nothing = [&] { return torch::stable::new_empty(a.x, {0}); };
-  Tensor dx = wanted[0] ? torch::stable::empty_like(a.x) : nothing();
+  Tensor dx = wanted[0] ? empty_result(a.x) : nothing();
   const Optional* parameters[4] = {&a.weight, &a.bias, &a.scale, &a.shift};
   trilemma::ChannelGradient* gradients[4] = {&call.dweight, &call.dbias, &call.dscale, &call.dshift};
   Tensor results[4];

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trilemma.errors import UsageError
-from trilemma.ops import OPERATORS, explain, group_norm_act
+from trilemma.ops import OPERATORS, explain, group_norm_act, native
 
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10, torch.float64: 2.0**-52}
 NAMES = ("x", "weight", "bias", "scale", "shift", "residual")
@@ -502,3 +502,23 @@ def test_instruction_sets_agree(
         for found, expected in zip(results[0], wanted, strict=True):
             bound = EPSILON[found.dtype] * expected.abs() + 1e-5 * (1 + expected.abs().max())
             assert ((found - expected).abs() <= bound).all(), isa
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_large_results_have_memory_of_their_own(memory_format: torch.memory_format) -> None:
+    """Their blocks are kept for later results, never for two at a time, and whatever was in them is written over."""
+    x = torch.randn(2, 16, 200, 200).contiguous(memory_format=memory_format)
+    expected = functional.silu(functional.group_norm(x, 4))
+    alive = [group_norm_act(x, 4, silu=True) for _ in range(3)]
+    assert len({y.untyped_storage().data_ptr() for y in alive}) == 3
+    alive[0].fill_(torch.nan)
+    first, view = alive[0].data_ptr(), alive[1][0, 0]
+    del alive[:]
+    again = [group_norm_act(x, 4, silu=True) for _ in range(3)]
+    for y in again:
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        assert y.stride() == x.stride()
+    assert view.data_ptr() not in {y.data_ptr() for y in again}  # it keeps its tensor's memory
+    torch.testing.assert_close(view, expected[0, 0], rtol=1e-5, atol=1e-5)
+    if not native.load():
+        assert first in {y.data_ptr() for y in again}
