@@ -100,7 +100,7 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
 void group_norm(const std::string& isa, const std::string& dtype, const std::array<int64_t, 4>& sizes,
                 bool channels_last, bool silu, float eps, uintptr_t x, uintptr_t mean, uintptr_t rstd,
                 const std::array<uintptr_t, 4>& parameters, uintptr_t residual, uintptr_t y, uintptr_t dy, uintptr_t dx,
-                const std::array<uintptr_t, 4>& gradients, bool whole) {
+                const std::array<uintptr_t, 4>& gradients, bool whole, int64_t begin) {
   using trilemma::Phase;
   const auto& kernels = kernels_for(isa);
   trilemma::GroupNorm call;
@@ -135,7 +135,7 @@ void group_norm(const std::string& isa, const std::string& dtype, const std::arr
   const auto kernel = dy ? kernels.group_norm_backward[storage(dtype)] : kernels.group_norm[storage(dtype)];
   const auto run = [&](Phase phase, int64_t items) {
     call.phase = phase;
-    for (int64_t i = items - 1; i >= 0; --i) kernel(call, i, i + 1);
+    for (int64_t i = items - 1; i >= begin; --i) kernel(call, i, i + 1);
   };
   if (whole) {
     run(Phase::kWhole, call.units());
@@ -217,7 +217,7 @@ PYBIND11_MODULE(_C, module) {
              "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
   module.def("group_norm", &group_norm, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "channels_last"_a, "silu"_a,
              "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
-             "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true,
+             "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true, "begin"_a = 0,
              "Group normalisation on addresses; sizes are B, C, the elements of a channel, groups.");
   module.def("attention", &attention, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a, "q"_a, "k"_a, "v"_a,
              "out"_a, "lse"_a, "begin"_a = 0, "end"_a = -1,

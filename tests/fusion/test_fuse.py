@@ -184,7 +184,8 @@ def test_convolutions_of_3_by_3(dtype: torch.dtype) -> None:
         nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
         nn.Conv2d(16, 16, 3, padding=2, dilation=2),
         nn.Conv2d(16, 8, 1),
-    ).to(dtype)
+    )
+    module = randomised(module).to(dtype)
     x = torch.randn(2, 3, 12, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.inference_mode():
         expected = module(x)
@@ -192,7 +193,7 @@ def test_convolutions_of_3_by_3(dtype: torch.dtype) -> None:
         found = module(x)
     assert not torch.equal(found, expected)  # the operator did run
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_a_convolution_sees_what_is_written_into_its_weights_past_autograd() -> None:
