@@ -10,8 +10,8 @@
 
 namespace {
 
-// Normals are made 64 at a time, from 16 counters.
-constexpr int kGroup = 64;
+// Normals are made 128 at a time, from 32 counters: enough independent chains to hide the latency of one.
+constexpr int kGroup = 128;
 
 struct Register {
   using Float = Lanes;
@@ -49,7 +49,7 @@ class Normals {
  public:
   Normals(trilemma::PhiloxCounter start, trilemma::PhiloxKey key) : philox_(start, key) {}
 
-  // Those of elements [offset, offset + count), offset a multiple of 64; writes whole groups.
+  // Those of elements [offset, offset + count), offset a multiple of kGroup; writes whole groups.
   void fill(int64_t offset, int64_t count, float* out) const {
     for (int64_t done = 0; done < count; done += kGroup) group(static_cast<uint32_t>((offset + done) / 4), out + done);
   }
