@@ -18,7 +18,7 @@ using trilemma::Row;
 inline const float* component_noise(const LinearStep& step, int64_t sample, int64_t first, int count, float* buffer) {
   const auto counter = trilemma::sample_counter(step.indices[sample], step.step, trilemma::kStepStream);
   const int lead = static_cast<int>(first % kGroup);
-  normals(counter, trilemma::seed_key(step.seed), first - lead, lead + count, buffer);
+  Normals(counter, trilemma::seed_key(step.seed)).fill(first - lead, lead + count, buffer);
   return buffer + lead;
 }
 

@@ -26,8 +26,9 @@ inline void run_blocks(const Perturb& call, int64_t begin, int64_t end) {
       const T* given = static_cast<const T*>(call.noise) + at;
       for (int i = 0; i < count; ++i) noise[i] = T::load(given[i]);
     } else {
-      normals(trilemma::sample_counter(call.indices[sample], call.step, trilemma::kPerturbStream),
-              trilemma::seed_key(call.seed), offset, count, noise);
+      Normals(trilemma::sample_counter(call.indices[sample], call.step, trilemma::kPerturbStream),
+              trilemma::seed_key(call.seed))
+          .fill(offset, count, noise);
     }
 
     const double* row = call.coefficients + 4 * sample;

@@ -1,4 +1,4 @@
-// Philox for sixteen counters at once. The words are those of `philox`: integers.
+// Philox for a register of counters at once. The words are those of `philox`: integers.
 //
 // A counter's word lies in the lower half of a 64-bit lane, where the widening product takes it from and leaves its own
 // lower half; what lies above is never looked at. So a round is two products, two shifts and two exclusive ors, without
@@ -8,88 +8,130 @@
 
 #include <cstdint>
 
+#include "lanes.h"
 #include "trilemma/philox.h"
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
 namespace {
 
-constexpr int kCounters = 16;
+// Counters of a register. Where element 4 j + r holds number kLanes / 4 r + j, interleaving the elements of four
+// registers within quarters of 128 bits leaves four normals a counter in the counters' order.
+constexpr int kCounters = kLanes;
+
+constexpr int counter_at(int element) { return kLanes / 4 * (element % 4) + element / 4; }
+
+#if defined(__SSE2__)
+
+// Two counters an element pair: those of even elements in one of these, those of odd elements in another.
+using Wide = uint64_t __attribute__((vector_size(4 * kLanes)));
 
 #if defined(__AVX512F__)
-
-struct Wide {
-  static constexpr int kLanes = 8;
-  __m512i v;
-
-  static Wide of(uint32_t x) { return {_mm512_set1_epi64(x)}; }
-  static Wide counting(uint32_t from) {
-    return {_mm512_add_epi64(_mm512_set1_epi64(from), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7))};
-  }
-  static Wide product(Wide x, Wide y) { return {_mm512_mul_epu32(x.v, y.v)}; }
-  static Wide upper(Wide x) { return {_mm512_srli_epi64(x.v, 32)}; }
-  static Wide xor3(Wide x, Wide y, Wide z) { return {_mm512_ternarylogic_epi64(x.v, y.v, z.v, 0x96)}; }
-  void store(uint32_t* to) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi64_epi32(v));
-  }
-};
-
-#elif defined(__AVX2__)
-
-struct Wide {
-  static constexpr int kLanes = 4;
-  __m256i v;
-
-  static Wide of(uint32_t x) { return {_mm256_set1_epi64x(x)}; }
-  static Wide counting(uint32_t from) {
-    return {_mm256_add_epi64(_mm256_set1_epi64x(from), _mm256_setr_epi64x(0, 1, 2, 3))};
-  }
-  static Wide product(Wide x, Wide y) { return {_mm256_mul_epu32(x.v, y.v)}; }
-  static Wide upper(Wide x) { return {_mm256_srli_epi64(x.v, 32)}; }
-  static Wide xor3(Wide x, Wide y, Wide z) { return {_mm256_xor_si256(_mm256_xor_si256(x.v, y.v), z.v)}; }
-  void store(uint32_t* to) const {
-    const __m256i packed = _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
-  }
-};
-
-#endif
-
-// The words at counters (first + i, c1, c2, c3), i = 0 .. 15, by word.
-__attribute__((always_inline)) inline void philox_lanes(uint32_t first, trilemma::PhiloxCounter start, trilemma::PhiloxKey key,
-                         uint32_t words[4][kCounters]) {
-#if defined(__AVX2__)
-  constexpr int kParts = kCounters / Wide::kLanes;
-  const Wide by0 = Wide::of(0xD2511F53), by2 = Wide::of(0xCD9E8D57);
-  Wide c0[kParts], c1[kParts], c2[kParts], c3[kParts];
-  for (int part = 0; part < kParts; ++part) {
-    c0[part] = Wide::counting(first + static_cast<uint32_t>(part * Wide::kLanes));
-    c1[part] = Wide::of(start.c1), c2[part] = Wide::of(start.c2), c3[part] = Wide::of(start.c3);
-  }
-  for (int round = 0; round < 10; ++round) {
-    const Wide k0 = Wide::of(key.k0), k1 = Wide::of(key.k1);
-    for (int part = 0; part < kParts; ++part) {
-      const Wide product0 = Wide::product(c0[part], by0), product2 = Wide::product(c2[part], by2);
-      c0[part] = Wide::xor3(Wide::upper(product2), c1[part], k0);
-      c2[part] = Wide::xor3(Wide::upper(product0), c3[part], k1);
-      c1[part] = product2, c3[part] = product0;
-    }
-    key.k0 += 0x9E3779B9;
-    key.k1 += 0xBB67AE85;
-  }
-  for (int part = 0; part < kParts; ++part) {
-    const int at = part * Wide::kLanes;
-    c0[part].store(words[0] + at), c1[part].store(words[1] + at);
-    c2[part].store(words[2] + at), c3[part].store(words[3] + at);
-  }
-#else
-  for (int i = 0; i < kCounters; ++i) {
-    const auto x = trilemma::philox({first + static_cast<uint32_t>(i), start.c1, start.c2, start.c3}, key);
-    words[0][i] = x.c0, words[1][i] = x.c1, words[2][i] = x.c2, words[3][i] = x.c3;
-  }
-#endif
+TRILEMMA_INLINE Wide product(Wide x, Wide y) { return (Wide)_mm512_maskz_mul_epu32(0xFF, (__m512i)x, (__m512i)y); }
+TRILEMMA_INLINE Wide xor3(Wide x, Wide y, Wide z) {
+  return (Wide)_mm512_ternarylogic_epi64((__m512i)x, (__m512i)y, (__m512i)z, 0x96);
 }
+TRILEMMA_INLINE Words lower(Wide even, Wide odd) {
+  return (Words)_mm512_mask_shuffle_epi32((__m512i)even, 0xAAAA, (__m512i)odd, _MM_PERM_CCAA);
+}
+TRILEMMA_INLINE Words upper(Wide even, Wide odd) {
+  return (Words)_mm512_mask_shuffle_epi32((__m512i)odd, 0x5555, (__m512i)even, _MM_PERM_DDBB);
+}
+#elif defined(__AVX2__)
+TRILEMMA_INLINE Wide product(Wide x, Wide y) { return (Wide)_mm256_mul_epu32((__m256i)x, (__m256i)y); }
+TRILEMMA_INLINE Wide xor3(Wide x, Wide y, Wide z) { return x ^ y ^ z; }
+TRILEMMA_INLINE Words lower(Wide even, Wide odd) {
+  return (Words)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xAA);
+}
+TRILEMMA_INLINE Words upper(Wide even, Wide odd) {
+  return (Words)_mm256_blend_epi32((__m256i)(even >> 32), (__m256i)odd, 0xAA);
+}
+#else
+TRILEMMA_INLINE Wide product(Wide x, Wide y) { return (Wide)_mm_mul_epu32((__m128i)x, (__m128i)y); }
+TRILEMMA_INLINE Wide xor3(Wide x, Wide y, Wide z) { return x ^ y ^ z; }
+TRILEMMA_INLINE Words lower(Wide even, Wide odd) { return (Words)((even & 0xFFFFFFFF) | odd << 32); }
+TRILEMMA_INLINE Words upper(Wide even, Wide odd) {
+  return (Words)(even >> 32 | (odd & 0xFFFFFFFF00000000));
+}
+#endif
+
+#endif
+
+// The words of one sample at counters (c0, c1, c2, c3) of any c0. What does not depend on c0 is computed once: half of
+// the first two rounds.
+class PhiloxLanes {
+ public:
+  static constexpr int kRounds = 10;
+
+  PhiloxLanes(trilemma::PhiloxCounter start, trilemma::PhiloxKey key) : start_(start), key_(key) {
+    for (int round = 0; round < kRounds; ++round) {
+      k0_[round] = key.k0, k1_[round] = key.k1;
+      key.k0 += 0x9E3779B9, key.k1 += 0xBB67AE85;
+    }
+    const uint64_t second = kBy2 * start.c2;
+    const uint64_t first = kBy0 * static_cast<uint32_t>(second >> 32 ^ start.c1 ^ k0_[0]);
+    k1_[0] ^= start.c3;
+    k0_[1] ^= static_cast<uint32_t>(second);
+    k1_[1] ^= first >> 32;
+    third_ = first;
+  }
+
+  // The words at counters first + counter_at(element), by word, of kRegisters registers one after the other.
+  template <int kRegisters>
+  TRILEMMA_INLINE void words(uint32_t first, Words (&out)[kRegisters][4]) const {
+#if defined(__SSE2__)
+    constexpr int kParts = 2 * kRegisters;
+    const Wide by0 = Wide{} + kBy0, by2 = Wide{} + kBy2;
+    Wide c0[kParts], c1[kParts], c2[kParts], c3[kParts];
+    for (int part = 0; part < kParts; ++part) {
+      Wide counter;
+      for (int lane = 0; lane < kLanes / 2; ++lane) counter[lane] = counter_at(2 * lane);
+      counter += first + static_cast<uint32_t>(part / 2 * kCounters + part % 2 * counter_at(1));
+      const Wide product0 = product(counter, by0);
+      const Wide product2 = product((product0 >> 32) ^ k1_[0], by2);
+      c0[part] = (product2 >> 32) ^ k0_[1];
+      c1[part] = product2;
+      c2[part] = product0 ^ k1_[1];
+      c3[part] = Wide{} + third_;
+    }
+    for (int round = 2; round < kRounds - 1; ++round) {
+      const Wide k0 = Wide{} + k0_[round], k1 = Wide{} + k1_[round];
+      for (int part = 0; part < kParts; ++part) {
+        const Wide product0 = product(c0[part], by0), product2 = product(c2[part], by2);
+        c0[part] = xor3(product2 >> 32, c1[part], k0);
+        c2[part] = xor3(product0 >> 32, c3[part], k1);
+        c1[part] = product2, c3[part] = product0;
+      }
+    }
+    const Words k0 = Words{} + static_cast<uint32_t>(k0_[kRounds - 1]);
+    const Words k1 = Words{} + static_cast<uint32_t>(k1_[kRounds - 1]);
+    for (int i = 0; i < kRegisters; ++i) {
+      const int even = 2 * i, odd = even + 1;
+      const Wide even0 = product(c0[even], by0), even2 = product(c2[even], by2);
+      const Wide odd0 = product(c0[odd], by0), odd2 = product(c2[odd], by2);
+      out[i][0] = (Words)xor3((Wide)upper(even2, odd2), (Wide)lower(c1[even], c1[odd]), (Wide)k0);
+      out[i][1] = lower(even2, odd2);
+      out[i][2] = (Words)xor3((Wide)upper(even0, odd0), (Wide)lower(c3[even], c3[odd]), (Wide)k1);
+      out[i][3] = lower(even0, odd0);
+    }
+#else
+    for (int i = 0; i < kRegisters; ++i)
+      for (int element = 0; element < kLanes; ++element) {
+        const uint32_t c0 = first + static_cast<uint32_t>(i * kCounters + counter_at(element));
+        const auto x = trilemma::philox({c0, start_.c1, start_.c2, start_.c3}, key_);
+        out[i][0][element] = x.c0, out[i][1][element] = x.c1, out[i][2][element] = x.c2, out[i][3][element] = x.c3;
+      }
+#endif
+  }
+
+ private:
+  static constexpr uint64_t kBy0 = 0xD2511F53, kBy2 = 0xCD9E8D57;
+
+  [[maybe_unused]] trilemma::PhiloxCounter start_;
+  [[maybe_unused]] trilemma::PhiloxKey key_;
+  uint64_t k0_[kRounds], k1_[kRounds], third_;
+};
 
 }  // namespace
