@@ -7,7 +7,6 @@ needs no GPU to be right, only to be fast; the graphs are made by `Recorder` alo
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -268,7 +267,6 @@ class Recorder:
             try:
                 _captured(graph, body, self._pool)
             except Exception as error:
-                del graph
                 self._mend()
                 raise CaptureError(f"it could not be captured: {_line(error)}") from error
         return graph.replay
@@ -285,8 +283,11 @@ class Recorder:
             current.wait_stream(self._stream)
 
     def _mend(self) -> None:
-        """torch's generator believes after a failed capture that one is going on, until one ends well."""
-        gc.collect()
+        """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes that a
+        capture is going on, until one ends well.
+        """
+        with suppress(Exception):  # where torch has ended it itself
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
         number = torch.zeros(1, device=self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -308,7 +309,9 @@ def _captured(graph: torch.cuda.CUDAGraph, body: Callable[[], Any], pool: Any) -
 def _waiting_refused() -> Iterator[None]:
     """A host that waits for the device breaks a capture beyond repair; here it is only an error."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not notice every wait; the capture does
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

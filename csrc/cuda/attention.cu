@@ -68,8 +68,12 @@ struct Tile {
   }
 };
 
+// Blocks that share a multiprocessor: what is asked for leaves each thread the registers it needs.
+template <int kDepth>
+constexpr int kBlocks = kDepth < 64 ? 4 : kDepth == 64 ? 3 : 2;
+
 template <class T, int kDepth>
-__global__ void __launch_bounds__(32 * kWarps) attention_kernel(const Attention call, const Words words) {
+__global__ void __launch_bounds__(32 * kWarps, kBlocks<kDepth>) attention_kernel(const Attention call, const Words words) {
   using DepthTile = Tile<T, kDepth>;
   constexpr int kSteps = kDepth / 16, kKeySteps = kTokens / 16;
   __shared__ uint4 memory[2 * DepthTile::kElements * sizeof(T) / sizeof(uint4)];
@@ -206,7 +210,7 @@ struct FloatTile {
 };
 
 template <int kDepth>
-__global__ void __launch_bounds__(kFloatThreads) float_attention_kernel(const Attention call, const Words words) {
+__global__ void __launch_bounds__(kFloatThreads, 4) float_attention_kernel(const Attention call, const Words words) {
   using Tokens = FloatTile<kDepth>;
   constexpr int kEach = kFloatTokens / kLanes;
   __shared__ uint4 memory[2 * kFloatTokens * Tokens::kPitch * sizeof(float) / sizeof(uint4)];

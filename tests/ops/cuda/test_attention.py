@@ -19,7 +19,9 @@ def normal(generator: torch.Generator, dtype: torch.dtype, *size: int) -> Tensor
     return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
 
-def heads(layout: str, batch: int, count: int, tokens: int, depth: int, dtype: torch.dtype, seed: int) -> Tensor:
+def heads(
+    layout: str, batch: int, count: int, tokens: int, depth: int, dtype: torch.dtype, seed: int
+) -> Tensor:
     """A tensor [B, H, L, D] as it lies in a projection of three times its channels."""
     generator = torch.Generator().manual_seed(seed)
     if layout == "packed tokens":
@@ -150,7 +152,9 @@ def test_the_order_of_threads_changes_no_bit(device: Any, dtype: torch.dtype) ->
     ],
 )
 def test_what_the_kernel_cannot_take_is_named(device: Any, change: dict[str, Any], reason: str) -> None:
-    q, k, v = arguments(**{"layout": "contiguous", "tokens": (4, 4), "depth": 8, "dtype": torch.float32, **change})
+    q, k, v = arguments(
+        **{"layout": "contiguous", "tokens": (4, 4), "depth": 8, "dtype": torch.float32, **change}
+    )
     with pytest.raises(RuntimeError, match=reason):
         device("attention", q, k, v, None)
 
@@ -160,4 +164,6 @@ def test_without_a_measurement_pytorch_is_taken(device: Any) -> None:
     x = torch.zeros(1, 1, 16, 8)
     there = x.cuda() if device.name == "cuda" else x
     why = device.operators.attention_why_not_native(there, there, there, None)
-    assert device.name == "cuda" or why == "it was not measured on this GPU, where PyTorch's attention is taken"
+    assert (
+        device.name == "cuda" or why == "it was not measured on this GPU, where PyTorch's attention is taken"
+    )
