@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from trilemma.version import __version__
 
 if TYPE_CHECKING:
+    from trilemma.capture import Capture
     from trilemma.denoiser import Denoiser
     from trilemma.job import Job
 
@@ -33,11 +35,13 @@ class Clock:
         self.samples += samples
 
 
-def describe(job: Job, clock: Clock, nfe: int, backend: str | None) -> dict[str, Any]:
-    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend that really ran.
+def describe(
+    job: Job, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
+) -> dict[str, Any]:
+    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend and capture that really ran.
 
-    The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own,
-    None before anything was drawn.
+    The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own; it
+    and the capture are None before anything was drawn.
     """
     return {
         "model": describe_model(job.model),
@@ -56,6 +60,7 @@ def describe(job: Job, clock: Clock, nfe: int, backend: str | None) -> dict[str,
         "seconds": clock.seconds,
         "images_per_second": clock.samples / clock.seconds if clock.seconds else None,
         "backend": backend,
+        "capture": None if capture is None else asdict(capture),
         "dtype": str(job.dtype).removeprefix("torch."),
         "device": str(job.device),
         "versions": versions(),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trilemma.capture import Capture, CaptureError, Replayed, checked, choose
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError
 from trilemma.lowering import Program
@@ -33,9 +34,12 @@ class Runner:
         dtype: of the state. A network in another dtype gets and gives its own through two more buffers.
         network_dtype: of the network.
         device: of everything.
+        capture: "auto", "loop", "step" or "off"; see `trilemma.capture`. What cannot be captured runs all the same.
+        batches: how many runs are planned: what a capture is worth.
 
     Attributes:
         backend: that the fused step of the last run really ran on; None before a run.
+        capture: which capture the last run had, and why not another.
     """
 
     def __init__(
@@ -47,10 +51,14 @@ class Runner:
         dtype: torch.dtype,
         network_dtype: torch.dtype,
         device: torch.device,
+        capture: str = "auto",
+        batches: int = 1,
     ) -> None:
         self.denoiser = denoiser
         self.program = program
         self.shape = shape
+        self.device = device
+        self.batches = batches
         replicas = program.branches
 
         self.predicted = (shape[0] // program.components, *shape[1:])
@@ -74,6 +82,9 @@ class Runner:
             .unbind()
         )
         self.backend: str | None = None
+        self.capture = Capture(checked(capture), "off", {})
+        self._replayed: Replayed | None = None
+        self._uncapturable = ""
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
         mixed = network_dtype != dtype
         self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
@@ -99,18 +110,49 @@ class Runner:
         Raises:
             TrilemmaError: where a state is not finite, with the step, the time and the sample.
         """
-        program, rows = self.program, len(self.program)
-        self.states[0].view(program.branches, *start.shape).copy_(start)
+        replayed = self._captured(start, indices, cond, noise, callback is not None)
+        if replayed is not None:
+            replayed.begin(start, indices, cond)
+            replayed.run(callback)
+            self.backend = "native"
+        else:
+            self._launch(start, indices, cond, noise, callback)
+        self._check_finite(indices)
+        return self.firsts[self.program.write_state[-1]]
+
+    def begin(self, start: Tensor) -> None:
+        """Puts the states of a batch [B, ...] into their buffers."""
+        self.states[0].view(self.program.branches, *start.shape).copy_(start)
         self.bad_row.fill_(-1)
+
+    def output(self, slot: int, row: int, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """What the fused step of a row reads: the network's outputs [G·B, ...] at the state in a slot, or one
+        combination [B, ...] of them where the guidance makes it itself. In the dtype of the state.
+        """
+        program = self.program
+        output = self._evaluate(self.states[slot], time, cond)
+        if program.combine is None:
+            return output
+        branches = output.chunk(program.branches)
+        return program.combine.combine(self.firsts[slot], program.times[row], branches, self.denoiser)
+
+    def _launch(
+        self,
+        start: Tensor,
+        indices: Tensor,
+        cond: Mapping[str, Tensor],
+        noise: NoiseSource,
+        callback: Callback | None,
+    ) -> None:
+        """Launches all rows, one after the other."""
+        program, rows = self.program, len(self.program)
+        self.begin(start)
         seed = noise.seed if isinstance(noise, KeyedNoise) else 0
         made_outside = not isinstance(noise, KeyedNoise)
         current = 0
         for row in range(rows):
             z, target = self.firsts[current], program.write_state[row]
-            output = self._evaluate(self.states[current], row, cond)
-            if program.combine is not None:
-                branches = output.chunk(program.branches)
-                output = program.combine.combine(z, program.times[row], branches, self.denoiser)
+            output = self.output(current, row, self.times[row], cond)
             xi = None
             if program.noisy[row] and made_outside:
                 xi = noise.normal(indices, row, self.shape, stream=STEP, dtype=z.dtype, device=z.device)
@@ -137,18 +179,36 @@ class Runner:
                 now = program.times[row + 1] if row + 1 < rows else program.end_time
                 callback(row + 1, rows, now, self.firsts[current])
         self.backend = explain("linear_step", *positional, **named).backend
-        self._check_finite(indices)
-        return self.firsts[current]
 
-    def _evaluate(self, state: Tensor, row: int, cond: Mapping[str, Tensor]) -> Tensor:
-        """The network's outputs [G·B, ...] at a row, in the dtype of the state."""
+    def _captured(
+        self, start: Tensor, indices: Tensor, cond: Mapping[str, Tensor], noise: NoiseSource, watched: bool
+    ) -> Replayed | None:
+        """The graphs to replay, which the first run that wants them makes; None where there are to be none."""
+        self.capture = choose(self.capture.asked, self, noise, watched, self.batches)
+        if self._uncapturable:
+            self.capture = self.capture.failed(self._uncapturable)
+        mode = self.capture.ran
+        if mode == "off":
+            return None
+        assert isinstance(noise, KeyedNoise)
+        if self._replayed is None or (self._replayed.mode, self._replayed.noise) != (mode, noise):
+            try:
+                self._replayed = Replayed(self, mode, start, indices, cond, noise)
+            except CaptureError as error:
+                self._uncapturable = str(error)
+                self.capture = self.capture.failed(self._uncapturable)
+                return None
+        return self._replayed
+
+    def _evaluate(self, state: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        """The network's outputs [G·B, ...] at a time, in the dtype of the state."""
         if self.network_input is None or self.network_output is None:
-            return self._called(state, row, cond)
+            return self._called(state, time, cond)
         self.network_input.copy_(state)
-        return self.network_output.copy_(self._called(self.network_input, row, cond))
+        return self.network_output.copy_(self._called(self.network_input, time, cond))
 
-    def _called(self, state: Tensor, row: int, cond: Mapping[str, Tensor]) -> Tensor:
-        output: Tensor = self.denoiser(state, self.times[row], **cond)
+    def _called(self, state: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        output: Tensor = self.denoiser(state, time, **cond)
         if output.shape != (len(state), *self.predicted):
             raise TrilemmaError(
                 f"the denoiser answered a state of shape {tuple(state.shape)} with one of shape "

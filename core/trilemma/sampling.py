@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from trilemma.capture import Capture, checked, none_of_a_plan
 from trilemma.chunks import Chunk, chunked
 from trilemma.denoiser import Denoiser
 from trilemma.guidance import Guidance
@@ -54,6 +55,7 @@ def sample(
     noise: NoiseSource | None = None,
     callback: Callback | None = None,
     progress: bool = False,
+    capture: str = "auto",
 ) -> Samples:
     """Draws n samples from a trained model.
 
@@ -79,6 +81,9 @@ def sample(
         callback: called after each step with (steps done, steps, time, state [B, ...]). The state is a view
             that the next step overwrites: clone it to keep it.
         progress: show a progress bar on stderr.
+        capture: CUDA graphs of the loop: "step" replays one of a step, "loop" one of all steps, which no callback
+            and no progress bar can follow; "auto" takes what fits, "off" none. What cannot be captured is launched
+            step by step, with the same result; the provenance says what ran, and why not another.
 
     Raises:
         UsageError: for an impossible argument.
@@ -101,6 +106,7 @@ def sample(
         noise=noise,
         callback=callback,
         progress=progress,
+        capture=capture,
     )
     return chunks.collect()
 
@@ -123,12 +129,14 @@ def sample_chunks(
     noise: NoiseSource | None = None,
     callback: Callback | None = None,
     progress: bool = False,
+    capture: str = "auto",
 ) -> SampleChunks:
     """An iterator of (indices [b], samples [b, K·C, H, W]), a batch of the network at a time.
 
     Arguments and errors are those of `sample`; bad arguments are refused here, before the first batch. To
     resume an interrupted run, pass the indices that are missing.
     """
+    checked(capture)
     job = resolve_job(
         model,
         n,
@@ -145,7 +153,7 @@ def sample_chunks(
         dtype=dtype,
         noise=noise,
     )
-    return SampleChunks(job, callback, progress)
+    return SampleChunks(job, callback, progress, capture)
 
 
 class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
@@ -155,9 +163,14 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job: the request, checked and resolved.
     """
 
-    def __init__(self, job: Job, callback: Callback | None = None, progress: bool = False) -> None:
+    def __init__(
+        self, job: Job, callback: Callback | None = None, progress: bool = False, capture: str = "auto"
+    ) -> None:
         self.job = job
         self._callback = callback
+        self._watched = progress or callback is not None
+        self._asked = capture
+        self._capture: Capture | None = none_of_a_plan(capture) if job.program is None else None
         self._chunks = chunked(job.indices, job.batch_size, job.deterministic)
         self._drawn = 0
         self._clock = Clock()
@@ -191,7 +204,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the samples handed out so far; can be written as JSON."""
-        return describe(self.job, self._clock, self._evaluations, self._backend)
+        return describe(self.job, self._clock, self._evaluations, self._backend, self._capture)
 
     def _draw(self, chunk: Chunk) -> Tensor:
         """The samples [b, ...] of a chunk, as tensors of their own."""
@@ -213,8 +226,9 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job = self.job
         if job.program is not None:
             runner = self._runner_for(len(indices))
-            drawn = runner.run(start, indices, cond, job.noise, self._report)
+            drawn = runner.run(start, indices, cond, job.noise, self._report if self._watched else None)
             self._backend = runner.backend
+            self._capture = runner.capture if self._capture is None else self._capture.then(runner.capture)
             return drawn
         predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype)
         drawn = job.sampler.sample(
@@ -234,8 +248,17 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job = self.job
         assert job.program is not None
         if self._runner is None or self._runner[0] != batch:
+            alike = sum(len(chunk.indices) == batch for chunk in self._chunks)
             runner = Runner(
-                job.model, job.program, batch, job.shape, job.dtype, job.network_dtype, job.device
+                job.model,
+                job.program,
+                batch,
+                job.shape,
+                job.dtype,
+                job.network_dtype,
+                job.device,
+                self._asked,
+                alike,
             )
             self._runner = batch, runner
         return self._runner[1]

@@ -1,88 +1,15 @@
 // trilemma::attention and its gradient for CPU tensors: the native kernel where it can and was measured to win, the
 // reference twin elsewhere.
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
 #include <algorithm>
-#include <cmath>
 #include <tuple>
 
+#include "attention_arguments.h"
 #include "attention_choice.h"
-#include "binding.h"
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using trilemma::Attention;
 using trilemma::AttentionBackward;
-using trilemma::Heads;
-
-constexpr int64_t kLargestDepth = 128;
-
-// Depth is contiguous, as after a projection of tokens. One token has any stride.
-bool depth_contiguous(const Tensor& x) { return x.stride(3) == 1; }
-
-bool token_contiguous(const Tensor& x) { return x.stride(2) == 1 || x.size(2) == 1; }
-
-Heads heads(const Tensor& x) {
-  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
-}
-
-// [B, H, L, D] stored as [B, L, H, D], or as [B, H, D, L] where the tokens of `like` are contiguous and not its depth.
-Tensor empty_like_heads(const Tensor& like, int64_t tokens) {
-  const int64_t B = like.size(0), H = like.size(1), L = tokens, D = like.size(3);
-  const std::array<int64_t, 4> sizes{B, H, L, D};
-  const bool across = !depth_contiguous(like) && token_contiguous(like);
-  const std::array<int64_t, 4> strides = across ? std::array<int64_t, 4>{H * D * L, D * L, 1, L}
-                                                : std::array<int64_t, 4>{L * H * D, D, H * D, 1};
-  int32_t dtype, device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype, device_type, 0, &made));
-  return Tensor(made);
-}
-
-Tensor empty_rows(const Tensor& q) {
-  const std::array<int64_t, 3> sizes{q.size(0), q.size(1), q.size(2)};
-  const std::array<int64_t, 3> strides{q.size(1) * q.size(2), q.size(2), 1};
-  int32_t device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(q.get(), &device_type));
-  AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(3, sizes.data(), strides.data(), aoti_torch_dtype_float32(),
-                                                         device_type, 0, &made));
-  return Tensor(made);
-}
-
-bool same_shape(const Tensor& x, const Tensor& y) {
-  if (x.dim() != y.dim()) return false;
-  for (int64_t d = 0; d < x.dim(); ++d)
-    if (x.size(d) != y.size(d)) return false;
-  return true;
-}
-
-// What they should be is said by the reference's own check.
-void check(const Tensor& q, const Tensor& k, const Tensor& v) {
-  STD_TORCH_CHECK(q.dim() == 4 && k.dim() == 4 && same_shape(k, v) && q.size(0) == k.size(0) &&
-                      q.size(1) == k.size(1) && q.size(3) == k.size(3),
-                  "attention: the arguments do not fit together");
-}
-
-// Why the kernels cannot take tensors that fit together; "" where they can.
-const char* why_impossible(const Tensor& q, const std::vector<const Tensor*>& others) {
-  const ScalarType type = q.scalar_type();
-  if (storage(type) == trilemma::cpu::kStorages) return "q is not float32, bfloat16 or float16";
-  for (const Tensor* x : others)
-    if (!x->is_cpu() || x->scalar_type() != type) return "the tensors differ in dtype or device";
-  if (q.size(3) % 8 || q.size(3) == 0 || q.size(3) > kLargestDepth) return "the head dimension is not 8, 16, .. 128";
-  if (others[0]->size(2) == 0) return "there are no keys";
-  if (!depth_contiguous(q) && !token_contiguous(q)) return "neither depth nor tokens are contiguous";
-  for (const Tensor* x : others)
-    if (!depth_contiguous(*x) && !token_contiguous(*x)) return "neither depth nor tokens are contiguous";
-  return "";
-}
 
 const char* why_slow(const Tensor& q, const Tensor& k, trilemma::Pass pass) {
   if (q.numel() == 0) return "";
@@ -92,10 +19,6 @@ const char* why_slow(const Tensor& q, const Tensor& k, trilemma::Pass pass) {
 
 // Items of work that are worth a thread, `cost` multiplications each.
 int64_t grain(int64_t cost) { return std::max<int64_t>(1, (int64_t{1} << 18) / std::max<int64_t>(cost, 1)); }
-
-float scale_of(const Tensor& q, std::optional<double> scale) {
-  return static_cast<float>(scale ? *scale : 1.0 / std::sqrt(static_cast<double>(q.size(3))));
-}
 
 std::tuple<Tensor, Tensor> run(const Tensor& q, const Tensor& k, const Tensor& v, std::optional<double> scale) {
   Tensor out = empty_like_heads(q, q.size(2)), lse = empty_rows(q);

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <string>
 
 #include "trilemma/cpu.h"
 
@@ -27,10 +27,10 @@ inline constexpr Measured kMeasured[] = {
 #include "attention_record.inc"
 };
 
-// The record of the instruction set in use, spread over powers of two: each size is decided by the cell nearest to it.
+// The record of an instruction set, or of a GPU's architecture, spread over powers of two: each size is decided by the cell nearest to it.
 class Choice {
  public:
-  Choice() {
+  explicit Choice(const char* isa) : isa_(isa) {
     for (const Measured& cell : kMeasured) known_ = known_ || here(cell);
     for (int pass = 0; pass < kPasses; ++pass)
       for (int storage = 0; storage < cpu::kStorages; ++storage)
@@ -39,6 +39,8 @@ class Choice {
             for (int depth = 0; depth < kDepths; ++depth)
               wins_[pass][storage][contiguous][tokens][depth] = nearest(pass, storage, contiguous, tokens, depth) >= 1;
   }
+
+  bool known() const { return known_; }
 
   // "" where the native kernel wins.
   const char* why_not(Pass pass, cpu::Storage storage, bool depth_contiguous, int64_t queries, int64_t keys,
@@ -54,9 +56,9 @@ class Choice {
 
   static int whole(double x, int end) { return x >= 0 ? std::min(static_cast<int>(x + 0.5), end - 1) : 0; }
 
-  static bool here(const Measured& cell) { return !std::strcmp(cell.isa, cpu::best().isa); }
+  bool here(const Measured& cell) const { return isa_ == cell.isa; }
 
-  static double nearest(int pass, int storage, int contiguous, int tokens, int depth) {
+  double nearest(int pass, int storage, int contiguous, int tokens, int depth) const {
     double least = HUGE_VAL, ratio = 0;
     for (const Measured& cell : kMeasured) {
       if (!here(cell) || cell.pass != pass || cell.storage != storage || cell.depth_contiguous != contiguous) continue;
@@ -66,12 +68,13 @@ class Choice {
     return ratio;
   }
 
+  std::string isa_;
   bool known_ = false;
   bool wins_[kPasses][cpu::kStorages][2][kTokens][kDepths];
 };
 
 inline const Choice& choice() {
-  static const Choice made;
+  static const Choice made(cpu::best().isa);
   return made;
 }
 

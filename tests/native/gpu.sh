@@ -25,7 +25,7 @@ export PYTHONPATH=$PWD/core:$PWD/plugins
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pytest -q -p no:cacheprovider \
-      tests/ops/cuda -m cuda -k "spoils or wanted or broke or captured"
+      tests/ops/cuda -m cuda -k "spoils or wanted or broke or captured or scales"
   done
 else
   echo "skipped: compute-sanitizer was not found"

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.ops import attention, explain, native
+from trilemma.ops import attending, attention, explain, native
 
 needs_native = pytest.mark.skipif(bool(native.load()), reason=native.load())
 
@@ -346,6 +347,27 @@ def test_why_it_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILEMMA_BACKEND", "native")
     with pytest.raises(TrilemmaError, match=r"^TRILEMMA_BACKEND=native, but attention cannot"):
         attention(odd, odd, odd)
+
+
+@pytest.mark.skipif(not native.load_cuda(), reason="the native library for CUDA chooses")
+def test_on_cuda_pytorch_is_taken_where_the_native_kernel_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def taken(*inputs: Tensor, scale: float | None) -> Tensor:
+        calls.append((inputs, scale))
+        return scaled_dot_product_attention(*inputs, scale=scale)
+
+    monkeypatch.setattr(attending, "scaled_dot_product_attention", taken)
+    with FakeTensorMode():
+        x = torch.empty(2, 3, 16, 8, device="cuda")
+        assert attention(x, x, x, scale=0.3).shape == x.shape
+        assert calls == [((x, x, x), 0.3)]
+        with pytest.raises(UsageError, match="k has shape"):
+            attention(x, x[:, :2], x)
+        monkeypatch.setenv("TRILEMMA_BACKEND", "native")
+        with pytest.raises(TrilemmaError, match="attention cannot run natively"):
+            attention(x, x, x)
+    assert len(calls) == 1
 
 
 def test_torch_checks_the_operators() -> None:

@@ -52,6 +52,9 @@ def command(
     ] = False,
     device: Annotated[str | None, typer.Option(help="Device of the network.")] = None,
     dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
+    capture: Annotated[
+        str, typer.Option(help="CUDA graphs: auto, step, loop (no progress bar can follow it) or off.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
@@ -87,6 +90,7 @@ def command(
             deterministic=deterministic,
             dtype=torch.float32,
             progress=progress,
+            capture=capture,
         )
 
     request = chunks(parse_indices(indices) if indices is not None else None)
@@ -127,6 +131,15 @@ def _provenance(request: SampleChunks) -> dict[str, Any]:
     return {**request.provenance, "network_dtype": network_dtype, "threads": torch.get_num_threads()}
 
 
+def _captured(capture: dict[str, Any]) -> str:
+    """Says what was captured, and what was not though it was asked for."""
+    if capture["ran"] != "off":
+        return f", captured by {capture['ran']}"
+    if capture["asked"] in ("auto", "off"):
+        return ""
+    return f", not captured: {capture['passed_over'][capture['asked']]}"
+
+
 def _summary(kept: dict[str, Any]) -> str:
     if not kept["drawn"]:
         return f"{kept['out']}: all samples asked for are there"
@@ -134,5 +147,5 @@ def _summary(kept: dict[str, Any]) -> str:
     return (
         f"{kept['out']}: {kept['drawn']} samples drawn" + (f", {there} were there" if there else "") + f" in "
         f"{kept['seconds']:.2f} s ({kept['images_per_second']:.1f} images/s), NFE {kept['nfe']} a sample, "
-        f"{kept['backend']} kernels"
+        f"{kept['backend']} kernels{_captured(kept['capture'])}"
     )

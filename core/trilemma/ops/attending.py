@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from trilemma.errors import UsageError
-from trilemma.ops.operator import Operator, compute_dtype, library
+from trilemma.ops import native
+from trilemma.ops.operator import Operator, compute_dtype, library, requested_backend
 
 
 def attention(
@@ -24,8 +26,11 @@ def attention(
     The tensors may be views of a packed projection, as [B, 3·H·D, L] or [B, L, 3·H·D]: the native kernel reads them
     where they lie if their depth or their tokens are contiguous, and no permuted copy is needed. The memory of the
     result follows that of `q`: where the depth of `q` is contiguous it is stored as [B, L, H, D], where its tokens
-    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16, products of bfloat16 are of
-    probabilities rounded to bfloat16, as in PyTorch. A row whose scores are all -inf gives zeros.
+    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16 and by tensor cores, products of half
+    types are of probabilities rounded to them, as in PyTorch. A row whose scores are all -inf gives zeros.
+
+    On CUDA PyTorch's own attention is called, and lays out the result, where the native kernel was not measured to be
+    faster on this GPU, and where a gradient is asked for.
 
     Args:
         q: [B, H, Lq, D].
@@ -46,8 +51,11 @@ def attention(
         raise UsageError(
             "attention has no gradient through out; call it under torch.no_grad(), or without out"
         )
-    if needs_gradient or torch.compiler.is_compiling():
-        result: Tensor = _ATTENTION(q, k, v, scale)[0]
+    result: Tensor
+    if q.device.type == "cuda" and _pytorch_is_taken(q, k, v, scale, needs_gradient):
+        result = scaled_dot_product_attention(q, k, v, scale=scale)
+    elif needs_gradient or torch.compiler.is_compiling():
+        result = _ATTENTION(q, k, v, scale)[0]
     else:  # past the autograd layer, which costs as much as a small call
         with torch._C._AutoDispatchBelowAutograd():
             result = _ATTENTION(q, k, v, scale)[0]
@@ -59,6 +67,18 @@ def attention(
             f"expected {result.dtype} {tuple(result.shape)} on {result.device}"
         )
     return out.copy_(result)
+
+
+def _pytorch_is_taken(q: Tensor, k: Tensor, v: Tensor, scale: float | None, needs_gradient: bool) -> bool:
+    """Whether PyTorch's own attention is called for CUDA tensors, itself and its gradient: the reference, which must
+    also give logsumexp, writes all scores out.
+    """
+    if requested_backend() != "auto" or q.shape[-1:] == (0,):
+        return False
+    _check(q, k, v, scale)
+    if needs_gradient or torch.compiler.is_compiling() or native.load() or native.load_cuda():
+        return True
+    return bool(torch.ops.trilemma.attention_why_not_native(q, k, v, scale))
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:

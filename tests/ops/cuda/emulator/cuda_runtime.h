@@ -26,7 +26,11 @@
 
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76
+};
 
 struct dim3 {
   unsigned x, y, z;
@@ -149,6 +153,16 @@ Value exchange(Value value, unsigned from) {
   return value;
 }
 
+// Calls `use` with a function that gives what each lane of the warp brought.
+template <class Value, class Use>
+void share(const Value& value, const Use& use) {
+  const unsigned first = block.running / 32 * 32;
+  block.words[block.running] = reinterpret_cast<uint64_t>(&value);
+  meet(State::kAtWarp);
+  use([&](unsigned lane) -> const Value& { return *reinterpret_cast<const Value*>(block.words[first + lane]); });
+  meet(State::kAtWarp);
+}
+
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::meet(emulator::State::kAtBlock); }
@@ -166,6 +180,11 @@ inline int __syncthreads_or(int predicate) {
 template <class Value>
 Value __shfl_xor_sync(unsigned, Value value, int mask) {
   return emulator::exchange(value, emulator::block.running ^ static_cast<unsigned>(mask));
+}
+
+template <class Value>
+Value __shfl_sync(unsigned, Value value, int lane) {
+  return emulator::exchange(value, emulator::block.running / 32 * 32 + static_cast<unsigned>(lane));
 }
 
 template <class Value>
