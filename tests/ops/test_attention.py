@@ -365,8 +365,7 @@ def test_on_cuda_pytorch_is_taken_where_the_native_kernel_is_not(monkeypatch: py
         with pytest.raises(UsageError, match="k has shape"):
             attention(x, torch.empty(2, 2, 16, 8, device="cuda"), x)
         monkeypatch.setenv("TRILEMMA_BACKEND", "native")
-        with pytest.raises(TrilemmaError, match="attention cannot run natively"):
-            attention(x, x, x)
+        assert attention(x, x, x).shape == x.shape
     assert len(calls) == 1
 
 
