@@ -68,8 +68,11 @@ class Operator:
             UsageError: where the arguments do not fit together.
             TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
         """
+        backend = requested_backend()
         try:
-            return self._overload(*arguments, backend=requested_backend())
+            if backend == "auto":  # the default: a keyword costs as much as some kernels
+                return self._overload(*arguments)
+            return self._overload(*arguments, backend=backend)
         except RuntimeError as error:
             self.check(*arguments)
             raise _without_place(error) from error

@@ -62,9 +62,9 @@ def linear_step(
     """
     if torch.is_grad_enabled() and (z.requires_grad or base.requires_grad or output.requires_grad):
         raise UsageError("linear_step has no gradient; call it under torch.no_grad()")
+    key = signed(seed)
     _LINEAR_STEP(
-        *(out, z, base, output, table, row, history, write_slot, read_slots, signed(seed)),
-        *(indices, noise, bad_row),
+        out, z, base, output, table, row, history, write_slot, read_slots, key, indices, noise, bad_row
     )
 
 
