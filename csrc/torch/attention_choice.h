@@ -27,7 +27,8 @@ inline constexpr Measured kMeasured[] = {
 #include "attention_record.inc"
 };
 
-// The record of an instruction set, or of a GPU's architecture, spread over powers of two: each size is decided by the cell nearest to it.
+// The record of an instruction set, or of a GPU's architecture, spread over powers of two: each size is
+// decided by the cell nearest to it.
 class Choice {
  public:
   explicit Choice(const char* isa) : isa_(isa) {
@@ -37,7 +38,7 @@ class Choice {
         for (int contiguous = 0; contiguous < 2; ++contiguous)
           for (int tokens = 0; tokens < kTokens; ++tokens)
             for (int depth = 0; depth < kDepths; ++depth)
-              wins_[pass][storage][contiguous][tokens][depth] = nearest(pass, storage, contiguous, tokens, depth) >= 1;
+              wins_[pass][storage][contiguous][tokens][depth] = nearest(pass, storage, contiguous, tokens, depth) >= least(pass, tokens);
   }
 
   bool known() const { return known_; }
@@ -53,6 +54,10 @@ class Choice {
 
  private:
   static constexpr int kTokens = 20, kDepths = 8;
+
+  // The ratio from which on the native kernel is taken. Of so few tokens, leaving them to PyTorch from in here takes as
+  // long as the work and makes up for less than twice the time.
+  static double least(int pass, int tokens) { return pass == kForward && tokens <= 5 ? 0.5 : 1; }
 
   static int whole(double x, int end) { return x >= 0 ? std::min(static_cast<int>(x + 0.5), end - 1) : 0; }
 
