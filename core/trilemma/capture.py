@@ -283,13 +283,13 @@ class Recorder:
             current.wait_stream(self._stream)
 
     def _mend(self) -> None:
-        """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes that a
-        capture is going on, until one ends well.
+        """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes
+        that a capture is going on, until one ends well.
         """
         with suppress(Exception):  # where torch has ended it itself
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
         number = torch.zeros(1, device=self.device)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), suppress(Exception):
             warnings.simplefilter("ignore")
             _captured(torch.cuda.CUDAGraph(), lambda: number.add_(1), torch.cuda.graph_pool_handle())
 

@@ -6,8 +6,8 @@
 #include <mutex>
 #include <tuple>
 
-#include "attention_arguments.h"
-#include "attention_choice.h"
+#include "../attention_arguments.h"
+#include "../attention_choice.h"
 
 namespace {
 
