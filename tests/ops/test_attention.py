@@ -363,10 +363,9 @@ def test_on_cuda_pytorch_is_taken_where_the_native_kernel_is_not(monkeypatch: py
         assert attention(x, x, x, scale=0.3).shape == x.shape
         assert calls == [((x, x, x), 0.3)]
         with pytest.raises(UsageError, match="k has shape"):
-            attention(x, x[:, :2], x)
+            attention(x, torch.empty(2, 2, 16, 8, device="cuda"), x)
         monkeypatch.setenv("TRILEMMA_BACKEND", "native")
-        with pytest.raises(TrilemmaError, match="attention cannot run natively"):
-            attention(x, x, x)
+        attention(x, x, x)
     assert len(calls) == 1
 
 
