@@ -70,7 +70,7 @@ struct Tile {
 
 // Blocks that share a multiprocessor: what is asked for leaves each thread the registers it needs.
 template <int kDepth>
-constexpr int kBlocks = kDepth < 64 ? 4 : kDepth == 64 ? 3 : 2;
+constexpr int kBlocks = kDepth < 48 ? 4 : kDepth <= 64 ? 3 : 2;
 
 template <class T, int kDepth>
 __global__ void __launch_bounds__(32 * kWarps, kBlocks<kDepth>) attention_kernel(const Attention call, const Words words) {

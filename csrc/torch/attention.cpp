@@ -36,6 +36,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& q, const Tensor& k, const Tensor& v
   call.lse = static_cast<float*>(lse.mutable_data_ptr());
   const auto kernel = trilemma::cpu::best().attention[storage(q.scalar_type())];
   const int64_t items = call.batch * call.heads * trilemma::query_blocks(call.queries);
+  if (items == 0) return {out, lse};  // which torch 2.11 would divide by
   torch::stable::parallel_for(0, items, grain(2 * trilemma::kQueryBlock * call.keys * call.depth),
                               [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
   return {out, lse};
@@ -61,6 +62,7 @@ std::tuple<Tensor, Tensor, Tensor> run_backward(const Tensor& dout, const Tensor
   call.dv = heads(dv);
   call.lse = static_cast<const float*>(lse.const_data_ptr());
   const auto kernel = trilemma::cpu::best().attention_backward[storage(q.scalar_type())];
+  if (call.batch * call.heads == 0) return {dq, dk, dv};
   torch::stable::parallel_for(0, call.batch * call.heads, grain(5 * call.queries * call.keys * call.depth),
                               [&](int64_t begin, int64_t end) { kernel(call, begin, end); });
   return {dq, dk, dv};

@@ -35,6 +35,7 @@ bool channels_last(const Tensor& x) {
 
 const char* why_impossible(const Tensor& x, const std::optional<Tensor>& bias, const Tensor& filters) {
   if (storage(x.scalar_type()) == trilemma::cpu::kStorages) return "x is not float32, bfloat16 or float16";
+  if (x.size(1) == 0) return "there are no input channels";
   if (!x.is_cpu() || !filters.is_cpu() || (bias && !bias->is_cpu())) return "the tensors differ in device";
   if (bias && bias->scalar_type() != x.scalar_type() && bias->scalar_type() != ScalarType::Float)
     return "bias is neither float32 nor like x";

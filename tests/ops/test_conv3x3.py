@@ -141,6 +141,15 @@ def test_every_instruction_set_and_any_cut_of_the_work(dtype: str, channels_last
         assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("shape", [(0, 8, 6, 6), (2, 0, 6, 6), (2, 8, 0, 6)])
+def test_empty(shape: tuple[int, int, int, int]) -> None:
+    x, weight, bias = arguments(shape, 4, torch.float32, "contiguous")
+    if 0 in shape[2:]:
+        assert conv3x3(x, weight, bias).shape == (shape[0], 4, *shape[2:])
+    else:
+        assert_close(conv3x3(x, weight, bias), x, weight, bias)
+
+
 def test_the_image_ends_where_it_ends() -> None:
     """A kernel that reads beside a pixel shows the zeros around the image at each of its edges, and nothing else."""
     x = torch.ones(1, 1, 6, 7)
