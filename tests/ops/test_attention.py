@@ -254,8 +254,10 @@ def test_empty_and_small(dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
     B, H, Lq, Lk, D = sizes
     inputs = [torch.randn(B, H, n, D).to(dtype).requires_grad_() for n in (Lq, Lk, Lk)]
     out = attention(*inputs)
-    with torch.no_grad():
-        expected = scaled_dot_product_attention(*inputs)
+    with torch.no_grad():  # torch 2.11 divides by zero where nothing is asked
+        expected = (
+            torch.zeros(B, H, Lq, D, dtype=dtype) if 0 in sizes else scaled_dot_product_attention(*inputs)
+        )
     torch.testing.assert_close(out, expected)
     gradients = torch.autograd.grad(out.sum(), inputs)
     assert [x.shape for x in gradients] == [x.shape for x in inputs]
