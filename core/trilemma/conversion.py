@@ -10,13 +10,14 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 
-PARAMETERIZATIONS = ("x0", "eps", "v", "score")
+PARAMETERIZATIONS = ("x0", "eps", "v", "score", "flow")
 
 
 def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Coefficients (a, b) of a parameterization written as a·x₀ + b·ε.
 
-    x0 = (1, 0), eps = (0, 1), v = αε − σx₀ = (−σ, α) (2202.00512), score = −ε/σ = (0, −1/σ).
+    x0 = (1, 0), eps = (0, 1), v = αε − σx₀ = (−σ, α) (2202.00512), score = −ε/σ = (0, −1/σ),
+    flow = ε − x₀ = (−1, 1), the velocity dz/dt of z = (1 − t)x₀ + tε (2209.03003).
     """
     zero, one = alpha * 0, alpha * 0 + 1
     match parameterization:
@@ -28,6 +29,8 @@ def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Ten
             return -sigma, alpha
         case "score":
             return zero, -1 / sigma
+        case "flow":
+            return -one, one
     raise UsageError(
         f"unknown parameterization {parameterization!r}; expected one of {', '.join(PARAMETERIZATIONS)}"
     )

@@ -8,6 +8,7 @@ limit of many table steps.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,13 +19,16 @@ GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace")
 SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
 
 
-def times(table: int | None, steps: int, grid: str = "trailing") -> Tensor:
+def times(
+    table: int | None, steps: int, grid: str = "trailing", smallest_time: float = SMALLEST_TIME
+) -> Tensor:
     """The steps + 1 times of a grid, strictly falling from the prior to 0.
 
     Args:
         table: T of a discrete process, whose times are t_k = (k+1)/T; None for a continuous one.
         steps: S ≥ 1; at most T on a table.
         grid: a name from `GRIDS`.
+        smallest_time: where a continuous grid that would reach t = 0 stops.
 
     Returns:
         Tensor [steps + 1], float64.
@@ -35,7 +39,7 @@ def times(table: int | None, steps: int, grid: str = "trailing") -> Tensor:
     check_grid(grid)
     check_steps(table, steps)
     if table is None:
-        rising = continuous_times(steps, grid)
+        rising = continuous_times(steps, grid, smallest_time)
     else:
         rising = [(index + 1) / table for index in table_indices(table, steps, grid)]
     return torch.tensor([*reversed(rising), 0.0], dtype=torch.float64)
@@ -65,7 +69,7 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
     return _distinct(indices, T)
 
 
-def continuous_times(S: int, grid: str) -> list[float]:
+def continuous_times(S: int, grid: str, smallest_time: float = SMALLEST_TIME) -> list[float]:
     """The S rising times of a grid in continuous time; those that would begin at 0 begin a little later."""
     last = max(S - 1, 1)
     match grid:
@@ -79,14 +83,14 @@ def continuous_times(S: int, grid: str) -> list[float]:
             places = [i / last for i in range(S)] if S > 1 else [1.0]
         case _:
             raise ValueError(grid)
-    return [SMALLEST_TIME + (1 - SMALLEST_TIME) * place for place in places]
+    return [smallest_time + (1 - smallest_time) * place for place in places]
 
 
-def check_grid(grid: str) -> None:
-    """Raises UsageError, with the nearest name, for a grid that is not in `GRIDS`."""
-    if grid not in GRIDS:
-        near = difflib.get_close_matches(str(grid), GRIDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known grids: {', '.join(GRIDS)}"
+def check_grid(grid: str, known: Sequence[str] = GRIDS) -> None:
+    """Raises UsageError, with the nearest name, for a grid that is not known."""
+    if grid not in known:
+        near = difflib.get_close_matches(str(grid), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known grids: {', '.join(known)}"
         raise UsageError(f"unknown grid {grid!r}; {hint}")
 
 

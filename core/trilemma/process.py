@@ -9,6 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from trilemma.grids import SMALLEST_TIME
+
 
 class Process(ABC):
     """q(z_t | x₀) = N(mean(t) ⊗ x₀, cov(t) ⊗ I), with K components stacked on dim 1 of the state.
@@ -19,10 +21,12 @@ class Process(ABC):
     Attributes:
         components: K; 1 for x alone, 2 for position and velocity.
         table: T for a discrete process that lives at t_k = (k+1)/T, None for a continuous one.
+        smallest_time: where grids in continuous time that would reach t = 0 stop.
     """
 
     components: int = 1
     table: int | None = None
+    smallest_time: float = SMALLEST_TIME
 
     @abstractmethod
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,6 +39,16 @@ class Process(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """σ_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
         return self.moments(t)[1][..., 0, 0].sqrt()
+
+    def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """α, σ of a grid [N], float64; time 0 is the data, (1, 0), even where the process keeps some noise there."""
+        data = times == 0
+        return self.alpha(times).masked_fill(data, 1.0), self.sigma(times).masked_fill(data, 0.0)
+
+    @property
+    def earliest_time(self) -> float:
+        """The smallest time at which a network is asked: 1/T of a table, `smallest_time` in continuous time."""
+        return self.smallest_time if self.table is None else 1 / self.table
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Ψ, Q [..., K, K] of q(z_t | z_s) = N(Ψ z_s, Q ⊗ I) for s < t.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from trilemma import grids
 from trilemma.process import Process
+from trilemma.spacing import Grid, checked_grid, spaced_times
 from trilemma.tableau import Tableau
 
 if TYPE_CHECKING:
@@ -23,15 +23,24 @@ class Sampler(ABC):
     engine. Any other writes `sample` instead, which then runs in place of a plan.
 
     Attributes:
-        grid: name of the grid of times (see `trilemma.grids`).
-        order: global order of convergence to the solution of the process's reverse equation.
+        grid: grid of times, by name or as a falling list of them (see `trilemma.spacing`).
+        order: global order of convergence: to the solution of the probability-flow equation for a deterministic
+            sampler, of the law of the samples (weak order) for a stochastic one.
         deterministic: whether the state at the prior decides the sample.
+        strong_order: order of convergence along one path of the noise; None where none is claimed.
+        exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
 
-    grid: str = "trailing"
+    grid: Grid = "trailing"
+    strong_order: float | None = None
+    exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        grids.check_grid(self.grid)
+        checked = checked_grid(self.grid)
+        if isinstance(checked, tuple):
+            object.__setattr__(
+                self, "grid", checked
+            )  # a list or a tensor of times, as what can be hashed and written
 
     @property
     @abstractmethod
@@ -47,7 +56,7 @@ class Sampler(ABC):
         Raises:
             UsageError: for fewer than one step, or more than a discrete process has.
         """
-        return grids.times(process.table, steps, self.grid)
+        return spaced_times(process, steps, self.grid)
 
     def nfe(self, steps: int) -> int:
         """Evaluations of the network that one sample pays without guidance."""

@@ -223,7 +223,7 @@ def test_a_clip_keeps_eps_consistent_with_x0() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"eta": -0.1}, "eta"), ({"eta": 1.5}, "eta"), ({"grid": "karras"}, "grid"), ({"clip": 0.0}, "clip")],
+    [({"eta": -0.1}, "eta"), ({"eta": 1.5}, "eta"), ({"grid": "karas"}, "grid"), ({"clip": 0.0}, "clip")],
 )
 def test_bad_options_are_refused_in_one_line(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words) as error:

@@ -101,7 +101,7 @@ def test_samples_have_the_moments_that_the_rows_promise(sampler: DDPM) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"variance": "learned"}, "variance"), ({"grid": "karras"}, "grid"), ({"clip": -1.0}, "clip")],
+    [({"variance": "learned"}, "variance"), ({"grid": "karas"}, "grid"), ({"clip": -1.0}, "clip")],
 )
 def test_bad_options_are_refused_in_one_line(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words) as error:

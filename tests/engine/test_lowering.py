@@ -19,7 +19,9 @@ PROCESS = DiscreteVP()
 
 
 def in_parameterization(name: str, x0: float, eps: float, alpha: float, sigma: float) -> float:
-    return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}[name]
+    return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma, "flow": eps - x0}[
+        name
+    ]
 
 
 @pytest.mark.parametrize("network", PARAMETERIZATIONS)

@@ -11,6 +11,7 @@ from trilemma.errors import UsageError
 from trilemma.ops.named_steps import ddim_coefficients
 from trilemma.process import Process
 from trilemma.sampler import Sampler
+from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 
 
@@ -26,7 +27,7 @@ class DDIM(Sampler):
 
     Args:
         eta: η ∈ [0, 1].
-        grid: uniform, quadratic, leading, trailing or linspace.
+        grid: of times, see `trilemma.spacing`.
         clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:
@@ -37,7 +38,7 @@ class DDIM(Sampler):
     """
 
     eta: float = 0.0
-    grid: str = "trailing"
+    grid: Grid = "trailing"
     clip: float | None = None
 
     order = 1
@@ -56,8 +57,7 @@ class DDIM(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
         alpha_t, sigma_t = process.alpha(t), process.sigma(t)
-        alpha_s, sigma_s = process.alpha(s), process.sigma(s)
-        alpha_s[-1], sigma_s[-1] = 1, 0
+        alpha_s, sigma_s = process.levels(s)
         fresh = process.transition(s, t)[1][..., 0, 0]  # 1 − ᾱ_t/ᾱ_s
         A, B, C = ddim_coefficients(alpha_t, sigma_t, alpha_s, sigma_s, fresh, self.eta)
         rows = torch.stack([t, A, B, C], -1).tolist()

@@ -10,6 +10,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 from trilemma.process import Process
 from trilemma.sampler import Sampler
+from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 
 
@@ -24,7 +25,7 @@ class DDPM(Sampler):
 
     Args:
         variance: "small" or "large".
-        grid: uniform, quadratic, leading, trailing or linspace.
+        grid: of times, see `trilemma.spacing`.
         clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:
@@ -35,7 +36,7 @@ class DDPM(Sampler):
     """
 
     variance: str = "small"
-    grid: str = "trailing"
+    grid: Grid = "trailing"
     clip: float | None = None
 
     order = 1
@@ -50,17 +51,13 @@ class DDPM(Sampler):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
-        alpha_s, variance_s, variance_t = (
-            process.alpha(s),
-            process.sigma(s).square(),
-            process.sigma(t).square(),
-        )
-        alpha_s[-1], variance_s[-1] = 1, 0
+        alpha_s, sigma_s = process.levels(s)
+        variance_s, variance_t = sigma_s.square(), process.sigma(t).square()
         psi, Q = (entry[..., 0, 0] for entry in process.transition(s, t))
         A = psi * variance_s / variance_t
         B = alpha_s * Q / variance_t
-        B[-1] = 1
+        B[s == 0] = 1
         V = Q * variance_s / variance_t if self.variance == "small" else Q.clone()
-        V[-1] = 0
+        V[s == 0] = 0
         rows = torch.stack([t, A, B, V.sqrt()], -1).tolist()
         return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "x0", self.clip)

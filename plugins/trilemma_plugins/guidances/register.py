@@ -1,0 +1,8 @@
+"""Registers the guidances."""
+
+from trilemma.plugins import Registry, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Registry) -> None:
+    pass

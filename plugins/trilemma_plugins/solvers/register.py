@@ -1,0 +1,8 @@
+"""Registers the solvers."""
+
+from trilemma.plugins import Registry, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Registry) -> None:
+    pass
