@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trilemma.conversion import convert
+from trilemma.conversion import convert, functional
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.objective import Objective
@@ -64,7 +64,10 @@ class Simple(Objective):
 
     def weights(self, denoiser: Denoiser, t: Tensor) -> Tensor:
         """Weight [B] of the squared residual in the denoiser's parameterization, float64."""
-        alpha, sigma = denoiser.process.alpha(t), denoiser.process.sigma(t)
+        if self.weighting == "uniform" and self.target in (None, denoiser.parameterization):
+            return torch.ones_like(t, dtype=torch.float64)
+        # Where nothing is left of the data the ratio of two slopes may be 0/0; its limit is what counts.
+        alpha, sigma = denoiser.process.alpha(t).clamp_min(1e-6), denoiser.process.sigma(t)
         residual = _squared_slope(denoiser.parameterization, alpha, sigma)
         snr = (alpha / sigma).square()
         match self.weighting:
@@ -91,8 +94,8 @@ class Simple(Objective):
         dropped = (torch.rand(batch, generator=generator) < self.drop).to(x0.device)
         z = denoiser.process.perturb(x0, t, noise)
         prediction = network(z, t.to(x0.device, torch.float32), **_drop(denoiser, cond, dropped, self.drop))
-        p, q = convert("x0", denoiser.parameterization, *_columns(denoiser.process, t, x0))
-        target = noise if denoiser.parameterization == "eps" else p.to(x0) * z + q.to(x0) * x0
+        a, b = functional(denoiser.parameterization, *_columns(denoiser.process, t, x0))
+        target = a.to(x0) * x0 + b.to(x0) * noise
         weight = self.weights(denoiser, t).to(x0).view(-1, *[1] * (x0.dim() - 1))
         return (weight * (prediction.to(x0.dtype) - target).square()).mean()
 
