@@ -91,7 +91,9 @@ def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batche
     both = why_impossible(runner) or injected
     hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(runner) else ""
     impossible = {
-        "loop": "the host follows the steps, by a callback, a trajectory or a progress bar" if watched else "",
+        "loop": "the host follows the steps, by a callback, a trajectory or a progress bar"
+        if watched
+        else "",
         "step": f"{type(runner.program.combine).__name__} reads the time on the host"
         if runner.program.combine
         else "the known region's noise level is a number of the host, another one every row"

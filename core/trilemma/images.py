@@ -18,9 +18,15 @@ def checked_images(name: str, images: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         UsageError: where they are not.
     """
-    right = isinstance(images, Tensor) and images.dim() == len(shape) + 1 and images.shape[1:] == torch.Size(shape)
+    right = (
+        isinstance(images, Tensor)
+        and images.dim() == len(shape) + 1
+        and images.shape[1:] == torch.Size(shape)
+    )
     if not right or not len(images) or not images.is_floating_point():
-        found = f"{tuple(images.shape)}, {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        found = (
+            f"{tuple(images.shape)}, {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        )
         raise UsageError(f"{name} is {found}; expected floating-point images of shape {('n', *shape)}")
     if not bool(images.isfinite().all()):
         raise UsageError(f"{name} holds values that are not finite; give finite ones")
@@ -51,7 +57,9 @@ def read_images(path: str | Path, shape: Sequence[int]) -> Tensor:
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"cannot read {path}: {reason}; give a .png or an .npz with an array named samples") from error
+        raise UsageError(
+            f"cannot read {path}: {reason}; give a .png or an .npz with an array named samples"
+        ) from error
     if images.shape[1:] != torch.Size(shape):
         raise UsageError(
             f"{path} holds images of shape {tuple(images.shape[1:])}; the model's are {(channels, height, width)}"
@@ -69,7 +77,9 @@ def _from_archive(path: Path) -> Tensor:
 
     with np.load(path, allow_pickle=False) as archive:
         if "samples" not in archive:
-            raise UsageError(f"{path} has no array named samples, only {', '.join(archive.files)}; rename one")
+            raise UsageError(
+                f"{path} has no array named samples, only {', '.join(archive.files)}; rename one"
+            )
         return torch.from_numpy(archive["samples"]).float()
 
 

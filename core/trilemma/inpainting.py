@@ -45,10 +45,17 @@ def known_region(known: Tensor | None, mask: Tensor | None, shape: Sequence[int]
         return None
     if known is None or mask is None:
         missing = "known" if known is None else "mask"
-        raise UsageError(f"{missing}= is missing; inpainting takes known=, the images, and mask=, 1 where they are kept")
-    if not isinstance(mask, Tensor) or mask.dim() != 4 or not len(mask) or mask.shape[2:] != torch.Size(shape[1:]):
+        raise UsageError(f"{missing}= is missing; give known=, the images, and mask=, 1 where they are kept")
+    if (
+        not isinstance(mask, Tensor)
+        or mask.dim() != 4
+        or not len(mask)
+        or mask.shape[2:] != torch.Size(shape[1:])
+    ):
         found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise UsageError(f"mask is {found}; expected {('n', 1, *shape[1:])} or {('n', *shape)}, 1 where known= is kept")
+        raise UsageError(
+            f"mask is {found}; expected {('n', 1, *shape[1:])} or {('n', *shape)}, 1 where known= is kept"
+        )
     if mask.shape[1] not in (1, shape[0]):
         raise UsageError(f"mask has {mask.shape[1]} channels; expected 1 or {shape[0]}")
     if not bool(((mask == 0) | (mask == 1)).all()):
@@ -68,7 +75,9 @@ class KnownRegion:
         levels: (α, σ) of the state after each row.
     """
 
-    def __init__(self, states: Sequence[Tensor], branches: int, levels: Sequence[tuple[float, float]]) -> None:
+    def __init__(
+        self, states: Sequence[Tensor], branches: int, levels: Sequence[tuple[float, float]]
+    ) -> None:
         self._views = [state.unflatten(0, (branches, -1)) for state in states]
         self._levels = levels
         self._free, self._data, self._noise = (torch.empty_like(self._views[0][0]) for _ in range(3))

@@ -74,7 +74,8 @@ def invert(
     denoiser = load(model, device=device) if isinstance(model, str | Path) else model
     parts = _parts(forwards, denoiser.process, steps, refine)
     rows = [len(part.plan(denoiser.process, part.times(denoiser.process, steps)).rows) for part in parts]
-    drawn: Samples | None = None
+    latent: Tensor = x
+    record: dict[str, Any] = {}
     for number, part in enumerate(parts):
         drawn = sample(
             denoiser,
@@ -83,7 +84,7 @@ def invert(
             guidance=guidance,
             cond=cond,
             indices=indices,
-            latent=x if drawn is None else drawn.samples,
+            latent=latent,
             batch_size=batch_size,
             deterministic=deterministic,
             device=device,
@@ -91,9 +92,8 @@ def invert(
             callback=_counted(callback, sum(rows[:number]), sum(rows)),
             progress=progress,
         )
-        record = drawn.provenance if number == 0 else _joined(record, drawn.provenance)
-    assert drawn is not None
-    return Samples(drawn.samples, {**record, "sampler": spec, "inversion": {"refine": refine}})
+        latent, record = drawn.samples, _joined(record, drawn.provenance)
+    return Samples(latent, {**record, "sampler": spec, "inversion": {"refine": refine}})
 
 
 def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[Sampler]:
@@ -126,7 +126,9 @@ def _counted(callback: Callback | None, before: int, total: int) -> Callback | N
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of two parts: what they cost together."""
+    """The provenance of what was run one after the other: what it cost together."""
+    if not first:
+        return dict(second)
     seconds = first["seconds"] + second["seconds"]
     return {
         **second,

@@ -172,7 +172,9 @@ def resolve_job(
     strength = _check_start(start, strength, latent, process, shape)
     region = known_region(None if known is None else checked_images("known", known, shape), mask, shape)
     if region is not None and process.components > 1:
-        raise UsageError(f"{type(process).__name__} has {process.components} components; inpainting needs one")
+        raise UsageError(
+            f"{type(process).__name__} has {process.components} components; inpainting needs one"
+        )
     if start is not None and n == 1:
         n = len(start)
     wanted = _checked_indices(n, indices)
@@ -309,7 +311,11 @@ def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _check_start(
-    start: Tensor | None, strength: float | None, latent: Tensor | None, process: Process, shape: tuple[int, ...]
+    start: Tensor | None,
+    strength: float | None,
+    latent: Tensor | None,
+    process: Process,
+    shape: tuple[int, ...],
 ) -> float | None:
     """How far the images to start from are noised; None where there are none."""
     if start is None:
