@@ -137,3 +137,65 @@ def test_the_command_imports_nothing_heavy():
     program = "import sys, trilemma.cli.sample; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_pictures_to_start_from_and_to_keep(capsys, tiny_model, tmp_path):
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    Image.fromarray(np.where(np.arange(64).reshape(8, 8) % 8 < 4, 255, 0).astype(np.uint8)).save(
+        tmp_path / "m.png"
+    )
+    x = torch.from_numpy(pixels).float()[None, None] / 127.5 - 1
+    mask = (torch.arange(8) < 4).float().expand(1, 1, 8, 8)
+    np.savez(tmp_path / "x.npz", samples=x.numpy())
+
+    common = [tiny_model, "-n", 2, "--steps", 5, "--json"]
+    out = tmp_path / "out.npz"
+    options = ["--start", tmp_path / "x.png", "--strength", 0.5, "--trajectory", "--out", out]
+    code, said, _ = run(capsys, *common, *options)
+    assert code == 0
+    assert json.loads(said)["nfe"] == 2
+    drawn = trilemma.sample(str(tiny_model), 2, steps=5, start=x, strength=0.5, trajectory=True)
+    archive = np.load(out)
+    np.testing.assert_array_equal(archive["samples"], drawn.samples.numpy())
+    np.testing.assert_array_equal(archive["trajectory"], drawn.trajectory.numpy())
+    np.testing.assert_array_equal(archive["times"], drawn.times)
+
+    options = ["--known", tmp_path / "x.npz", "--mask", tmp_path / "m.png", "--out", out]
+    assert run(capsys, *common, *options)[0] == 0
+    kept = torch.from_numpy(np.load(out)["samples"])
+    assert torch.equal(kept * mask, (x * mask).expand(2, -1, -1, -1))
+    assert json.loads(str(np.load(out)["provenance"]))["known"]["mask_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--start", "none.png"], "cannot read none.png"),
+        (["--strength", "0.5"], "give start="),
+        (["--mask", "small.png"], "the model's are (1, 8, 8)"),
+        (["--known", "right.png"], "mask= is missing"),
+        (["--start", "right.png", "--strength", "0"], "strength=0.0"),
+        (["--trajectory"], "cannot hold a trajectory"),
+        (["--start", "empty.npz"], "no array named samples"),
+    ],
+)
+def test_bad_pictures_are_refused(capsys, tiny_model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save("small.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("right.png")
+    np.savez("empty.npz", images=np.zeros((1, 1, 8, 8)))
+    code, said, error = run(capsys, tiny_model, "-n", 1, "--steps", 2, *arguments)
+    assert (code, said) == (2, "")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_folder_of_another_start_is_refused(capsys, tiny_model, tmp_path):
+    for name, level in (("a.png", 0), ("b.png", 255)):
+        Image.fromarray(np.full((8, 8), level, np.uint8)).save(tmp_path / name)
+    common = [tiny_model, "--steps", 2, "-n", 1, "--out", tmp_path / "out", "--start"]
+    assert run(capsys, *common, tmp_path / "a.png")[0] == 0
+    code, _, error = run(capsys, *common, tmp_path / "b.png")
+    assert code == 1
+    assert "start is" in error
