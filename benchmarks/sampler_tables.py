@@ -31,7 +31,9 @@ def read(path: Path) -> list[Record]:
         for r in records
     }
     if len(shared) != 1:
-        raise SystemExit(f"{path} holds {len(shared)} kinds of runs, which do not compare; give a file of one")
+        raise SystemExit(
+            f"{path} holds {len(shared)} kinds of runs, which do not compare; give a file of one"
+        )
     last = {(r["key"]["sampler"], r["budget"]): r for r in records}
     return sorted(last.values(), key=lambda r: (r["budget"], r["key"]["sampler"]))
 
@@ -60,7 +62,9 @@ def tables(records: Sequence[Record]) -> str:
     ]
     for budget in sorted({r["budget"] for r in records}):
         lines += ["", f"## At most {budget} network evaluations", ""]
-        lines += ["| sampler | steps | NFE | Fréchet ↓ | precision ↑ | recall ↑ | class agreement ↑ | images/s |"]
+        lines += [
+            "| sampler | steps | NFE | Fréchet ↓ | precision ↑ | recall ↑ | class agreement ↑ | images/s |"
+        ]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
         rows = [r for r in records if r["budget"] == budget]
         for r in sorted(rows, key=lambda r: r["metrics"].get("frechet", float("inf"))):
@@ -85,7 +89,9 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
 
     names = short_names(records)
     lines = {
-        spec: sorted({(r["nfe"], r["metrics"]["frechet"]) for r in records if r["key"]["sampler"] == spec and r["nfe"]})
+        spec: sorted(
+            {(r["nfe"], r["metrics"]["frechet"]) for r in records if r["key"]["sampler"] == spec and r["nfe"]}
+        )
         for spec in names
     }
     figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
@@ -93,7 +99,14 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
     ranked = sorted((spec for spec in lines if lines[spec]), key=lambda spec: -lines[spec][-1][1])
     for i, spec in enumerate(ranked):
         style = styles[i // 10 % len(styles)]
-        axes.loglog(*zip(*lines[spec], strict=True), style, marker="o", markersize=4, color=f"C{i % 10}", label=names[spec])
+        axes.loglog(
+            *zip(*lines[spec], strict=True),
+            style,
+            marker="o",
+            markersize=4,
+            color=f"C{i % 10}",
+            label=names[spec],
+        )
     budgets = sorted({r["budget"] for r in records})
     axes.set_xticks(budgets, [str(budget) for budget in budgets], minor=False)
     axes.set_xticks([], minor=True)
@@ -112,14 +125,18 @@ def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path)
     done = [r for r in records if r["reason"] is None and r["budget"] in budgets]
     fastest = max((r["images_per_second"] or 0 for r in done), default=0)
     order = sorted(names, key=names.__getitem__)
-    figure, panels = plt.subplots(1, len(budgets), figsize=(6 * len(budgets), 6), squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(budgets), figsize=(6 * len(budgets), 6), squeeze=False, layout="constrained"
+    )
     for axes, budget in zip(panels[0], budgets, strict=True):
         for r in (r for r in done if r["budget"] == budget):
             spec, x, y = r["key"]["sampler"], r["metrics"]["frechet"], r["metrics"]["recall"]
             area = 900 * (r["images_per_second"] or 0) / fastest if fastest else 120
             axes.scatter(x, y, s=max(area, 20), alpha=0.5, color=f"C{order.index(spec) % 10}")
             axes.annotate(names[spec], (x, y), fontsize=8, xytext=(5, 5), textcoords="offset points")
-        axes.set(title=f"at most {budget} network evaluations", xlabel="quality: Fréchet distance (left is better)")
+        axes.set(
+            title=f"at most {budget} network evaluations", xlabel="quality: Fréchet distance (left is better)"
+        )
         axes.set(xscale="log", ylabel="coverage: recall (up is better)")
         axes.margins(0.2)
         axes.grid(alpha=0.3)

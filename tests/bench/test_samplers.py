@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ class Measure:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     calls: list[tuple[str, int]] = []
 
     def evaluate(model: Any, evaluator: Any, **given: Any) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
         return {"nfe": given["steps"], "images_per_second": 1.0, "backend": "x", "metrics": {"frechet": 1.0}}
 
     monkeypatch.setattr(samplers, "evaluate", evaluate)
-    yield calls
+    return calls
 
 
 def run(budgets: list[int], out: Path | None = None, **conditions: Any) -> list[dict[str, Any]]:

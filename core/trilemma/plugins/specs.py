@@ -96,7 +96,9 @@ class SamplerSpec(ComponentSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.variants, tuple) or not all(isinstance(v, str) for v in self.variants):
-            raise TypeError(f"SamplerSpec {self.name!r}: variants={self.variants!r} is not a tuple of strings")
+            raise TypeError(
+                f"SamplerSpec {self.name!r}: variants={self.variants!r} is not a tuple of strings"
+            )
 
 
 @dataclass(frozen=True)
