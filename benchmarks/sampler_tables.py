@@ -2,8 +2,8 @@
 
     python benchmarks/sampler_tables.py docs/results/samplers.jsonl --out docs/results --at 10 --at 50
 
-Writes OUT/samplers.md, OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and OUT/samplers-triangle.png
-(Fréchet distance, recall and speed at the NFE budgets given by --at). Needs the extra bench.
+Writes OUT/samplers.md, OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
+OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at). Needs the extra bench.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def tables(records: Sequence[Record]) -> str:
     """A Markdown table a budget, best Fréchet distance first."""
     names, key = short_names(records), records[0]["key"]
     lines = [
-        f"Model `{key['model']['name']}` (weights {str(key['model']['sha256'])[:12]}), {key['n']:,} samples a cell, seed "
-        f"{key['seed']}, network in {key['network_dtype']}. Features: {key['features']}; these are not Inception features.",
+        f"Model `{key['model']['name']}` (weights {str(key['model']['sha256'])[:12]}), {key['n']:,} samples a cell, "
+        f"seed {key['seed']}, network in {key['network_dtype']}. Features: {key['features']}; these are "
+        "not Inception features.",
         "The Fréchet distance of finite sets is biased upwards, equally for all cells here; it does not compare with "
         "tables of other numbers of samples.",
     ]
@@ -111,6 +112,8 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
     axes.set_xticks(budgets, [str(budget) for budget in budgets], minor=False)
     axes.set_xticks([], minor=True)
     axes.set(xlabel="network evaluations a sample (NFE)", ylabel="Fréchet distance (lower is better)")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     figure.savefig(path, dpi=120)
@@ -138,6 +141,8 @@ def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path)
             title=f"at most {budget} network evaluations", xlabel="quality: Fréchet distance (left is better)"
         )
         axes.set(xscale="log", ylabel="coverage: recall (up is better)")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.margins(0.2)
         axes.grid(alpha=0.3)
     figure.suptitle("Quality, coverage, speed" + (": a larger bubble is faster" if fastest else ""))
@@ -153,7 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     records = read(options.records)
     options.out.mkdir(parents=True, exist_ok=True)
-    pictures = "\n![Fréchet distance against NFE](samplers-nfe.png)\n\n![Quality, coverage, speed](samplers-triangle.png)\n"
+    pictures = "\n![Fréchet distance against NFE](samplers-nfe.png)\n"
+    pictures += "\n![Quality, coverage, speed](samplers-triangle.png)\n"
     (options.out / "samplers.md").write_text("# Samplers\n\n" + tables(records) + pictures, encoding="utf-8")
     plot_nfe(records, options.out / "samplers-nfe.png")
     plot_triangle(records, options.at or [10, 50], options.out / "samplers-triangle.png")
