@@ -102,9 +102,11 @@ class DEIS(Sampler):
         nodes = places[max(i + 1 - self.points, 0) : i + 1][::-1]
         inner = (end + nodes[0]) / 2 + (end - nodes[0]) / 2 * _PLACES
         level = inner if self.variable == "rho" else _rho(process, inner)
+        masses = (end - nodes[0]) / 2 * _MASSES
+        # by parts, [ℓ ρ] − ∫ ℓ' ρ dx: no derivative of ρ is needed
         return [
-            float(l(end) * rho[i + 1] - l(nodes[0]) * rho[i] - (end - nodes[0]) / 2 * _MASSES @ (l.deriv()(inner) * level))
-            for l in _lagrange(nodes)
+            float(basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level))
+            for basis in _lagrange(nodes)
         ]
 
 
@@ -112,8 +114,11 @@ def _lagrange(nodes: list[float]) -> list[Polynomial]:
     """The polynomials that are 1 at one node and 0 at the others."""
     basis = []
     for node in nodes:
-        product = Polynomial.fromroots([other for other in nodes if other != node])
-        basis.append(product / product(node))
+        product = Polynomial([1.0])
+        for other in nodes:
+            if other != node:
+                product = product * Polynomial([-other / (node - other), 1 / (node - other)])
+        basis.append(product)
     return basis
 
 

@@ -23,14 +23,14 @@ class DPMSolver(Sampler):
         z₁ = (α₁/α_t) z_t − σ₁ ψ(r₁h) ε̂_t
         order 2:  z_s = (α_s/α_t) z_t − σ_s ψ(h) ε̂_t − σ_s ψ(h)/(2r₁) (ε̂₁ − ε̂_t)
         order 3:  z₂ = (α₂/α_t) z_t − σ₂ ψ(r₂h) ε̂_t − σ₂ (r₂/r₁)(ψ(r₂h)/(r₂h) − 1)(ε̂₁ − ε̂_t)
-                  z_s = (α_s/α_t) z_t − σ_s ψ(h) ε̂_t − (σ_s/r₂)(ψ(h)/h − 1)(ε̂₂ − ε̂_t),   r₂ = 2/3 or 2r₁
+                  z_s = (α_s/α_t) z_t − σ_s ψ(h) ε̂_t − (σ_s/r₂)(ψ(h)/h − 1)(ε̂₂ − ε̂_t),   r₂ = 2/3
 
     Order 1 is DDIM. The coefficients are those of x̂₀, which stays finite where α_t = 0: a step from there spends its
     evaluations on steps of first order, evenly in α/σ. A step onto σ = 0 is one evaluation of first order.
 
     Args:
         order: 1, 2 or 3, which is also the number of evaluations of a step.
-        r1: place of the first stage, in (0, 1), for order 3 below 1/2; 1/2 (order 2) or 1/3 by default.
+        r1: place of the first stage, in (0, 1), for order 3 below 2/3; 1/2 (order 2) or 1/3 by default.
         grid: of times, see `trilemma.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
@@ -54,9 +54,9 @@ class DPMSolver(Sampler):
         super().__post_init__()
         if self.order not in (1, 2, 3):
             raise UsageError(f"dpm: order={self.order!r} is out of range; give 1, 2 or 3")
-        limit = 0.5 if self.order == 3 else 1.0
+        limit = 2 / 3 if self.order == 3 else 1.0
         if self.r1 is not None and not 0 < self.r1 < limit:
-            raise UsageError(f"dpm: r1={self.r1!r} is out of range; give a number between 0 and {limit:g}")
+            raise UsageError(f"dpm: r1={self.r1!r} is out of range; give a number between 0 and {limit:.3g}")
 
     def nfe(self, steps: int) -> int:
         return self.order * (steps - 1) + 1
@@ -85,7 +85,7 @@ class DPMSolver(Sampler):
         if not math.isfinite(start):
             return [end + math.log(k / self.order) for k in range(1, self.order)]
         r1 = self.r1 or 1 / max(self.order, 2)
-        return [start + r * (end - start) for r in (r1, 2 * r1)[: self.order - 1]]
+        return [start + r * (end - start) for r in (r1, 2 / 3)[: self.order - 1]]
 
     def _step(self, t: list[float], alpha: list[float], sigma: list[float], lam: list[float]) -> list[Row]:
         """Rows of one step; a state or ε̂ is its coefficients of z_t and of x̂₀ at each stage."""
