@@ -111,7 +111,9 @@ def flow_of_mixture(process: Process, z: float, times: tuple[float, float]) -> f
 
 
 def run_on_mixture(tableau: Tableau, process: Process, z: float) -> float:
-    alpha, sigma = (level.tolist() for level in process.levels(torch.tensor([r.t for r in tableau.rows]).double()))
+    alpha, sigma = (
+        level.tolist() for level in process.levels(torch.tensor([r.t for r in tableau.rows]).double())
+    )
     states, predictions = [z], []
     for r, row in enumerate(tableau.rows):
         x0 = mixture_x0(states[r], alpha[r], sigma[r])

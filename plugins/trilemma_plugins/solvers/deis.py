@@ -28,8 +28,8 @@ class DEIS(Sampler):
         z_s = (α_s/α_t) z_t + α_s ∫ p dρ,   ρ from ρ_t to ρ_s
 
     p is a polynomial in log ρ (exponential Adams–Bashforth), in ρ (ρAB) or in t (tAB), integrated exactly, for t
-    by parts and by quadrature. As many points as there are at the start; in log ρ a step onto σ = 0 has one. Where α = 0 at the
-    start ε̂ says nothing of x₀ and the polynomial in log ρ is put through x̂₀ instead.
+    by parts and by quadrature. As many points as there are at the start; in log ρ a step onto σ = 0 has one. Where
+    α = 0 at the start ε̂ says nothing of x₀ and the polynomial in log ρ is put through x̂₀ instead.
 
     Args:
         points: of the polynomial, 1 to 4. The first step's own error is of second order and stays in
@@ -85,7 +85,13 @@ class DEIS(Sampler):
         return Tableau(tuple(rows), "x0" if by_data else "eps", self.clip)
 
     def _noise_weights(
-        self, process: Process, times: Tensor, alpha: list[float], sigma: list[float], lam: list[float], i: int
+        self,
+        process: Process,
+        times: Tensor,
+        alpha: list[float],
+        sigma: list[float],
+        lam: list[float],
+        i: int,
     ) -> list[float]:
         """∫ ℓ_j dρ of the last predictions, newest first."""
         rho = [s / a for s, a in zip(sigma[: i + 2], alpha[: i + 2], strict=True)]
@@ -105,7 +111,9 @@ class DEIS(Sampler):
         masses = (end - nodes[0]) / 2 * _MASSES
         # by parts, [ℓ ρ] − ∫ ℓ' ρ dx: no derivative of ρ is needed
         return [
-            float(basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level))
+            float(
+                basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level)
+            )
             for basis in _lagrange(nodes)
         ]
 

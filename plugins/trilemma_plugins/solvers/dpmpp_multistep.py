@@ -32,7 +32,9 @@ def multistep_row(
 
 def checked_eta(name: str, eta: float) -> None:
     if not 0 <= eta < math.inf:
-        raise UsageError(f"{name}: eta={eta!r} is out of range; give a number from 0 (no noise) up, such as 1")
+        raise UsageError(
+            f"{name}: eta={eta!r} is out of range; give a number from 0 (no noise) up, such as 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ class DPMpp3M(Sampler):
         super().__post_init__()
         checked_eta("dpmpp-3m", self.eta)
         if not 0 <= self.curvature <= 1:
-            raise UsageError(f"dpmpp-3m: curvature={self.curvature!r} is out of range; give a number from 0 to 1")
+            raise UsageError(
+                f"dpmpp-3m: curvature={self.curvature!r} is out of range; give a number from 0 to 1"
+            )
 
     @property
     def order(self) -> int:

@@ -69,7 +69,9 @@ class DPMpp2S(Sampler):
             down = math.sqrt(max(sigma[i + 1] ** 2 - up * up, 0.0))
             base = 0
             if sigma[i + 1] > 0:
-                middle = time_of(process, _middle(lam[i], lam[i + 1], math.log(alpha[i + 1] / down) if down else math.inf))
+                middle = time_of(
+                    process, _middle(lam[i], lam[i + 1], math.log(alpha[i + 1] / down) if down else math.inf)
+                )
                 at = torch.tensor(middle, dtype=torch.float64)
                 rows.append(_flow(t, alpha[i], sigma[i], float(process.alpha(at)), float(process.sigma(at))))
                 t, base = middle, 1

@@ -61,7 +61,9 @@ def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[f
     places = torch.tensor([node / h for node in nodes], dtype=torch.float64)
     power = torch.arange(len(nodes), dtype=torch.float64)[:, None]
     moments = [adams_moment(k, h, rate) / h**k for k in range(len(nodes))]
-    solved: list[float] = torch.linalg.solve(places**power, torch.tensor(moments, dtype=torch.float64)).tolist()
+    solved: list[float] = torch.linalg.solve(
+        places**power, torch.tensor(moments, dtype=torch.float64)
+    ).tolist()
     return solved
 
 

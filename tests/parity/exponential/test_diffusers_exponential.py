@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from trilemma import lookup
 from trilemma.process import Process
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")
 diffusers = pytest.importorskip("diffusers")
 
 
@@ -44,7 +44,12 @@ def theirs(scheduler, rhos, start, exact_x0, noise=()):
             True,
         ),
         *(
-            (f"unipc:p={p},variant={v}", "UniPCMultistepScheduler", {"solver_order": p, "solver_type": v}, False)
+            (
+                f"unipc:p={p},variant={v}",
+                "UniPCMultistepScheduler",
+                {"solver_order": p, "solver_type": v},
+                False,
+            )
             for p in (1, 2, 3)
             for v in ("bh1", "bh2")
         ),
@@ -56,7 +61,7 @@ def test_agrees(spec, name, options, to_data, sigmas, start, fresh, exact_x0, ru
     final = {"final_sigmas_type": "zero"} if "DPM" in name else {}
     scheduler = getattr(diffusers, name)(lower_order_final=False, **final, **options)
     noise = fresh if "sde" in spec else ()
-    start = start / 9
+    start, noise = (start / 9).view(-1, 1, 1, 1), [entry.view(-1, 1, 1, 1) for entry in noise]
     expected = theirs(scheduler, rhos, start, exact_x0, noise)
     process = Pythagorean()
     found = run_plan(lookup.build("sampler", spec)[0].plan(process, rhos / 10), process, start, noise)

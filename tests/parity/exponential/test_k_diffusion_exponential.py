@@ -25,6 +25,8 @@ def sampling(monkeypatch):
     monkeypatch.setitem(sys.modules, "k_diffusion", package)
     for name in ("k_diffusion.utils", "torchdiffeq", "torchsde"):
         monkeypatch.setitem(sys.modules, name, MagicMock())
+    sys.modules["k_diffusion.utils"].append_dims = lambda x, dims: x[(...,) + (None,) * (dims - x.ndim)]
+    package.utils = sys.modules["k_diffusion.utils"]
     monkeypatch.delitem(sys.modules, "k_diffusion.sampling", raising=False)
     yield importlib.import_module("k_diffusion.sampling")
     sys.modules.pop("k_diffusion.sampling", None)
@@ -44,7 +46,9 @@ def sampling(monkeypatch):
         ("dpmpp-3m-sde:curvature=0.5,eta=0.4", "sample_dpmpp_3m_sde", {"eta": 0.4}, True),
     ],
 )
-def test_agrees(spec, peer, options, noisy, sampling, process, sigmas, start, fresh, exact_x0, run_plan) -> None:
+def test_agrees(
+    spec, peer, options, noisy, sampling, process, sigmas, start, fresh, exact_x0, run_plan
+) -> None:
     drawn = iter(fresh)
     extra = {**options, "noise_sampler": lambda *_: next(drawn)} if noisy else options
     theirs = getattr(sampling, peer)(
