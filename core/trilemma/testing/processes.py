@@ -66,6 +66,7 @@ def _falls(process: Process) -> str:
 
 def _inverse(process: Process) -> str:
     t = _times(process)
+    t = t[process.log_snr(t).isfinite()]  # where nothing is left of the data λ is −∞, and no number to invert
     error = float((process.time_of_log_snr(process.log_snr(t)) - t).abs().max())
     assert error < 1e-6, f"time_of_log_snr(log_snr(t)) is {error:.2g} away from t"
     return f"to {error:.1g}"
