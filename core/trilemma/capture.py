@@ -83,7 +83,7 @@ def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batche
         asked: one of `ATTEMPTS`.
         runner: of the batch.
         noise: what ξ is taken from.
-        watched: whether the host follows the steps: a callback, a progress bar.
+        watched: whether the host follows the steps: a callback, a trajectory, a progress bar.
         batches: how many runs of this batch there are.
     """
     slots = [slots_of(runner.program, row) for row in range(len(runner.program))]
@@ -91,9 +91,13 @@ def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batche
     both = why_impossible(runner) or injected
     hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(runner) else ""
     impossible = {
-        "loop": "the host follows the steps, by a callback or a progress bar" if watched else "",
+        "loop": "the host follows the steps, by a callback, a trajectory or a progress bar"
+        if watched
+        else "",
         "step": f"{type(runner.program.combine).__name__} reads the time on the host"
         if runner.program.combine
+        else "the known region's noise level is a number of the host, another one every row"
+        if runner.region
         else "",
     }
     not_worth = {
@@ -209,6 +213,8 @@ class Replayed:
             indices=self.indices,
             bad_row=runner.bad_row,
         )
+        if runner.region is not None:
+            runner.region.impose(slots.write, row)
         self.row.add_(1)
 
     def run(self, callback: Callback | None) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,11 +15,12 @@ from trilemma.conversion import convert
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
+from trilemma.loading import load
 from trilemma.process import Process
 from trilemma.runner import Callback
 from trilemma.sampler import Sampler
 from trilemma.sampling import Samples, sample
-from trilemma.tableau import Row, Tableau, scalar
+from trilemma.tableau import Row, Tableau, matrix, scalar
 
 
 def invert(
@@ -41,13 +42,19 @@ def invert(
 ) -> Samples:
     """The latents that `sample(model, latent=..., sampler=..., steps=...)` turns back into the images x.
 
+    A sampler whose rows are one step each is run backwards, row by row (`inverse`). Any other deterministic plan, with
+    stages or a history, is a method for the probability-flow equation, which it solves just as well upwards: the last
+    step of the way back, from the smallest time t > 0 to the data, is run backwards, and from t on the sampler's own
+    plan is taken on the rising times. There and back then agree to the sampler's error, which falls at its order.
+
     Args:
         model: a denoiser, or the name or directory of one.
         x: images [n, C, H, W] in the range of the model's data.
         sampler: a deterministic sampler; the way back must use the same one.
         steps: of the sampler; the way back must use as many.
-        refine: further fixed-point iterations a step, each with one more evaluation of the network; 0 is
-            plain DDIM inversion, and with enough of them the way there and back is exact to rounding.
+        refine: further fixed-point iterations a step that is run backwards, each with one more evaluation of the
+            network; 0 is plain DDIM inversion, and with enough of them the way there and back of a one-step sampler
+            is exact to rounding.
         guidance, cond, indices, batch_size, deterministic, device, dtype, callback, progress: as for
             `sample`; `indices` decides which entry of a list in `cond` an image takes.
 
@@ -62,23 +69,132 @@ def invert(
     """
     if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
         raise UsageError(f"refine={refine!r} is not a number of iterations; give an integer of at least 0")
-    forwards, spec = lookup.build("sampler", sampler)
-    latents = sample(
-        model,
-        sampler=Inverse(forwards, refine),
-        steps=steps,
-        guidance=guidance,
-        cond=cond,
-        indices=indices,
-        latent=x,
-        batch_size=batch_size,
-        deterministic=deterministic,
-        device=device,
-        dtype=dtype,
-        callback=callback,
-        progress=progress,
-    )
-    return Samples(latents.samples, {**latents.provenance, "sampler": spec, "inversion": {"refine": refine}})
+    built, spec = lookup.build("sampler", sampler)
+    forwards = cast(Sampler, built)
+    denoiser = load(model, device=device) if isinstance(model, str | Path) else model
+    parts = _parts(forwards, denoiser.process, steps, refine)
+    rows = [len(part.plan(denoiser.process, part.times(denoiser.process, steps)).rows) for part in parts]
+    latent: Tensor = x
+    record: dict[str, Any] = {}
+    for number, part in enumerate(parts):
+        drawn = sample(
+            denoiser,
+            sampler=part,
+            steps=steps,
+            guidance=guidance,
+            cond=cond,
+            indices=indices,
+            latent=latent,
+            batch_size=batch_size,
+            deterministic=deterministic,
+            device=device,
+            dtype=dtype,
+            callback=_counted(callback, sum(rows[:number]), sum(rows)),
+            progress=progress,
+        )
+        latent, record = drawn.samples, _joined(record, drawn.provenance)
+    return Samples(latent, {**record, "sampler": spec, "inversion": {"refine": refine}})
+
+
+def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[Sampler]:
+    """What is run one after the other to invert a sampler.
+
+    Raises:
+        UsageError: where it cannot be inverted.
+    """
+    name = type(sampler).__name__
+    if not sampler.has_plan:
+        raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
+    times = sampler.times(process, steps)
+    tableau = sampler.plan(process, times)
+    noisy = any(any(matrix(row.C, tableau.components)) for row in tableau.rows)
+    if noisy or tableau.clip is not None or tableau.components > 1:
+        raise UsageError(
+            "only a deterministic sampler of one component without clip can be inverted; use for example ddim:eta=0"
+        )
+    if all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows):
+        return [Inverse(sampler, refine)]
+    landing = Inverse(Landing(float(times[-2])), refine)
+    return [landing, Rising(sampler)] if len(times) > 2 else [landing]
+
+
+def _counted(callback: Callback | None, before: int, total: int) -> Callback | None:
+    """The callback of one part of an inversion, which counts the rows of all of them."""
+    if callback is None:
+        return None
+    return lambda row, rows, t, state: callback(before + row, total, t, state)
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of what was run one after the other: what it cost together."""
+    if not first:
+        return dict(second)
+    seconds = first["seconds"] + second["seconds"]
+    return {
+        **second,
+        "nfe": first["nfe"] + second["nfe"],
+        "seconds": seconds,
+        "images_per_second": second["n"] / seconds if seconds else None,
+    }
+
+
+@dataclass(frozen=True)
+class Landing(Sampler):
+    """The step from a time t to the data, z₀ = x̂₀(z_t, t), whatever the number of steps asked for.
+
+    Args:
+        t: where the step begins.
+    """
+
+    t: float
+
+    order = 1
+    deterministic = True
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        return torch.tensor([self.t, 0.0], dtype=torch.float64)
+
+    def nfe(self, steps: int) -> int:
+        return 1
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        return Tableau((Row(self.t, 0.0, ((0, 1.0),)),), "x0")
+
+
+@dataclass(frozen=True)
+class Rising(Sampler):
+    """A sampler's plan on its times upwards, from the smallest above 0 to the first.
+
+    Where nothing is left of the data at the top (α = 0, λ = −∞) the last step is one of first order,
+    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the way back is.
+
+    Args:
+        sampler: whose plan is run.
+    """
+
+    sampler: Sampler
+
+    deterministic = True
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        return self.sampler.times(process, steps)[:-1].flip(0)
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        alpha, sigma = process.levels(times)
+        if alpha[-1] > 0:
+            return self.sampler.plan(process, times)
+        ratio = (sigma[-1] / sigma[-2]).item()
+        weight = (alpha[-1] - alpha[-2] * ratio).item()
+        if len(times) == 2:
+            return Tableau((Row(float(times[0]), ratio, ((0, weight),)),), "x0")
+        below = self.sampler.plan(process, times[:-1])
+        p, q = (entry.item() for entry in convert(below.parameterization, "x0", alpha[-2], sigma[-2]))
+        last = Row(float(times[-2]), ratio + weight * p, ((0, weight * q),))
+        return replace(below, rows=(*below.rows, last))
 
 
 @dataclass(frozen=True)
@@ -107,10 +223,6 @@ class Inverse(Sampler):
         return self.sampler.nfe(steps) * (self.refine + 1)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        if not self.sampler.has_plan:
-            raise UsageError(
-                f"{type(self.sampler).__name__} has no plan to invert; use for example ddim:eta=0"
-            )
         return inverse(self.sampler.plan(process, times.flip(0)), process, self.refine)
 
 
@@ -130,15 +242,7 @@ def inverse(tableau: Tableau, process: Process, refine: int) -> Tableau:
         tableau: of the sampler to invert, one linear combination of z and the current prediction a row.
         process: gives α and σ.
         refine: further iterations a step; 0 is plain DDIM inversion, each more one closer to exact.
-
-    Raises:
-        UsageError: for a tableau with noise, a clip or earlier predictions.
     """
-    one_step = all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows)
-    if any(row.C != 0 for row in tableau.rows) or tableau.clip is not None or not one_step:
-        raise UsageError(
-            "only a deterministic one-step sampler without clip can be inverted; use for example ddim:eta=0"
-        )
     rows: list[Row] = []
     for row in reversed(tableau.rows):
         time = torch.tensor(row.t, dtype=torch.float64)

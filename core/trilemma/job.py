@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.guidance import Guidance, Unguided
+from trilemma.images import checked_images, chosen
+from trilemma.inpainting import Known, known_region
 from trilemma.loading import load
 from trilemma.lowering import Program, lower
 from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
@@ -28,13 +31,17 @@ class Job:
 
     Attributes:
         model, sampler, guidance: the objects; `specs` holds their canonical spec strings.
-        times: [steps + 1], float64.
+        steps: of the whole grid.
+        times: [steps + 1], float64; with images to start from, those that are run.
         program: the lowered plan; None for a sampler that runs its own `sample`.
         cond: conditions by name, as given.
         branches: evaluations of the network a call of the guided prediction pays.
         seed: None where the noise is injected.
         indices: which samples.
         latent: states [n, ...] to start from; None for the prior.
+        start, strength: images that are noised to start from, sample i from entry i modulo their number, and up to
+            which time; None for the prior.
+        known: the region that is given; None for none.
         shape: of one state, (K·C, H, W).
         dtype, device: of the state; network_dtype: of the network's parameters.
     """
@@ -52,6 +59,9 @@ class Job:
     seed: int | None
     indices: Sequence[int]
     latent: Tensor | None
+    start: Tensor | None
+    strength: float | None
+    known: Known | None
     batch_size: int
     deterministic: bool
     shape: tuple[int, ...]
@@ -62,17 +72,50 @@ class Job:
     @property
     def nfe(self) -> int:
         """Evaluations of the network that one sample pays."""
-        return (len(self.program) if self.program else self.sampler.nfe(self.steps)) * self.branches
+        return (len(self.program) if self.program else self.sampler.nfe(len(self.times) - 1)) * self.branches
 
     def conditions(self, indices: Tensor) -> dict[str, Tensor]:
         """The network's conditions [G·B] for samples [B], the branches one after the other."""
         encoded = [self.model.encode(branch, indices) for branch in self.guidance.branches(self.cond)]
         return {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
 
+    def first_noise(self, indices: Tensor) -> Tensor:
+        """ξ [B, ...] that the first state is made of, and the noise of a known region."""
+        return self.noise.normal(indices, 0, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
+
     def prior(self, indices: Tensor) -> Tensor:
-        """States [B, ...] at the prior."""
-        noise = self.noise.normal(indices, 0, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
-        return self.model.process.prior(noise)
+        """States [B, ...] at the first time: the prior, or noised images."""
+        noise = self.first_noise(indices)
+        if self.start is not None:
+            alpha, sigma = self.first_level
+            return alpha * chosen(self.start, indices, noise) + sigma * noise
+        prior = self.model.process.prior(noise)
+        return prior if self.prior_scale == 1 else prior * self.prior_scale
+
+    def imposed(self, state: Tensor, indices: Tensor) -> Tensor:
+        """States [B, ...] at the first time with the known region put in."""
+        if self.known is None:
+            return state
+        return self.known.imposed(state, indices, self.first_noise(indices), self.first_level)
+
+    @cached_property
+    def first_level(self) -> tuple[float, float]:
+        """(α, σ) of the first time."""
+        alpha, sigma = self.model.process.levels(self.times[:1])
+        return alpha.item(), sigma.item()
+
+    @cached_property
+    def prior_scale(self) -> float:
+        """How far below the prior a grid begins: √(α_t² + σ_t²) of its first time against that of t = 1.
+
+        For data of variance 1 that is the deviation of the state. A variance-preserving process has 1 everywhere.
+        """
+        if self.model.process.components > 1 or self.times[0] == 1:
+            return 1.0
+        ends = torch.stack([self.times[0], torch.ones((), dtype=torch.float64)])
+        alpha, sigma = self.model.process.levels(ends)
+        first, last = (alpha.square() + sigma.square()).sqrt().tolist()
+        return 1.0 if abs(first - last) < 1e-9 * last else first / last
 
     def step_noise(self, indices: Tensor, step: int) -> Tensor:
         """ξ [B, ...] of a step."""
@@ -99,6 +142,10 @@ def resolve_job(
     seed: int,
     indices: Sequence[int] | Tensor | None,
     latent: Tensor | None,
+    start: Tensor | None,
+    strength: float | None,
+    known: Tensor | None,
+    mask: Tensor | None,
     batch_size: int,
     deterministic: bool,
     device: str | torch.device | None,
@@ -122,21 +169,31 @@ def resolve_job(
     if latent is not None:
         _check_latent(latent, shape)
         n = len(latent)
+    strength = _check_start(start, strength, latent, process, shape)
+    region = known_region(None if known is None else checked_images("known", known, shape), mask, shape)
+    if region is not None and process.components > 1:
+        raise UsageError(
+            f"{type(process).__name__} has {process.components} components; inpainting needs one"
+        )
+    if start is not None and n == 1:
+        n = len(start)
     wanted = _checked_indices(n, indices)
     if latent is not None and len(latent) != len(wanted):
         raise UsageError(
             f"{len(latent)} states to start from were given for {len(wanted)} samples; give one a sample"
         )
 
-    chosen, sampler_spec = _build("sampler", sampler, Sampler)
-    times = chosen.times(process, steps)
+    sampler_used, sampler_spec = _build("sampler", sampler, Sampler)
+    times = sampler_used.times(process, steps)
+    if strength is not None:
+        times = _below(times, strength)
     guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
     cond = dict(cond or {})
     guide.check(denoiser, cond)
     network_dtype, network_device = _where(denoiser, device)
     job = Job(
         model=denoiser,
-        sampler=chosen,
+        sampler=sampler_used,
         guidance=guide,
         specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(denoiser)},
         steps=steps,
@@ -148,6 +205,9 @@ def resolve_job(
         seed=noise.seed if isinstance(noise, KeyedNoise) else None,
         indices=wanted,
         latent=latent,
+        start=start,
+        strength=strength,
+        known=region,
         batch_size=batch_size,
         deterministic=deterministic,
         shape=shape,
@@ -156,9 +216,14 @@ def resolve_job(
         device=network_device,
     )
     job.conditions(torch.zeros(1, dtype=torch.int64))  # refuses bad conditions before any work
-    if not chosen.has_plan:
+    if not sampler_used.has_plan:
+        if region is not None:
+            raise UsageError(
+                f"{type(sampler_used).__name__} runs steps of its own, which know of no mask; "
+                "inpaint with a sampler that has a plan, such as ddim"
+            )
         return job
-    tableau = chosen.plan(process, times)
+    tableau = sampler_used.plan(process, times)
     return replace(
         job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1]))
     )
@@ -243,3 +308,32 @@ def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
         )
     if not math.isfinite(float(latent.abs().max() if latent.numel() else 0.0)):
         raise UsageError("the states to start from hold values that are not finite; give finite ones")
+
+
+def _check_start(
+    start: Tensor | None,
+    strength: float | None,
+    latent: Tensor | None,
+    process: Process,
+    shape: tuple[int, ...],
+) -> float | None:
+    """How far the images to start from are noised; None where there are none."""
+    if start is None:
+        if strength is not None:
+            raise UsageError(f"strength={strength!r} says how far start= is noised; give start= too")
+        return None
+    if latent is not None:
+        raise UsageError("latent= and start= both say where to begin; give one of them")
+    if process.components > 1:
+        raise UsageError(f"{type(process).__name__} has {process.components} components; start= needs one")
+    checked_images("start", start, shape)
+    strength = 0.6 if strength is None else strength
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+        raise UsageError(f"strength={strength!r} is no time to noise to; give a number above 0 up to 1")
+    return float(strength)
+
+
+def _below(times: Tensor, strength: float) -> Tensor:
+    """The times of a grid up to a strength; the last step at least."""
+    kept = times[times <= strength + 1e-9]
+    return kept if len(kept) > 1 else times[-2:]

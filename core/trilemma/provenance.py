@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trilemma.images import digest
 from trilemma.version import __version__
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def describe(
         "seed": job.seed,
         "noise": type(job.noise).__name__,
         "latent": job.latent is not None,
+        "start": None
+        if job.start is None
+        else {"sha256": digest(job.start), "strength": job.strength, "time": float(job.times[0])},
+        "known": None
+        if job.known is None
+        else {"sha256": digest(job.known.images), "mask_sha256": digest(job.known.mask)},
         "n": len(job.indices),
         "nfe": nfe,
         "batch_size": job.batch_size,

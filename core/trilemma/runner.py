@@ -11,6 +11,7 @@ from torch import Tensor
 from trilemma.capture import Capture, CaptureError, Replayed, checked, choose
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError
+from trilemma.inpainting import KnownRegion
 from trilemma.lowering import Program
 from trilemma.noise import STEP, KeyedNoise, NoiseSource
 from trilemma.ops import explain, linear_step
@@ -36,6 +37,7 @@ class Runner:
         device: of everything.
         capture: "auto", "loop", "step" or "off"; see `trilemma.capture`. What cannot be captured runs all the same.
         batches: how many runs are planned: what a capture is worth.
+        inpaints: whether a region of every state is given; see `trilemma.inpainting`.
 
     Attributes:
         backend: that the fused step of the last run really ran on; None before a run.
@@ -53,6 +55,7 @@ class Runner:
         device: torch.device,
         capture: str = "auto",
         batches: int = 1,
+        inpaints: bool = False,
     ) -> None:
         self.denoiser = denoiser
         self.program = program
@@ -86,6 +89,7 @@ class Runner:
         self._replayed: Replayed | None = None
         self._uncapturable = ""
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
+        self.region = KnownRegion(self.states, replicas, self._levels()) if inpaints else None
         mixed = network_dtype != dtype
         self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
         self.network_output = buffer(replicas * batch, dtype, self.predicted) if mixed else None
@@ -97,6 +101,7 @@ class Runner:
         cond: Mapping[str, Tensor],
         noise: NoiseSource,
         callback: Callback | None = None,
+        known: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The states [B, ...] after the last row; a view that the next run overwrites.
 
@@ -106,10 +111,13 @@ class Runner:
             cond: conditions [G·B], the branches one after the other.
             noise: what ξ is taken from; keyed noise is made inside the kernel.
             callback: see `Callback`.
+            known: images, masks and noise [B, ...] of the region that is given, where the runner inpaints.
 
         Raises:
             TrilemmaError: where a state is not finite, with the step, the time and the sample.
         """
+        if self.region is not None and known is not None:
+            self.region.load(*known)
         replayed = self._captured(start, indices, cond, noise, callback is not None)
         if replayed is not None:
             replayed.begin(start, indices, cond)
@@ -174,11 +182,19 @@ class Runner:
                 "bad_row": self.bad_row,
             }
             linear_step(*positional, **named)
+            if self.region is not None:
+                self.region.impose(target, row)
             current = target
             if callback is not None:
                 now = program.times[row + 1] if row + 1 < rows else program.end_time
                 callback(row + 1, rows, now, self.firsts[current])
         self.backend = explain("linear_step", *positional, **named).backend
+
+    def _levels(self) -> list[tuple[float, float]]:
+        """(α, σ) of the state after each row."""
+        after = torch.tensor([*self.program.times[1:], self.program.end_time], dtype=torch.float64)
+        alpha, sigma = self.denoiser.process.levels(after)
+        return list(zip(alpha.tolist(), sigma.tolist(), strict=True))
 
     def _captured(
         self, start: Tensor, indices: Tensor, cond: Mapping[str, Tensor], noise: NoiseSource, watched: bool

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from trilemma.capture import Capture, checked, none_of_a_plan
 from trilemma.chunks import Chunk, chunked
 from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 from trilemma.job import Job, resolve_job
 from trilemma.noise import NoiseSource
@@ -31,10 +32,14 @@ class Samples:
     Attributes:
         samples: [n, K·C, H, W] in the order of the indices asked for.
         provenance: what made them; can be written as JSON.
+        trajectory: the state before the first row and after each, [rows + 1, n, K·C, H, W]; None where not asked for.
+        times: of these states, falling [rows + 1]; None likewise.
     """
 
     samples: Tensor
     provenance: dict[str, Any]
+    trajectory: Tensor | None = None
+    times: tuple[float, ...] | None = None
 
 
 def sample(
@@ -48,6 +53,10 @@ def sample(
     seed: int = 0,
     indices: Sequence[int] | Tensor | None = None,
     latent: Tensor | None = None,
+    start: Tensor | None = None,
+    strength: float | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
     batch_size: int = 64,
     deterministic: bool = False,
     device: str | torch.device | None = None,
@@ -56,6 +65,7 @@ def sample(
     callback: Callback | None = None,
     progress: bool = False,
     capture: str = "auto",
+    trajectory: bool = False,
 ) -> Samples:
     """Draws n samples from a trained model.
 
@@ -72,6 +82,13 @@ def sample(
         seed: integer in [0, 2⁶⁴).
         indices: which samples; range(n) by default.
         latent: states [n, K·C, H, W] to start from in place of the prior, such as `trilemma.invert` returns.
+        start: images [N, C, H, W] to start from in place of the prior, noised to the first time of the grid that is not
+            above `strength` (2108.01073); sample i starts from entry i modulo N. Only the steps from there on are run.
+            n = 1 stands for N samples.
+        strength: how far on the clock `start` is noised, above 0 and up to 1; 0.6 by default.
+        known, mask: images [N, C, H, W], and a mask [M, 1 or C, H, W] of 0 and 1 that is 1 where they are kept: after
+            every row that region becomes α_t x + σ_t ξ of them, and the images themselves at the end; as in 2201.09865,
+            without its resampling, and with one ξ for a sample. Sample i takes entries i modulo N and M.
         batch_size: samples in one call of the network at most; a guided call holds as many a branch.
         deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished
             samples too are the same bits however they are chunked; `batch_size` is not used then.
@@ -84,6 +101,7 @@ def sample(
         capture: CUDA graphs of the loop: "step" replays one of a step, "loop" one of all steps, which no callback
             and no progress bar can follow; "auto" takes what fits, "off" none. What cannot be captured is launched
             step by step, with the same result; the provenance says what ran, and why not another.
+        trajectory: also keep the state before the first row and after each; a loop in one graph cannot be followed.
 
     Raises:
         UsageError: for an impossible argument.
@@ -99,6 +117,10 @@ def sample(
         seed=seed,
         indices=indices,
         latent=latent,
+        start=start,
+        strength=strength,
+        known=known,
+        mask=mask,
         batch_size=batch_size,
         deterministic=deterministic,
         device=device,
@@ -107,6 +129,7 @@ def sample(
         callback=callback,
         progress=progress,
         capture=capture,
+        trajectory=trajectory,
     )
     return chunks.collect()
 
@@ -122,6 +145,10 @@ def sample_chunks(
     seed: int = 0,
     indices: Sequence[int] | Tensor | None = None,
     latent: Tensor | None = None,
+    start: Tensor | None = None,
+    strength: float | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
     batch_size: int = 64,
     deterministic: bool = False,
     device: str | torch.device | None = None,
@@ -130,6 +157,7 @@ def sample_chunks(
     callback: Callback | None = None,
     progress: bool = False,
     capture: str = "auto",
+    trajectory: bool = False,
 ) -> SampleChunks:
     """An iterator of (indices [b], samples [b, K·C, H, W]), a batch of the network at a time.
 
@@ -147,13 +175,17 @@ def sample_chunks(
         seed=seed,
         indices=indices,
         latent=latent,
+        start=start,
+        strength=strength,
+        known=known,
+        mask=mask,
         batch_size=batch_size,
         deterministic=deterministic,
         device=device,
         dtype=dtype,
         noise=noise,
     )
-    return SampleChunks(job, callback, progress, capture)
+    return SampleChunks(job, callback, progress, capture, trajectory)
 
 
 class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
@@ -161,21 +193,30 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     Attributes:
         job: the request, checked and resolved.
+        trajectory, times: of the last batch, [rows + 1, b, ...] and [rows + 1], where they were asked for.
     """
 
     def __init__(
-        self, job: Job, callback: Callback | None = None, progress: bool = False, capture: str = "auto"
+        self,
+        job: Job,
+        callback: Callback | None = None,
+        progress: bool = False,
+        capture: str = "auto",
+        trajectory: bool = False,
     ) -> None:
         self.job = job
         self._callback = callback
-        self._watched = progress or callback is not None
+        self._watched = progress or trajectory or callback is not None
+        self._path: list[tuple[float, Tensor]] | None = [] if trajectory else None
+        self.trajectory: Tensor | None = None
+        self.times: tuple[float, ...] | None = None
         self._asked = capture
         self._capture: Capture | None = none_of_a_plan(capture) if job.program is None else None
         self._chunks = chunked(job.indices, job.batch_size, job.deterministic)
         self._drawn = 0
         self._clock = Clock()
         self._runner: tuple[int, Runner] | None = None
-        rows = len(job.program) if job.program else job.steps
+        rows = len(job.program) if job.program else len(job.times) - 1
         self._bar = tqdm(total=len(self._chunks) * rows, unit="step", file=sys.stderr, disable=not progress)
         self._evaluations = job.nfe
         self._backend: str | None = None
@@ -197,9 +238,20 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """All samples, in the order asked for."""
         job = self.job
         samples = torch.empty((len(job.indices), *job.shape), dtype=job.dtype, device=job.device)
+        path: Tensor | None = None
         for chunk, (_, drawn) in zip(self._chunks, self, strict=True):
-            samples[chunk.positions.to(job.device)] = drawn
-        return Samples(samples, self.provenance)
+            positions = chunk.positions.to(job.device)
+            samples[positions] = drawn
+            if self.trajectory is not None:
+                if path is None:
+                    path = samples.new_empty((len(self.trajectory), *samples.shape))
+                if len(path) != len(self.trajectory):
+                    raise UsageError(
+                        f"{type(job.sampler).__name__} took another number of steps in every batch, which one "
+                        "trajectory cannot hold; draw a batch at a time with sample_chunks"
+                    )
+                path[:, positions] = self.trajectory
+        return Samples(samples, self.provenance, path, self.times)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -210,7 +262,13 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """The samples [b, ...] of a chunk, as tensors of their own."""
         with self._clock.running(len(chunk.rows)), torch.inference_mode():
             indices = chunk.indices.to(self.job.device)
-            drawn = self._run(indices, self._start(chunk, indices), self.job.conditions(indices))
+            start = self.job.imposed(self._start(chunk, indices), indices)
+            if self._path is not None:
+                self._path[:] = [(float(self.job.times[0]), start.clone())]
+            drawn = self._run(indices, start, self.job.conditions(indices))
+            if self._path is not None:
+                self.times = tuple(time for time, _ in self._path)
+                self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
         return drawn.clone() if chunk.full else drawn[chunk.rows.to(drawn.device)].clone()
 
     def _start(self, chunk: Chunk, indices: Tensor) -> Tensor:
@@ -226,7 +284,9 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job = self.job
         if job.program is not None:
             runner = self._runner_for(len(indices))
-            drawn = runner.run(start, indices, cond, job.noise, self._report if self._watched else None)
+            known = None if job.known is None else (*job.known.of(indices, start), job.first_noise(indices))
+            report = self._report if self._watched else None
+            drawn = runner.run(start, indices, cond, job.noise, report, known)
             self._backend = runner.backend
             self._capture = runner.capture if self._capture is None else self._capture.then(runner.capture)
             return drawn
@@ -236,7 +296,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             start,
             job.times,
             lambda step: job.step_noise(indices, step),
-            lambda step, t, state: self._report(step, job.steps, t, state),
+            lambda step, t, state: self._report(step, len(job.times) - 1, t, state),
         )
         self._backend = "pytorch"
         self._evaluations = predict.evaluations * job.branches
@@ -259,11 +319,14 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                 job.device,
                 self._asked,
                 alike,
+                job.known is not None,
             )
             self._runner = batch, runner
         return self._runner[1]
 
     def _report(self, step: int, steps: int, t: float, state: Tensor) -> None:
         self._bar.update()
+        if self._path is not None:
+            self._path.append((t, state.clone()))
         if self._callback is not None:
             self._callback(step, steps, t, state)

@@ -243,6 +243,29 @@ def test_a_row_pays_one_evaluation_and_one_fused_step_and_nothing_else(
     assert drawn.provenance["nfe"] == (14 if guidance else 7)
 
 
+@pytest.mark.parametrize("sampler", [DDIM(), DDPM()], ids=str)
+@pytest.mark.parametrize("guidance", [None, CFG(scale=2.0)], ids=str)
+def test_a_row_with_a_mask_still_pays_one_evaluation_and_one_fused_step(
+    convolution: Denoiser, sampler: Any, guidance: Any
+) -> None:
+    """Besides them, three writes into buffers that were there before: no allocation, no view, no host read."""
+    x = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    with Record(convolution) as record:
+        drawn = trilemma.sample(
+            convolution,
+            3,
+            sampler=sampler,
+            steps=5,
+            guidance=guidance,
+            cond={"class": [0, 1, 2]},
+            known=x,
+            mask=(x[:1, :1] > 0).float(),
+        )
+    imposed = ["mul_.Tensor", "add_.Tensor", "add_.Tensor"]
+    assert record.loop == ["network", "linear_step", *imposed] * 4 + ["network", "linear_step"]
+    assert drawn.provenance["nfe"] == (10 if guidance else 5)
+
+
 def test_both_branches_of_guidance_are_one_batch(convolution: Denoiser) -> None:
     sizes: list[int] = []
     hook = convolution.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))

@@ -64,7 +64,7 @@ def test_uniform_weighting_is_the_plain_error_of_the_target(parameterization, ta
 
 def test_stratified_times_fill_the_table_evenly():
     process = DiscreteVP(T=10)
-    t = Simple().times(process, 20, torch.Generator().manual_seed(0))
+    t = Simple().draw_times(process, 20, torch.Generator().manual_seed(0))
     index = (t * 10).round().long()
     assert torch.bincount(index, minlength=11).tolist() == [0] + [2] * 10
 

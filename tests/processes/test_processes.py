@@ -56,7 +56,7 @@ def test_a_short_transition_keeps_its_digits(process: Process, start: float) -> 
     step, middle = t - s, (s + t) / 2
     psi, Q = (entry.item() for entry in process.transition(s, t))
     F, G = process.drift(middle).item(), process.diffusion(middle).item()
-    assert Q == pytest.approx(G * G * step.item(), rel=1e-7)
+    assert pytest.approx(G * G * step.item(), rel=1e-7) == Q
     assert psi == pytest.approx(1 + F * step.item(), rel=1e-13)
 
 

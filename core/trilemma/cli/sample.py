@@ -33,6 +33,23 @@ def command(
     indices: Annotated[
         str | None, typer.Option(help="Draw these samples, such as 17 or 0-63,100, instead of the first n.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Start from these images, FILE.png (one) or FILE.npz, noised up to --strength."),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Time in (0, 1] that --start is noised to; 0.6 by default.")
+    ] = None,
+    known: Annotated[
+        str | None, typer.Option(help="Keep a region of these images, FILE.png or FILE.npz; see --mask.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(help="White where --known is kept, black where it is drawn: FILE.png or .npz."),
+    ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Also write the state after each step; for FILE.npz.")
+    ] = False,
     out: Annotated[
         str,
         typer.Option(
@@ -66,15 +83,24 @@ def command(
     import torch
 
     import trilemma
+    from trilemma.images import read_images, read_mask
     from trilemma.output import destination, parse_indices
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if kind is None:
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     target = destination(out, columns)
+    if trajectory and not out.lower().endswith(".npz"):
+        raise UsageError(f"{out} cannot hold a trajectory; end it in .npz")
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind)
+
+    given = {
+        "start": None if start is None else read_images(start, network.shape),
+        "known": None if known is None else read_images(known, network.shape),
+        "mask": None if mask is None else read_mask(mask, network.shape),
+    }
 
     def chunks(wanted: list[int] | None, progress: bool = False) -> SampleChunks:
         return trilemma.sample_chunks(
@@ -91,6 +117,9 @@ def command(
             dtype=torch.float32,
             progress=progress,
             capture=capture,
+            strength=strength,
+            trajectory=trajectory,
+            **given,
         )
 
     request = chunks(parse_indices(indices) if indices is not None else None)
@@ -100,7 +129,7 @@ def command(
         if missing := sink.missing():
             request = chunks(missing, progress and not quiet)
             for drawn, samples in request:
-                sink.add(drawn.tolist(), samples)
+                sink.add(drawn.tolist(), samples, request.trajectory, request.times)
         kept = {**sink.finish(_provenance(request)), "out": str(target.path), "drawn": len(missing)}
     if as_json:
         typer.echo(json.dumps(kept))

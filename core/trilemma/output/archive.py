@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,16 @@ from trilemma.output.atomic import replacing
 from trilemma.output.record import to_json
 
 
-def write_npz(path: str | Path, samples: Tensor, provenance: Mapping[str, Any]) -> None:
+def write_npz(
+    path: str | Path,
+    samples: Tensor,
+    provenance: Mapping[str, Any],
+    trajectory: Tensor | None = None,
+    times: Sequence[float] | None = None,
+) -> None:
     """Writes an .npz of `samples`, float32 [n, C, H, W] as they were drawn, and `provenance`, a JSON string.
+
+    Where it is given, also of the way: `trajectory`, float32 [S, n, C, H, W], and `times`, float64 [S].
 
     Raises:
         OutputError: where the disk refuses; nothing is left behind.
@@ -22,4 +30,8 @@ def write_npz(path: str | Path, samples: Tensor, provenance: Mapping[str, Any]) 
     array = samples.detach().float().cpu().numpy()
     text = np.array(to_json(provenance))
     with replacing(Path(path)) as file:
-        np.savez(file, samples=array, provenance=text)
+        if trajectory is None:
+            np.savez(file, samples=array, provenance=text)
+        else:
+            way = trajectory.detach().float().cpu().numpy()
+            np.savez(file, samples=array, provenance=text, trajectory=way, times=np.array(times))

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,14 @@ class Sink(Protocol):
     def missing(self) -> list[int]:
         """The indices that are still to be drawn."""
 
-    def add(self, indices: Sequence[int], samples: Tensor) -> None:
-        """Takes samples [b, C, H, W] of these indices."""
+    def add(
+        self,
+        indices: Sequence[int],
+        samples: Tensor,
+        trajectory: Tensor | None = None,
+        times: Sequence[float] | None = None,
+    ) -> None:
+        """Takes samples [b, C, H, W] of these indices, and, into an array alone, their way [S, b, C, H, W]."""
 
     def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Completes the output and returns the provenance it keeps."""
@@ -64,7 +71,7 @@ class PngGrid(Destination):
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[Sink]:
-        def write(samples: Tensor, provenance: Mapping[str, Any]) -> None:
+        def write(samples: Tensor, provenance: Mapping[str, Any], *_: Any) -> None:
             write_png_grid(self.path, samples, provenance, self.columns)
 
         return contextlib.nullcontext(_FileSink(indices, write))
@@ -80,10 +87,7 @@ class Npz(Destination):
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[Sink]:
-        def write(samples: Tensor, provenance: Mapping[str, Any]) -> None:
-            write_npz(self.path, samples, provenance)
-
-        return contextlib.nullcontext(_FileSink(indices, write))
+        return contextlib.nullcontext(_FileSink(indices, partial(write_npz, self.path)))
 
 
 @dataclass(frozen=True)
@@ -149,24 +153,38 @@ def _located(provenance: Mapping[str, Any], indices: Sequence[int]) -> dict[str,
 class _FileSink:
     """Keeps samples in memory, in the order of the indices, and writes them at the end."""
 
-    def __init__(self, indices: Sequence[int], write: Callable[[Tensor, Mapping[str, Any]], None]) -> None:
+    def __init__(self, indices: Sequence[int], write: Callable[..., None]) -> None:
         self._indices = list(indices)
         self._place = {index: place for place, index in enumerate(indices)}
         self._write = write
         self._samples: Tensor | None = None
+        self._trajectory: Tensor | None = None
+        self._times: Sequence[float] | None = None
 
     def missing(self) -> list[int]:
         return self._indices
 
-    def add(self, indices: Sequence[int], samples: Tensor) -> None:
+    def add(
+        self,
+        indices: Sequence[int],
+        samples: Tensor,
+        trajectory: Tensor | None = None,
+        times: Sequence[float] | None = None,
+    ) -> None:
         if self._samples is None:
             self._samples = torch.empty((len(self._indices), *samples.shape[1:]))
-        self._samples[[self._place[index] for index in indices]] = samples.float().cpu()
+        places = [self._place[index] for index in indices]
+        self._samples[places] = samples.float().cpu()
+        if trajectory is not None:
+            if self._trajectory is None:
+                self._trajectory = torch.empty((len(trajectory), *self._samples.shape))
+            self._trajectory[:, places] = trajectory.float().cpu()
+            self._times = times
 
     def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         assert self._samples is not None
         kept = _located(provenance, self._indices)
-        self._write(self._samples, kept)
+        self._write(self._samples, kept, self._trajectory, self._times)
         return kept
 
 
@@ -176,10 +194,18 @@ class _FolderSink:
     def __init__(self, folder: SampleFolder, indices: Sequence[int]) -> None:
         self._folder = folder
         self._missing = folder.missing(indices)
-        self.add = folder.add
 
     def missing(self) -> list[int]:
         return self._missing
+
+    def add(
+        self,
+        indices: Sequence[int],
+        samples: Tensor,
+        trajectory: Tensor | None = None,
+        times: Sequence[float] | None = None,
+    ) -> None:
+        self._folder.add(indices, samples)
 
     def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         kept = _located(provenance, self._folder.drawn())

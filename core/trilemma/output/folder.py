@@ -28,6 +28,8 @@ IDENTITY = (
     "seed",
     "noise",
     "latent",
+    "start",
+    "known",
     "deterministic",
     "dtype",
     "network_dtype",

@@ -54,8 +54,8 @@ class Exploding(Process):
 class VE(Exploding):
     """The geometric variance-exploding process, σ²(t) = σ_min² ((σ_max/σ_min)^{2t} − 1).
 
-    The −1 makes σ(0) = 0, so that t = 0 is the data; the paper's diffusion G = σ_min (σ_max/σ_min)^t √(2 log(σ_max/σ_min))
-    is the same.
+    The −1 makes σ(0) = 0, so that t = 0 is the data; the diffusion, G = σ_min (σ_max/σ_min)^t √(2 log(σ_max/σ_min)),
+    is the paper's.
 
     Args:
         sigma_min, sigma_max: σ_min and, but for the −1, σ(1), in units of the data.

@@ -1,6 +1,6 @@
 """Registers the processes."""
 
-from trilemma.plugins import ProcessSpec, Registry, hookimpl
+from trilemma.plugins import DenoiserSpec, ProcessSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -35,5 +35,13 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.processes.sub_vp:SubVP",
             summary="linear beta with less noise than the variance-preserving process",
             reference="arXiv:2011.13456",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
+            name="edm",
+            target="trilemma_plugins.processes.preconditioned:Preconditioned",
+            summary="a network between EDM's scalings, which keep its input and its task at unit variance",
+            reference="arXiv:2206.00364",
         )
     )
