@@ -95,6 +95,25 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
   kernels.linear_step[storage(dtype)](call, begin, end);
 }
 
+void perturb(const std::string& isa, const std::string& dtype, uintptr_t z, uintptr_t target, uintptr_t x0,
+             uintptr_t noise, uintptr_t coefficients, int64_t samples, int64_t elements, int64_t begin, int64_t end) {
+  trilemma::Perturb call;
+  call.samples = samples;
+  call.elements = elements;
+  call.z = pointer<void>(z);
+  call.target = pointer<void>(target);
+  call.x0 = pointer<const void>(x0);
+  call.noise = pointer<const void>(noise);
+  call.coefficients = pointer<const double>(coefficients);
+  kernels_for(isa).perturb[storage(dtype)](call, begin, end < 0 ? trilemma::blocks(samples, elements) : end);
+}
+
+void dynamic_threshold(const std::string& isa, const std::string& dtype, uintptr_t out, uintptr_t x, int64_t samples,
+                       int64_t elements, double quantile, double floor, int64_t begin, int64_t end) {
+  const trilemma::DynamicThreshold call{samples, elements, pointer<void>(out), pointer<const void>(x), quantile, floor};
+  kernels_for(isa).dynamic_threshold[storage(dtype)](call, begin, end < 0 ? samples : end);
+}
+
 // Forward where `dy` is 0, else backward. Parameters and their gradients are float32 and contiguous, in the order
 // weight, bias, scale, shift; 0 for absent.
 void group_norm(const std::string& isa, const std::string& dtype, const std::array<int64_t, 4>& sizes,
@@ -215,6 +234,12 @@ PYBIND11_MODULE(_C, module) {
              "row"_a, "samples"_a, "elements"_a, "replicas"_a = 1, "branches"_a = 1, "prediction"_a = 0,
              "history"_a = std::vector<uintptr_t>{}, "indices"_a = 0, "seed"_a = 0, "step"_a = 0, "begin"_a = 0,
              "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
+  module.def("perturb", &perturb, py::kw_only(), "isa"_a, "dtype"_a, "z"_a, "target"_a, "x0"_a, "noise"_a,
+             "coefficients"_a, "samples"_a, "elements"_a, "begin"_a = 0, "end"_a = -1,
+             "The noised state and the target on addresses; coefficients are float64 [B, 4].");
+  module.def("dynamic_threshold", &dynamic_threshold, py::kw_only(), "isa"_a, "dtype"_a, "out"_a, "x"_a, "samples"_a,
+             "elements"_a, "quantile"_a = 0.995, "floor"_a = 1.0, "begin"_a = 0, "end"_a = -1,
+             "Dynamic thresholding on addresses; whole samples [begin, end), -1 for all.");
   module.def("group_norm", &group_norm, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "channels_last"_a, "silu"_a,
              "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
              "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true, "begin"_a = 0,

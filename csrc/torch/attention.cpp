@@ -22,17 +22,7 @@ int64_t grain(int64_t cost) { return std::max<int64_t>(1, (int64_t{1} << 18) / s
 
 std::tuple<Tensor, Tensor> run(const Tensor& q, const Tensor& k, const Tensor& v, std::optional<double> scale) {
   Tensor out = empty_like_heads(q, q.size(2)), lse = empty_rows(q);
-  Attention call;
-  call.batch = q.size(0);
-  call.heads = q.size(1);
-  call.queries = q.size(2);
-  call.keys = k.size(2);
-  call.depth = q.size(3);
-  call.scale = scale_of(q, scale);
-  call.q = heads(q);
-  call.k = heads(k);
-  call.v = heads(v);
-  call.out = heads(out);
+  auto call = described<Attention>(q, k, v, out, scale);
   call.lse = static_cast<float*>(lse.mutable_data_ptr());
   const auto kernel = trilemma::cpu::best().attention[storage(q.scalar_type())];
   const int64_t items = call.batch * call.heads * trilemma::query_blocks(call.queries);
@@ -45,17 +35,7 @@ std::tuple<Tensor, Tensor> run(const Tensor& q, const Tensor& k, const Tensor& v
 std::tuple<Tensor, Tensor, Tensor> run_backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
                                                 const Tensor& out, const Tensor& lse, std::optional<double> scale) {
   Tensor dq = empty_like_heads(q, q.size(2)), dk = empty_like_heads(k, k.size(2)), dv = empty_like_heads(v, k.size(2));
-  AttentionBackward call;
-  call.batch = q.size(0);
-  call.heads = q.size(1);
-  call.queries = q.size(2);
-  call.keys = k.size(2);
-  call.depth = q.size(3);
-  call.scale = scale_of(q, scale);
-  call.q = heads(q);
-  call.k = heads(k);
-  call.v = heads(v);
-  call.out = heads(out);
+  auto call = described<AttentionBackward>(q, k, v, out, scale);
   call.dout = heads(dout);
   call.dq = heads(dq);
   call.dk = heads(dk);
@@ -91,12 +71,7 @@ std::tuple<Tensor, Tensor> attention(Tensor q, Tensor k, Tensor v, std::optional
     if (backend == "native" || !*why_slow(q, k, trilemma::kForward)) return run(q, k, v, scale);
     if (depth_contiguous(q) && depth_contiguous(k) && depth_contiguous(v)) return hand_over(q, k, v, scale);
   }
-  using torch::stable::detail::from;
-  using torch::stable::detail::to;
-  std::array<StableIValue, 4> stack{from(q), from(k), from(v), from(scale)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("trilemma::attention_reference", "", stack.data(), TORCH_ABI_VERSION));
-  return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
+  return attention_by_reference(q, k, v, scale);
 }
 
 void check_backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,

@@ -4,7 +4,10 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
+#include <array>
 #include <cmath>
+#include <optional>
+#include <tuple>
 
 #include "binding.h"
 
@@ -84,6 +87,33 @@ inline const char* why_impossible(const Tensor& q, const std::vector<const Tenso
 
 inline float scale_of(const Tensor& q, std::optional<double> scale) {
   return static_cast<float>(scale ? *scale : 1.0 / std::sqrt(static_cast<double>(q.size(3))));
+}
+
+// A call of the forward kernels, or of the backward ones, but for what it writes.
+template <class Call>
+Call described(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, std::optional<double> scale) {
+  Call call;
+  call.batch = q.size(0);
+  call.heads = q.size(1);
+  call.queries = q.size(2);
+  call.keys = k.size(2);
+  call.depth = q.size(3);
+  call.scale = scale_of(q, scale);
+  call.q = heads(q);
+  call.k = heads(k);
+  call.v = heads(v);
+  call.out = heads(out);
+  return call;
+}
+
+inline std::tuple<Tensor, Tensor> attention_by_reference(const Tensor& q, const Tensor& k, const Tensor& v,
+                                                         std::optional<double> scale) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  std::array<StableIValue, 4> stack{from(q), from(k), from(v), from(scale)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("trilemma::attention_reference", "", stack.data(), TORCH_ABI_VERSION));
+  return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
 }
 
 }  // namespace

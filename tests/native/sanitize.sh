@@ -18,7 +18,8 @@ done
 cmake --install "$build" --prefix "$build/package/trilemma" >>"$build.log"
 
 libraries=$(for name in libasan libubsan libstdc++; do g++ -print-file-name="$name.so"; done | paste -sd:)
-# Python keeps what it allocates, and torch reads its own options: only leaks are not looked for.
+# Python keeps what it allocates, and torch reads its own options: only leaks are not looked for. What the sanitizers
+# say goes past Python, so pytest must not hold it back.
 LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
-  PYTHONPATH="$build/package:plugins" TRILEMMA_SANITIZED="$build/package" "$python" -m pytest -q -p no:cacheprovider \
+  PYTHONPATH="$build/package:plugins" TRILEMMA_SANITIZED="$build/package" "$python" -m pytest -q -p no:cacheprovider --capture=sys \
   tests/ops --ignore tests/ops/cuda -m "not slow" "${@:2}"

@@ -62,9 +62,7 @@ CASES = {
 }
 
 
-@given(**CASES)
-@settings(deadline=None)
-def test_equation(
+def equation(
     shape: tuple[int, int, int, int],
     channels: int,
     dtype: torch.dtype,
@@ -76,19 +74,10 @@ def test_equation(
     assert_close(conv3x3(x, weight, bias), x, weight, bias)
 
 
-@pytest.mark.slow
-@given(**CASES)
-@settings(deadline=None, max_examples=2000)
-def test_two_thousand_more(
-    shape: tuple[int, int, int, int],
-    channels: int,
-    dtype: torch.dtype,
-    layout: str,
-    with_bias: bool,
-    seed: int,
-) -> None:
-    x, weight, bias = arguments(shape, channels, dtype, layout, with_bias, seed)
-    assert_close(conv3x3(x, weight, bias), x, weight, bias)
+test_equation = settings(deadline=None)(given(**CASES)(equation))
+test_two_thousand_more = pytest.mark.slow(
+    settings(deadline=None, max_examples=2000)(given(**CASES)(equation))
+)
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trilemma.noise import STEP, keyed_normal
-from trilemma.ops import attention, conv3x3, group_norm_act, layout, linear_step
+from trilemma.ops import attention, conv3x3, dynamic_threshold, group_norm_act, layout, linear_step
 from trilemma.ops.convolution import transformed
 
 _C = pytest.importorskip("trilemma._C", reason="the native libraries were not built", exc_type=ImportError)
@@ -87,6 +87,49 @@ def test_linear_step(isa: str) -> None:
         seed=7,
     )
     assert torch.equal(out[2:, :BLOCK], small)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_perturb(isa: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, noise, z, target = (sparse(SAMPLES, ELEMENTS) for _ in range(4))
+    for tensor in (x0, noise):
+        tensor[2, :BLOCK] = torch.randn(BLOCK, generator=generator)
+    coefficients = torch.tensor([[0.6, 0.8, -0.8, 0.6]], dtype=torch.float64).repeat(SAMPLES, 1)
+    first = 2 * -(-ELEMENTS // BLOCK)
+    _C.perturb(
+        isa=isa,
+        dtype="bfloat16",
+        z=z.data_ptr(),
+        target=target.data_ptr(),
+        x0=x0.data_ptr(),
+        noise=noise.data_ptr(),
+        coefficients=coefficients.data_ptr(),
+        samples=SAMPLES,
+        elements=ELEMENTS,
+        begin=first,
+        end=first + 1,
+    )
+    clean, xi = x0[2, :BLOCK].float(), noise[2, :BLOCK].float()
+    torch.testing.assert_close(z[2, :BLOCK].float(), 0.6 * clean + 0.8 * xi, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(target[2, :BLOCK].float(), 0.6 * xi - 0.8 * clean, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_dynamic_threshold(isa: str) -> None:
+    samples = PAST_INT32 // BLOCK + 1
+    x, out = sparse(samples, BLOCK), sparse(samples, BLOCK)
+    x[-1] = 3 * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
+    _C.dynamic_threshold(
+        isa=isa,
+        dtype="bfloat16",
+        out=out.data_ptr(),
+        x=x.data_ptr(),
+        samples=samples,
+        elements=BLOCK,
+        begin=samples - 1,
+    )
+    torch.testing.assert_close(out[-1:], dynamic_threshold(x[-1:]))
 
 
 @pytest.mark.parametrize("isa", ISAS)

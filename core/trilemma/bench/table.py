@@ -98,3 +98,27 @@ def show_loop(record: Mapping[str, Any]) -> None:
             )
         console.print(table)
     console.print(record["fusion"], highlight=False)
+
+
+def show_samplers(records: Sequence[Mapping[str, Any]]) -> None:
+    """The table of `trilemma bench samplers`."""
+    console = Console()
+    first = records[0]["key"]
+    table = Table(
+        title=f"{first['model']['name']}: {first['n']:,} samples a cell, network in {first['network_dtype']}"
+    )
+    metrics = list(dict.fromkeys(name for record in records for name in record["metrics"]))
+    table.add_column("sampler", overflow="fold", min_width=16)
+    for column in ("budget", "steps", "NFE", *metrics, "images/s"):
+        table.add_column(column, justify="right")
+    for record in sorted(records, key=lambda record: str(record["key"]["sampler"])):
+        key = record["key"]
+        if record["reason"] is not None:
+            table.add_row(key["sampler"], str(record["budget"]), "", "", f"not run: {record['reason']}")
+            continue
+        values = [record["metrics"].get(name) for name in metrics]
+        cells = ["not applicable" if value is None else f"{value:.4g}" for value in values]
+        speed = record["images_per_second"]
+        numbers = (record["budget"], key["steps"], record["nfe"])
+        table.add_row(key["sampler"], *map(str, numbers), *cells, "" if speed is None else f"{speed:.1f}")
+    console.print(table)

@@ -1,4 +1,4 @@
-"""`trilemma bench`: the speed of the kernels and of whole sampling loops, as ratios within one run."""
+"""`trilemma bench`: kernels and sampling loops against their peers, and samplers against each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_withou
 
 @command.callback()
 def options(context: typer.Context) -> None:
-    """Measure kernels and sampling loops against their peers, in one run."""
+    """Measure kernels, sampling loops and samplers against their peers, in one run."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
@@ -91,3 +91,71 @@ def loop(
         typer.echo(json.dumps(record, ensure_ascii=False))
     else:
         show_loop(record)
+
+
+@command.command()
+def samplers(
+    model: Annotated[str, typer.Argument(help="A model's name or directory.")] = "mnist",
+    specs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            metavar="SPEC",
+            help="Sampler, such as ddim:eta=1; repeatable [default: all installed, and their variants].",
+        ),
+    ] = None,
+    budgets: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--nfe",
+            metavar="NFE",
+            help="Network evaluations a sample may pay; repeatable [default: 4 6 8 10 15 20 30 50 100].",
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples a cell.")] = 2000,
+    batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 250,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    only_quality: Annotated[
+        bool, typer.Option("--only-quality", help="Record no images/s, as on a busy machine.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Append the cells to this file; those it holds are kept."),
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a cell.")] = False,
+) -> None:
+    """Measure samplers at equal numbers of network evaluations: quality, coverage and speed.
+
+    A sampler takes the most steps that a budget pays for.
+    """
+    import torch
+
+    import trilemma
+    from trilemma.bench.samplers import BUDGETS, Conditions, contenders, records
+    from trilemma.bench.table import show_samplers
+    from trilemma.errors import UsageError
+    from trilemma.evaluate import METRICS, Evaluator
+
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    if kind is None:
+        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
+    if threads:
+        torch.set_num_threads(threads)
+    network = trilemma.load(model, dtype=kind)
+    advised = (network.card or {}).get("evaluation", {})
+    evaluator = Evaluator(
+        dataset=advised.get("dataset", "mnist"),
+        features=advised.get("features", "mnist-features"),
+        metrics=tuple(advised.get("metrics", METRICS)),
+    )
+    conditions = Conditions(n, seed, batch_size, speed=not only_quality, progress=progress)
+    found: list[dict[str, Any]] = []
+    for record in records(network, evaluator, contenders(specs or ()), budgets or BUDGETS, conditions, out):
+        found.append(record)
+        if as_json:
+            typer.echo(json.dumps(record, ensure_ascii=False))
+    if not as_json:
+        show_samplers(found)

@@ -83,9 +83,22 @@ class DenoiserSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class SamplerSpec(ComponentSpec):
-    """A sampler: target is a `trilemma.sampler.Sampler`."""
+    """A sampler: target is a `trilemma.sampler.Sampler`.
+
+    Attributes:
+        variants: options worth measuring beside the defaults, such as ("eta=1",).
+    """
+
+    variants: tuple[str, ...] = ()
 
     kind = "sampler"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.variants, tuple) or not all(isinstance(v, str) for v in self.variants):
+            raise TypeError(
+                f"SamplerSpec {self.name!r}: variants={self.variants!r} is not a tuple of strings"
+            )
 
 
 @dataclass(frozen=True)

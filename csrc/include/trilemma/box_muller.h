@@ -27,15 +27,15 @@ TRILEMMA_HD static typename N::Float minus_two_log(typename N::Word word) {
   using Signed = typename N::Signed;
   using Float = typename N::Float;
   constexpr int32_t kSqrtHalf = 23726567;  // ceil(sqrt(1/2) 2^25)
-  constexpr int32_t kBase = 0x3F3504F3;    // the bits of sqrt(1/2)
+  constexpr uint32_t kBase = 0x3F3504F3;   // the bits of sqrt(1/2)
   // The odd m < 2^25 of u = m 2^-25. Float32 cannot always hold it, but from sqrt(1/2) on, where ln u nears 0 and needs
   // it, its distance from 2^25; below, the rounding is a part of 2^-24 of u, and ln u is at least a third.
   const Signed m = (Signed)(word >> 7 | 1);
   const auto near_one = m >= kSqrtHalf;
   const Float x = N::rounded(near_one ? m - (1 << 25) : m);
   // m = 2^e (1 + r) with 1 + r in [sqrt(1/2), sqrt(2)).
-  const Signed shifted = (Signed)N::as_bits(x) - (kBase + (25 << 23));
-  const Float below_r = N::as_float((typename N::Word)((shifted & 0x7FFFFF) + kBase)) - 1.0f;
+  const Signed shifted = (Signed)(N::as_bits(x) - (kBase + (25u << 23)));
+  const Float below_r = N::as_float((typename N::Word)(shifted & 0x7FFFFF) + kBase) - 1.0f;
   const Float r = near_one ? x * 0x1p-25f : below_r;
   const Float e = N::rounded(near_one ? Signed{} : shifted >> 23);
 

@@ -1,7 +1,6 @@
 // trilemma::attention for CUDA tensors: the native kernel where it can and was measured to win, the reference twin
 // elsewhere. Its gradient is the reference's.
 
-#include <array>
 #include <map>
 #include <mutex>
 #include <tuple>
@@ -38,27 +37,10 @@ std::tuple<Tensor, Tensor> attention(Tensor q, Tensor k, Tensor v, std::optional
   const char* why = backend == "reference" ? "asked for" : why_impossible(q, {&k, &v});
   STD_TORCH_CHECK(!*why || backend != "native", "TRILEMMA_BACKEND=native, but attention cannot run natively: ", why);
   if (!*why && backend != "native") why = why_slow(q, k);
-  if (*why) {
-    using torch::stable::detail::from;
-    using torch::stable::detail::to;
-    std::array<StableIValue, 4> stack{from(q), from(k), from(v), from(scale)};
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        torch_call_dispatcher("trilemma::attention_reference", "", stack.data(), TORCH_ABI_VERSION));
-    return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
-  }
+  if (*why) return attention_by_reference(q, k, v, scale);
   const Here here(q);
   Tensor out = empty_like_heads(q, q.size(2)), lse = empty_rows(q);
-  Attention call;
-  call.batch = q.size(0);
-  call.heads = q.size(1);
-  call.queries = q.size(2);
-  call.keys = k.size(2);
-  call.depth = q.size(3);
-  call.scale = scale_of(q, scale);
-  call.q = heads(q);
-  call.k = heads(k);
-  call.v = heads(v);
-  call.out = heads(out);
+  auto call = described<Attention>(q, k, v, out, scale);
   call.lse = static_cast<float*>(lse.mutable_data_ptr());
   check_launch(trilemma::cuda::attention(call, storage(q.scalar_type()), here.stream));
   return {out, lse};

@@ -11,5 +11,6 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.ddim.sampler:DDIM",
             summary="implicit sampling, deterministic at eta=0; on five grids of times",
             reference="arXiv:2010.02502",
+            variants=("eta=1",),
         )
     )

@@ -27,5 +27,6 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.ddpm.sampler:DDPM",
             summary="ancestral sampling, with the small or the large posterior variance",
             reference="arXiv:2006.11239",
+            variants=("variance=large",),
         )
     )

@@ -9,7 +9,7 @@ def trilemma_register(registry: Registry) -> None:
         ModelSpec(
             name="mnist",
             target="trilemma_plugins.models:mnist",
-            summary="class-conditional handwritten digits, 28×28, v-prediction, 0.7M parameters",
+            summary="class-conditional handwritten digits, 28×28, v-prediction, 1.6M parameters",
             reference="recipe: trilemma_plugins/models/recipes/mnist.toml",
         )
     )

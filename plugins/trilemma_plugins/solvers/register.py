@@ -1,8 +1,79 @@
 """Registers the solvers."""
 
-from trilemma.plugins import Registry, hookimpl
+from trilemma.plugins import Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
 def trilemma_register(registry: Registry) -> None:
-    pass
+    registry.sampler(
+        SamplerSpec(
+            name="deis",
+            target="trilemma_plugins.solvers.deis:DEIS",
+            summary="Adams–Bashforth in ε̂ with polynomials in log ρ, ρ or t; one evaluation a step",
+            reference="arXiv:2204.13902",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpm",
+            target="trilemma_plugins.solvers.dpm_solver:DPMSolver",
+            summary="exponential Runge–Kutta in ε̂, order 1, 2 or 3 with as many evaluations a step",
+            reference="arXiv:2206.00927",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-2m",
+            target="trilemma_plugins.solvers.dpmpp_multistep:DPMpp2M",
+            summary="two-step exponential method in x̂₀, midpoint or heun; one evaluation a step",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-2m-sde",
+            target="trilemma_plugins.solvers.dpmpp_multistep:DPMpp2MSDE",
+            summary="dpmpp-2m along the reverse-time equation, with noise eta=1",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-2s",
+            target="trilemma_plugins.solvers.dpmpp_singlestep:DPMpp2S",
+            summary="midpoint step in x̂₀; two evaluations a step and no memory",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-2s-ancestral",
+            target="trilemma_plugins.solvers.dpmpp_singlestep:DPMpp2SAncestral",
+            summary="dpmpp-2s with ancestral noise, eta=1",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-3m",
+            target="trilemma_plugins.solvers.dpmpp_multistep:DPMpp3M",
+            summary="three-step exponential method in x̂₀; one evaluation a step",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="dpmpp-3m-sde",
+            target="trilemma_plugins.solvers.dpmpp_multistep:DPMpp3MSDE",
+            summary="dpmpp-3m along the reverse-time equation, with noise eta=1",
+            reference="arXiv:2211.01095",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="unipc",
+            target="trilemma_plugins.solvers.unipc:UniPC",
+            summary="exponential Adams predictor and corrector in x̂₀; one evaluation a step",
+            reference="arXiv:2302.04867",
+        )
+    )

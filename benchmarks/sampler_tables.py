@@ -1,0 +1,170 @@
+"""Tables and pictures of samplers from the JSON lines of `trilemma bench samplers --out FILE.jsonl`.
+
+    python benchmarks/sampler_tables.py docs/results/samplers.jsonl --out docs/results --at 10 --at 50
+
+Writes OUT/samplers.md, OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
+OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at). Needs the extra bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+METRICS = ("frechet", "precision", "recall", "class-agreement")
+
+
+def read(path: Path) -> list[Record]:
+    """The last record of each sampler and budget.
+
+    Raises:
+        SystemExit: for records of several models, n, seeds or dtypes, which do not compare.
+    """
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    shared = {
+        tuple(json.dumps(r["key"][name]) for name in ("model", "n", "seed", "network_dtype", "features"))
+        for r in records
+    }
+    if len(shared) != 1:
+        raise SystemExit(
+            f"{path} holds {len(shared)} kinds of runs, which do not compare; give a file of one"
+        )
+    last = {(r["key"]["sampler"], r["budget"]): r for r in records}
+    return sorted(last.values(), key=lambda r: (r["budget"], r["key"]["sampler"]))
+
+
+def short_names(records: Sequence[Record]) -> dict[str, str]:
+    """Specs without the options that all specs of the same sampler share."""
+    specs = {r["key"]["sampler"] for r in records}
+    options = {spec: dict.fromkeys(spec.partition(":")[2].split(",")) for spec in specs}
+    names = {}
+    for spec in specs:
+        head = spec.partition(":")[0]
+        family = [options[other] for other in specs if other.partition(":")[0] == head]
+        own = [option for option in options[spec] if not all(option in other for other in family)]
+        names[spec] = f"{head}:{','.join(own)}" if own else head
+    return names
+
+
+def tables(records: Sequence[Record]) -> str:
+    """A Markdown table a budget, best Fréchet distance first."""
+    names, key = short_names(records), records[0]["key"]
+    lines = [
+        f"Model `{key['model']['name']}` (weights {str(key['model']['sha256'])[:12]}), {key['n']:,} samples a cell, "
+        f"seed {key['seed']}, network in {key['network_dtype']}. Features: {key['features']}; these are "
+        "not Inception features.",
+        "The Fréchet distance of finite sets is biased upwards, equally for all cells here; it does not compare with "
+        "tables of other numbers of samples.",
+    ]
+    for budget in sorted({r["budget"] for r in records}):
+        lines += ["", f"## At most {budget} network evaluations", ""]
+        lines += [
+            "| sampler | steps | NFE | Fréchet ↓ | precision ↑ | recall ↑ | class agreement ↑ | images/s |"
+        ]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        rows = [r for r in records if r["budget"] == budget]
+        for r in sorted(rows, key=lambda r: r["metrics"].get("frechet", float("inf"))):
+            name = f"`{names[r['key']['sampler']]}`"
+            if r["reason"] is not None:
+                lines.append(f"| {name} | | | not run: {r['reason'].replace('|', '/')} | | | | |")
+                continue
+            cells = [_number(r["metrics"].get(metric), metric) for metric in METRICS]
+            speed = r["images_per_second"]
+            cells.append("" if speed is None else f"{speed:.0f}")
+            lines.append(f"| {name} | {r['key']['steps']} | {r['nfe']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None, metric: str) -> str:
+    return "" if value is None else f"{value:.3f}" if metric == "frechet" else f"{value:.1%}"
+
+
+def plot_nfe(records: Sequence[Record], path: Path) -> None:
+    """Fréchet distance against NFE, both logarithmic; the names stand in the order of the lines' right ends."""
+    import matplotlib.pyplot as plt
+
+    names = short_names(records)
+    lines = {
+        spec: sorted(
+            {(r["nfe"], r["metrics"]["frechet"]) for r in records if r["key"]["sampler"] == spec and r["nfe"]}
+        )
+        for spec in names
+    }
+    figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
+    styles = ("-", "--", ":")
+    ranked = sorted((spec for spec in lines if lines[spec]), key=lambda spec: -lines[spec][-1][1])
+    for i, spec in enumerate(ranked):
+        style = styles[i // 10 % len(styles)]
+        axes.loglog(
+            *zip(*lines[spec], strict=True),
+            style,
+            marker="o",
+            markersize=4,
+            color=f"C{i % 10}",
+            label=names[spec],
+        )
+    budgets = sorted({r["budget"] for r in records})
+    axes.set_xticks(budgets, [str(budget) for budget in budgets], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="network evaluations a sample (NFE)", ylabel="Fréchet distance (lower is better)")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter("{x:g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path) -> None:
+    """Recall against Fréchet distance, a panel a budget; a bubble's area is proportional to images/s."""
+    import matplotlib.pyplot as plt
+
+    names = short_names(records)
+    done = [r for r in records if r["reason"] is None and r["budget"] in budgets]
+    fastest = max((r["images_per_second"] or 0 for r in done), default=0)
+    order = sorted(names, key=names.__getitem__)
+    figure, panels = plt.subplots(
+        1, len(budgets), figsize=(6 * len(budgets), 6), squeeze=False, layout="constrained"
+    )
+    for axes, budget in zip(panels[0], budgets, strict=True):
+        for r in (r for r in done if r["budget"] == budget):
+            spec, x, y = r["key"]["sampler"], r["metrics"]["frechet"], r["metrics"]["recall"]
+            area = 900 * (r["images_per_second"] or 0) / fastest if fastest else 120
+            axes.scatter(x, y, s=max(area, 20), alpha=0.5, color=f"C{order.index(spec) % 10}")
+            axes.annotate(names[spec], (x, y), fontsize=8, xytext=(5, 5), textcoords="offset points")
+        axes.set(
+            title=f"at most {budget} network evaluations", xlabel="quality: Fréchet distance (left is better)"
+        )
+        axes.set(xscale="log", ylabel="coverage: recall (up is better)")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.margins(0.2)
+        axes.grid(alpha=0.3)
+    figure.suptitle("Quality, coverage, speed" + (": a larger bubble is faster" if fastest else ""))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Tables and pictures of samplers.")
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--at", type=int, action="append", help="NFE budget of a panel [default: 10 and 50]")
+    options = parser.parse_args(arguments)
+    records = read(options.records)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pictures = "\n![Fréchet distance against NFE](samplers-nfe.png)\n"
+    pictures += "\n![Quality, coverage, speed](samplers-triangle.png)\n"
+    (options.out / "samplers.md").write_text("# Samplers\n\n" + tables(records) + pictures, encoding="utf-8")
+    plot_nfe(records, options.out / "samplers-nfe.png")
+    plot_triangle(records, options.at or [10, 50], options.out / "samplers-triangle.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Exponential Adams weights: the integral of e^(…)·polynomial over a step in λ = log(α/σ).
+
+In λ both forms of the probability-flow equation are a scaled state that is the integral of the prediction:
+
+    z_s/σ_s = z_t/σ_t + ∫ e^λ x̂₀ dλ,      z_s/α_s = z_t/α_t − ∫ e^(−λ) ε̂ dλ.
+
+A multistep method puts the interpolating polynomial of past predictions under the integral and integrates exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+
+
+def levels(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
+    """α, σ and λ = log(α/σ) at the times; λ = −∞ where α = 0 and ∞ where σ = 0."""
+    alpha, sigma = process.levels(times)
+    return alpha.tolist(), sigma.tolist(), (alpha / sigma).log().tolist()
+
+
+def time_of(process: Process, half_log_snr: float) -> float:
+    """The time at which log(α/σ) is this."""
+    return float(process.time_of_log_snr(torch.tensor(2 * half_log_snr, dtype=torch.float64)))
+
+
+def phi(k: int, x: float) -> float:
+    """φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
+    if abs(x) < 1:  # the recursion cancels there
+        term = total = 1 / math.factorial(k)
+        for n in range(k + 1, k + 25):
+            term *= x / n
+            total += term
+        return total
+    value = math.exp(x)
+    for n in range(k):
+        value = (value - 1 / math.factorial(n)) / x
+    return value
+
+
+def adams_moment(k: int, h: float, rate: float = 1.0) -> float:
+    """∫₀ʰ c e^(−c(h−u)) u^k du."""
+    return rate * h ** (k + 1) * math.factorial(k) * phi(k + 1, -rate * h)
+
+
+def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[float]:
+    """w_j = ∫₀ʰ c e^(−c(h−u)) ℓ_j(u) du for the Lagrange basis ℓ_j on the nodes; Σ w_j = 1 − e^(−ch).
+
+    Args:
+        nodes: u_j, at most a handful, distinct.
+        h: length of the step in λ, positive or (with a negative rate) not.
+        rate: c; 1 for x̂₀ under the flow, 1 + η under the reverse equation, −1 for ε̂.
+    """
+    if len(nodes) == 1:
+        return [-math.expm1(-rate * h)]
+    places = torch.tensor([node / h for node in nodes], dtype=torch.float64)
+    power = torch.arange(len(nodes), dtype=torch.float64)[:, None]
+    moments = [adams_moment(k, h, rate) / h**k for k in range(len(nodes))]
+    solved: list[float] = torch.linalg.solve(
+        places**power, torch.tensor(moments, dtype=torch.float64)
+    ).tolist()
+    return solved
+
+
+def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
+    """λ_j − λ_i of the predictions that step i interpolates, newest first: as many as there are, at most `order`.
+
+    The step onto the data, where λ is infinite, takes the newest alone, and a prediction made where α = 0 is left
+    out: the interpolation's limit there.
+    """
+    if not math.isfinite(half_log_snr[i]) or not math.isfinite(half_log_snr[i + 1]):
+        return [0.0]
+    reach = range(i, max(i - order, -1), -1)
+    return [half_log_snr[j] - half_log_snr[i] for j in reach if math.isfinite(half_log_snr[j])]
