@@ -97,8 +97,8 @@ TRILEMMA_INLINE void probabilities(const Packed& keys, const float* block, int64
       // To bfloat16, ties away from zero; a probability is no NaN that this could turn into infinity.
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; i += 2) {
-        const Integers low = (Integers)tile[i][n] + 0x8000, high = (Integers)tile[i + 1][n] + 0x8000;
-        const Integers pair = (Integers)((unsigned __attribute__((vector_size(4 * kWidth))))low >> 16) | (high & ~0xFFFF);
+        const Words low = (Words)tile[i][n] + 0x8000u, high = (Words)tile[i + 1][n] + 0x8000u;
+        const Integers pair = (Integers)(low >> 16 | (high & ~0xFFFFu));
         store(work.probabilities + (key + i) / 2 * kLanes + n * kWidth, (Vector)pair);
       }
     }

@@ -18,6 +18,7 @@ constexpr int kWidth = 4;
 
 typedef float Vector __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
+typedef uint32_t Words __attribute__((vector_size(4 * kWidth)));  // for sums that may wrap around
 
 #define TRILEMMA_INLINE __attribute__((always_inline)) static inline
 
@@ -63,7 +64,7 @@ TRILEMMA_INLINE Vector exp2_near(Vector x, Vector whole) {
     p = p * f + 0.693146944f;
     p = p * f + 1.00000012f;
   }
-  return (Vector)((Integers)p + ((Integers)shifted << 23));
+  return (Vector)((Words)p + ((Words)shifted << 23));
 }
 
 // 2^x to the same error, for x <= 0 however far, and for NaN.
