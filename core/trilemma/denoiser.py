@@ -65,7 +65,7 @@ class Denoiser(nn.Module):
 
     Attributes:
         process: the noising process it was trained on.
-        parameterization: what it puts out: x0, eps, v or score.
+        parameterization: what it puts out: x0, eps, v, score or flow.
         shape: shape (C, H, W) of one sample of the data.
         conditions: what it can be conditioned on, by name.
         card: the parsed model.toml it was loaded from, None for a network that was not.

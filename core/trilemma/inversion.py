@@ -186,15 +186,23 @@ class Rising(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma = process.levels(times)
         if alpha[-1] > 0:
-            return self.sampler.plan(process, times)
+            return self._upwards(process, times)
         ratio = (sigma[-1] / sigma[-2]).item()
         weight = (alpha[-1] - alpha[-2] * ratio).item()
         if len(times) == 2:
             return Tableau((Row(float(times[0]), ratio, ((0, weight),)),), "x0")
-        below = self.sampler.plan(process, times[:-1])
+        below = self._upwards(process, times[:-1])
         p, q = (entry.item() for entry in convert(below.parameterization, "x0", alpha[-2], sigma[-2]))
         last = Row(float(times[-2]), ratio + weight * p, ((0, weight * q),))
         return replace(below, rows=(*below.rows, last))
+
+    def _upwards(self, process: Process, times: Tensor) -> Tableau:
+        try:
+            return self.sampler.plan(process, times)
+        except (ArithmeticError, ValueError) as error:  # a plan that takes it for granted that times fall
+            raise UsageError(
+                f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use for example ddim:eta=0"
+            ) from error
 
 
 @dataclass(frozen=True)

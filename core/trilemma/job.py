@@ -79,16 +79,17 @@ class Job:
         encoded = [self.model.encode(branch, indices) for branch in self.guidance.branches(self.cond)]
         return {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
 
-    def first_noise(self, indices: Tensor) -> Tensor:
-        """ξ [B, ...] that the first state is made of, and the noise of a known region."""
-        return self.noise.normal(indices, 0, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
+    def image_noise(self, indices: Tensor) -> Tensor:
+        """ξ [B, ...] of images: another than the prior's, which the sample of that seed was drawn from."""
+        return self.noise.normal(indices, 1, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
 
     def prior(self, indices: Tensor) -> Tensor:
         """States [B, ...] at the first time: the prior, or noised images."""
-        noise = self.first_noise(indices)
         if self.start is not None:
             alpha, sigma = self.first_level
+            noise = self.image_noise(indices)
             return alpha * chosen(self.start, indices, noise) + sigma * noise
+        noise = self.noise.normal(indices, 0, self.shape, stream=PRIOR, dtype=self.dtype, device=self.device)
         prior = self.model.process.prior(noise)
         return prior if self.prior_scale == 1 else prior * self.prior_scale
 
@@ -96,7 +97,7 @@ class Job:
         """States [B, ...] at the first time with the known region put in."""
         if self.known is None:
             return state
-        return self.known.imposed(state, indices, self.first_noise(indices), self.first_level)
+        return self.known.imposed(state, indices, self.image_noise(indices), self.first_level)
 
     @cached_property
     def first_level(self) -> tuple[float, float]:

@@ -284,7 +284,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job = self.job
         if job.program is not None:
             runner = self._runner_for(len(indices))
-            known = None if job.known is None else (*job.known.of(indices, start), job.first_noise(indices))
+            known = None if job.known is None else (*job.known.of(indices, start), job.image_noise(indices))
             report = self._report if self._watched else None
             drawn = runner.run(start, indices, cond, job.noise, report, known)
             self._backend = runner.backend

@@ -40,7 +40,7 @@ class Tableau:
 
     Attributes:
         rows: at least one row.
-        parameterization: what f is: x0, eps, v or score.
+        parameterization: what f is: x0, eps, v, score or flow.
         clip: bound c of a static clip of x̂₀ to [−c, c] before f is formed; None for none.
         components: K of the process.
     """

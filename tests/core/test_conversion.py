@@ -10,7 +10,7 @@ from trilemma.errors import UsageError
 
 
 def predictions(x0, eps, alpha, sigma):
-    return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}
+    return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma, "flow": eps - x0}
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(PARAMETERIZATIONS, repeat=2)))

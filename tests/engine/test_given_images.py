@@ -12,6 +12,7 @@ from torch import Tensor
 
 import trilemma
 from trilemma.errors import UsageError
+from trilemma.lookup import catalog
 from trilemma.noise import PRIOR, InjectedNoise, keyed_normal
 from trilemma.process import Process
 from trilemma.sampler import Sampler
@@ -94,7 +95,7 @@ def test_the_first_state_is_the_noised_image(process: Process) -> None:
     assert drawn.trajectory is not None
     assert drawn.times is not None
     assert drawn.times[0] == pytest.approx(0.6)
-    noise = keyed_normal(5, torch.arange(4), 0, SHAPE, PRIOR, torch.float64)
+    noise = keyed_normal(5, torch.arange(4), 1, SHAPE, PRIOR, torch.float64)
     alpha, sigma = process.levels(torch.tensor([drawn.times[0]], dtype=torch.float64))
     expected = alpha * x[[0, 1, 0, 1]] + sigma * noise
     torch.testing.assert_close(drawn.trajectory[0], expected, rtol=1e-12, atol=1e-12)
@@ -135,8 +136,9 @@ def test_the_law_of_what_a_little_noise_gives_back() -> None:
 def test_full_strength_on_an_exploding_process_is_not_the_prior_alone() -> None:
     """α = 1: the image is still there under the noise."""
     process, x = EDM(sigma_max=5.0), torch.full((1, *SHAPE), 2.0, dtype=torch.float64)
+    same = InjectedNoise(prior=images(1))
     first, prior = (
-        trilemma.sample(model(process), 1, steps=2, trajectory=True, **WIDE, **options).trajectory
+        trilemma.sample(model(process), 1, steps=2, trajectory=True, noise=same, **WIDE, **options).trajectory
         for options in ({"start": x, "strength": 1.0}, {})
     )
     torch.testing.assert_close(first[0] - prior[0], x)
@@ -188,7 +190,7 @@ def test_the_known_region_is_kept_and_follows_its_marginal(process: Process, sam
     assert torch.equal(drawn.samples * MASK, x * MASK)
     assert drawn.trajectory is not None
     assert drawn.times is not None
-    noise = keyed_normal(2, torch.arange(3), 0, SHAPE, PRIOR, torch.float64)
+    noise = keyed_normal(2, torch.arange(3), 1, SHAPE, PRIOR, torch.float64)
     alpha, sigma = process.levels(torch.tensor(drawn.times, dtype=torch.float64))
     for state, a, s in zip(drawn.trajectory, alpha, sigma, strict=True):
         torch.testing.assert_close(state * MASK, (a * x + s * noise) * MASK, rtol=1e-12, atol=1e-12)
@@ -389,3 +391,25 @@ class TwoStepInData(Sampler):
                 B = ((0, weight * (1 + r / 2)), (1, -weight * r / 2))
             rows.append(Row(t, ratio, B))
         return Tableau(tuple(rows), "x0")
+
+
+@pytest.mark.parametrize("name", sorted(found.spec.name for found in catalog().components("sampler")))
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+def test_every_registered_sampler_starts_keeps_and_inverts(name: str, process: Process) -> None:
+    sampler, x = trilemma.sampler(name), images(2)
+    net = model(process, "x0")
+    begun = trilemma.sample(net, sampler=sampler, start=x, strength=0.5, steps=8, trajectory=True, **WIDE)
+    assert begun.times is not None
+    assert begun.times[0] <= 0.5
+    assert torch.equal(begun.trajectory[-1], begun.samples)
+    if not sampler.has_plan:
+        return
+    kept = trilemma.sample(net, 2, sampler=sampler, known=x, mask=MASK, steps=8, **WIDE)
+    assert torch.equal(kept.samples * MASK, x * MASK)
+    if not sampler.deterministic:
+        with pytest.raises(UsageError, match="deterministic"):
+            trilemma.invert(net, x, sampler=sampler, steps=8)
+        return
+    latent = trilemma.invert(net, x, sampler=sampler, steps=60, refine=8, **WIDE).samples
+    back = trilemma.sample(net, latent=latent, sampler=sampler, steps=60, **WIDE).samples
+    assert (back - x).abs().max() < 0.05

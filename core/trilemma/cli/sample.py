@@ -96,7 +96,7 @@ def command(
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind)
 
-    given = {
+    given: dict[str, Any] = {
         "start": None if start is None else read_images(start, network.shape),
         "known": None if known is None else read_images(known, network.shape),
         "mask": None if mask is None else read_mask(mask, network.shape),

@@ -65,7 +65,7 @@ class DPMpp2S(Sampler):
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             shrink = (alpha[i] * sigma[i + 1]) / (alpha[i + 1] * sigma[i])
-            up = sigma[i + 1] * min(1.0, self.eta * math.sqrt(1 - shrink * shrink))
+            up = sigma[i + 1] * min(1.0, self.eta * math.sqrt(max(0.0, 1 - shrink * shrink)))
             down = math.sqrt(max(sigma[i + 1] ** 2 - up * up, 0.0))
             base = 0
             if sigma[i + 1] > 0:

@@ -29,7 +29,7 @@ class UNet(Denoiser):
 
     Args:
         process: the noising process; its K components are stacked on the input's channels.
-        parameterization: x0, eps, v or score.
+        parameterization: x0, eps, v, score or flow.
         shape: (C, H, W) of the data.
         channels: width of each level, finest first; every level halves the resolution of the one before.
         blocks: residual blocks a level on the way down (one more on the way up).
