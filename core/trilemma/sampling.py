@@ -230,7 +230,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             self._backend = runner.backend
             self._capture = runner.capture if self._capture is None else self._capture.then(runner.capture)
             return drawn
-        predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype)
+        predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype, job.networks)
         drawn = job.sampler.sample(
             predict,
             start,
@@ -239,7 +239,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             lambda step, t, state: self._report(step, job.steps, t, state),
         )
         self._backend = "pytorch"
-        self._evaluations = predict.evaluations * job.branches
+        self._evaluations = predict.evaluations
         job.check_finite(drawn, indices)
         return drawn
 
@@ -259,6 +259,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                 job.device,
                 self._asked,
                 alike,
+                job.networks,
             )
             self._runner = batch, runner
         return self._runner[1]
