@@ -144,6 +144,11 @@ def resolve_job(
     guide = guide.on_grid(process, times)
     branches = len(guide.branches(cond))
     others = guide.networks(denoiser)
+    for network in others.values():
+        if _where(_resolve_model(network, None), None) != _where(denoiser, None):
+            raise UsageError(
+                "the guidance's network differs from the model in device or dtype; move it with .to"
+            )
     network_dtype, network_device = _where(denoiser, device)
     job = Job(
         model=denoiser,

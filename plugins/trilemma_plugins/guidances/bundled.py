@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -14,7 +16,8 @@ from trilemma_plugins.guidances.network import NoisyDigitNetwork
 BUNDLED = {"mnist": Path(__file__).parent / "weights"}
 
 
-def load_classifier(model: str | Path) -> NoisyDigitNetwork:
+@cache
+def load_classifier(model: str | Path, device: str = "cpu") -> NoisyDigitNetwork:
     """A bundled classifier, or one that `train_classifier` wrote into a directory, in evaluation mode.
 
     Raises:
@@ -23,7 +26,8 @@ def load_classifier(model: str | Path) -> NoisyDigitNetwork:
     folder = Path(model) if isinstance(model, Path) else BUNDLED.get(model, Path(model))
     try:
         card = tomllib.loads((folder / "classifier.toml").read_text(encoding="utf-8"))
-        network = NoisyDigitNetwork().eval().requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            network = NoisyDigitNetwork().eval().requires_grad_(False)
         weights = load_file(folder / card["weights"]["file"])
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
@@ -32,4 +36,4 @@ def load_classifier(model: str | Path) -> NoisyDigitNetwork:
         raise UsageError(
             f"{str(model)!r} is no classifier ({reason}); give {known} or a directory of one"
         ) from error
-    return network
+    return network.to(device)

@@ -47,7 +47,6 @@ class Classifier(Guidance):
     model: nn.Module | str | Path = "mnist"
     scale: float = 1.0
     label: int | Sequence[int] | None = None
-    labels: Tensor | None = None  # [B], of the batch at hand
 
     linear = False
     uncapturable = "the gradient of a classifier is taken on the host"
@@ -59,8 +58,6 @@ class Classifier(Guidance):
             raise UsageError(
                 f"classifier: label={self.label!r} is no class; give an integer or a list of them"
             )
-        if not isinstance(self.model, nn.Module):
-            object.__setattr__(self, "model", load_classifier(self.model))
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(cond)]
@@ -71,7 +68,36 @@ class Classifier(Guidance):
         return {_LABELS: labels[indices.cpu() % len(labels)].to(indices.device)}
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
-        return Classifier(self.model, self.scale, self.label, targets[_LABELS])
+        return OfBatch(self.model, self.scale, self.label, targets[_LABELS])
+
+    def classifier(self, device: torch.device) -> nn.Module:
+        """The classifier; one that is given by name is loaded once a device."""
+        given = self.model
+        return given if isinstance(given, nn.Module) else load_classifier(given, str(device))
+
+    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
+        if denoiser.process.components != 1:
+            raise UsageError("classifier guides processes of one component; this one has more")
+        if self.label is None and len(_wanted(cond)) != 1:
+            raise UsageError("classifier needs a class to guide to; give label=7, or one condition in cond")
+        device = next((entry.device for entry in denoiser.parameters()), torch.device("cpu"))
+        classifier = self.classifier(device)
+        random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+        if any(module.training and isinstance(module, random) for module in classifier.modules()):
+            raise UsageError("the classifier is in training mode; call classifier.eval() first")
+        if any(entry.device != device for entry in classifier.parameters()):
+            raise UsageError(f"the classifier is not on {device} like the model; move it there")
+
+
+@dataclass(frozen=True)
+class OfBatch(Classifier):
+    """The guidance of a batch.
+
+    Args:
+        labels: y [B].
+    """
+
+    labels: Tensor | None = None
 
     def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
         if self.scale == 0:
@@ -84,26 +110,17 @@ class Classifier(Guidance):
 
     def gradient(self, z: Tensor, t: float) -> Tensor:
         """∇_z log p(y | z, t) [B, ...], in the classifier's dtype and back in that of z."""
-        assert isinstance(self.model, nn.Module) and self.labels is not None
-        wanted = next((entry.dtype for entry in self.model.parameters()), z.dtype)
+        assert self.labels is not None
+        classifier = self.classifier(z.device)
+        wanted = next((entry.dtype for entry in classifier.parameters()), z.dtype)
         # Tensors made in inference mode never take part in autograd; copies made outside of it do.
         with torch.inference_mode(False), torch.enable_grad():
-            state = z.to(wanted, copy=True).detach().clone().requires_grad_()
+            state = z.detach().clone().to(wanted).requires_grad_()
             labels = self.labels.clone()
-            logits = self.model(state, torch.full((len(z),), t, dtype=wanted, device=z.device))
+            logits = classifier(state, torch.full((len(z),), t, dtype=wanted, device=z.device))
             chosen = log_softmax(logits, 1).gather(1, labels[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), state)
         return gradient.to(z.dtype)
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if denoiser.process.components != 1:
-            raise UsageError("classifier guides processes of one component; this one has more")
-        if self.label is None and len(_wanted(cond)) != 1:
-            raise UsageError("classifier needs a class to guide to; give label=7, or one condition in cond")
-        assert isinstance(self.model, nn.Module)
-        random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-        if any(module.training and isinstance(module, random) for module in self.model.modules()):
-            raise UsageError("the classifier is in training mode; call classifier.eval() first")
 
 
 def _wanted(cond: Mapping[str, Any]) -> dict[str, Any]:
