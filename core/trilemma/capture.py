@@ -88,7 +88,8 @@ def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batche
     """
     slots = [slots_of(runner.program, row) for row in range(len(runner.program))]
     injected = "" if isinstance(noise, KeyedNoise) else "the noise is injected by the host"
-    both = why_impossible(runner) or injected
+    combine = runner.program.combine
+    both = why_impossible(runner) or injected or (combine.uncapturable if combine else "")
     hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(runner) else ""
     impossible = {
         "loop": "the host follows the steps, by a callback, a trajectory or a progress bar"
@@ -125,7 +126,7 @@ def why_impossible(runner: Runner) -> str:
 
 
 def _hooked(runner: Runner) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in runner.denoiser.modules())
+    return any(module._forward_hooks or module._forward_pre_hooks for module in runner.network.modules())
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Slots:
     write: int
     read_history: tuple[int, ...]
     write_history: int
+    evaluated: int
 
 
 def slots_of(program: Program, row: int) -> Slots:
@@ -147,6 +149,7 @@ def slots_of(program: Program, row: int) -> Slots:
         write=program.write_state[row],
         read_history=program.read_history[row],
         write_history=program.write_history[row],
+        evaluated=program.evaluated[row] if program.evaluated else program.branches,
     )
 
 

@@ -93,6 +93,14 @@ class Denoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
+    def with_identity_attention(self) -> Denoiser:
+        """This network, its weights shared, with every self-attention map replaced by the identity (2403.17377).
+
+        Raises:
+            UsageError: for a network that has no self-attention, or does not say how.
+        """
+        raise UsageError(f"{type(self).__name__} has no self-attention to perturb; use another guidance")
+
     def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
         """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.
 

@@ -8,22 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from trilemma.errors import UsageError
+
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
+    from trilemma.process import Process
 
 
 class Guidance(ABC):
     """Combines the predictions of several branches, all evaluated in one batch, into one.
 
     A combination that is linear writes `weights`, and the engine folds them into the step. Any other sets
-    `linear = False` and writes `combine`.
+    `linear = False` and writes `combine`. The first branch is the prediction that is guided; where the others have no
+    weight they are not evaluated, and the sample does not pay for them.
+
+    Attributes:
+        uncapturable: why its combination cannot be part of a CUDA graph; "" where it can.
     """
 
-    linear: bool = True
+    uncapturable: str = ""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the combination is Σ_g w_g·prediction_g."""
+        return True
 
     @abstractmethod
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The conditions of each branch; None stands for the null condition."""
+
+    def networks(self, denoiser: Denoiser) -> dict[int, Denoiser]:
+        """Which branches another network evaluates than the model itself, by their number."""
+        return {}
 
     def weights(self, t: float) -> tuple[float, ...]:
         """w_g of prediction = Σ_g w_g·prediction_g at time t, one a branch."""
@@ -35,10 +51,28 @@ class Guidance(ABC):
         Args:
             z: state [B, ...], not to be written to.
             t: time.
-            predictions: one [B, ...] a branch, in the denoiser's parameterization.
+            predictions: one [B, ...] a branch that is evaluated at this time, in the denoiser's parameterization.
             denoiser: for its process and parameterization.
         """
         raise NotImplementedError(f"{type(self).__name__} is not linear but writes no combine")
+
+    def evaluated(self, t: float, branches: int) -> int:
+        """How many of the branches, from the first on, are evaluated at time t: up to the last with a weight."""
+        if not self.linear:
+            return branches
+        return max((g + 1 for g, w in enumerate(self.weights(t)) if w != 0), default=1)
+
+    def on_grid(self, process: Process, times: Tensor) -> Guidance:
+        """This guidance on a grid of times [steps + 1] of a process, where its weights depend on them."""
+        return self
+
+    def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
+        """What `combine` needs to know of the samples `indices` [B], as tensors [B] by name."""
+        return {}
+
+    def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
+        """This guidance with the targets of the batch that `combine` is called for."""
+        return self
 
     def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
         """Raises UsageError where this guidance cannot guide this model with these conditions."""
@@ -53,3 +87,21 @@ class Unguided(Guidance):
 
     def weights(self, t: float) -> tuple[float, ...]:
         return (1.0,)
+
+
+def needs_null_class(name: str, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
+    """Raises UsageError where a guidance of this name has no condition to guide to, or no null class to guide from."""
+    conditions = denoiser.conditions
+    if not conditions:
+        raise UsageError(
+            f"{name} needs a conditional model and this one takes no condition; leave guidance out"
+        )
+    if all(value is None for value in cond.values()):
+        raise UsageError(
+            f"{name} needs a condition to guide to; give cond for one of: {', '.join(conditions)}"
+        )
+    for condition in cond:
+        if condition in conditions and conditions[condition].null is None:
+            raise UsageError(
+                f"{name} needs a null class and condition {condition!r} has none; leave guidance out"
+            )

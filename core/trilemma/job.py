@@ -22,6 +22,7 @@ from trilemma.loading import load
 from trilemma.lowering import Program, lower
 from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
 from trilemma.process import Process
+from trilemma.routing import as_conditions
 from trilemma.sampler import Sampler
 
 
@@ -35,7 +36,8 @@ class Job:
         times: [steps + 1], float64; with images to start from, those that are run.
         program: the lowered plan; None for a sampler that runs its own `sample`.
         cond: conditions by name, as given.
-        branches: evaluations of the network a call of the guided prediction pays.
+        branches: evaluations of a network that a call of the guided prediction pays at most.
+        networks: what evaluates each branch: the model, unless the guidance brings another.
         seed: None where the noise is injected.
         indices: which samples.
         latent: states [n, ...] to start from; None for the prior.
@@ -55,6 +57,7 @@ class Job:
     program: Program | None
     cond: dict[str, Any]
     branches: int
+    networks: tuple[Denoiser, ...]
     noise: NoiseSource
     seed: int | None
     indices: Sequence[int]
@@ -71,13 +74,18 @@ class Job:
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the network that one sample pays."""
-        return (len(self.program) if self.program else self.sampler.nfe(len(self.times) - 1)) * self.branches
+        """Evaluations of a network, the guidance's own included, that one sample pays."""
+        if self.program is not None:
+            return sum(self.program.evaluated)
+        return self.sampler.nfe(len(self.times) - 1) * self.branches
 
     def conditions(self, indices: Tensor) -> dict[str, Tensor]:
-        """The network's conditions [G·B] for samples [B], the branches one after the other."""
+        """The network's conditions [G·B] for samples [B], the branches one after the other; and the guidance's
+        targets [B].
+        """
         encoded = [self.model.encode(branch, indices) for branch in self.guidance.branches(self.cond)]
-        return {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
+        joined = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
+        return {**joined, **as_conditions(self.guidance.targets(self.cond, indices))}
 
     def image_noise(self, indices: Tensor) -> Tensor:
         """ξ [B, ...] of images: another than the prior's, which the sample of that seed was drawn from."""
@@ -191,6 +199,14 @@ def resolve_job(
     guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
     cond = dict(cond or {})
     guide.check(denoiser, cond)
+    guide = guide.on_grid(process, times)
+    branches = len(guide.branches(cond))
+    others = guide.networks(denoiser)
+    for network in others.values():
+        if _where(_resolve_model(network, None), None) != _where(denoiser, None):
+            raise UsageError(
+                "the guidance's network differs from the model in device or dtype; move it with .to"
+            )
     network_dtype, network_device = _where(denoiser, device)
     job = Job(
         model=denoiser,
@@ -201,7 +217,8 @@ def resolve_job(
         times=times,
         program=None,
         cond=cond,
-        branches=len(guide.branches(cond)),
+        branches=branches,
+        networks=tuple(others.get(branch, denoiser) for branch in range(branches)),
         noise=noise,
         seed=noise.seed if isinstance(noise, KeyedNoise) else None,
         indices=wanted,

@@ -13,7 +13,7 @@ from trilemma.plugins.catalog import Component
 from trilemma.plugins.loader import one_line
 from trilemma.plugins.manager import catalog
 from trilemma.plugins.specs import ComponentSpec
-from trilemma.spec import format_spec, format_value, is_literal, parse_spec
+from trilemma.spec import format_spec, format_value, is_literal, parse_spec, split_sum
 
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
@@ -37,6 +37,10 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
     """
     if not isinstance(spec, str):
         return spec, describe(kind, spec)
+    if kind == "guidance" and len(terms := split_sum(spec)) > 1:
+        built = [build(kind, term, **extra) for term in terms]
+        composed = importlib.import_module("trilemma.composition").composed
+        return composed([made for made, _ in built]), "+".join(text for _, text in built)
     parsed = parse_spec(spec)
     found = catalog().find(kind, parsed.name)
     target = import_target(found)
@@ -122,7 +126,7 @@ def sampler(spec: str, /, **options: Any) -> Sampler:
 
 
 def guidance(spec: str, /, **options: Any) -> Guidance:
-    """The guidance of a spec such as "cfg:scale=2"; see `build`."""
+    """The guidance of a spec such as "cfg:scale=2" or "cfg:scale=3+interval:lo=0.2"; see `build`."""
     return cast("Guidance", build("guidance", spec, **options)[0])
 
 

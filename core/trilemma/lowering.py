@@ -39,7 +39,8 @@ class Program:
         write_history: per row, the slot that receives its prediction, −1 where no later row needs it.
         noisy: per row, whether C ≠ 0.
         states, history: lengths of the two rings.
-        branches: G, the evaluations of a row.
+        branches: G, the branches of the guidance.
+        evaluated: per row, how many of the branches the network evaluates, from the first on.
         components: K of the states.
         combine: the guidance, where its combination is not linear.
         end_time: time of the state after the last row.
@@ -58,6 +59,7 @@ class Program:
     components: int = 1
     combine: Guidance | None = None
     end_time: float = 0.0
+    evaluated: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times)
@@ -106,6 +108,7 @@ def lower(
         components=tableau.components,
         combine=None if guidance.linear else guidance,
         end_time=end_time,
+        evaluated=tuple(min(branches, guidance.evaluated(row.t, branches)) for row in rows),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from trilemma.inpainting import KnownRegion
 from trilemma.lowering import Program
 from trilemma.noise import STEP, KeyedNoise, NoiseSource
 from trilemma.ops import explain, linear_step
+from trilemma.routing import network_conditions, routed, targets_in
 
 # Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
 Callback = Callable[[int, int, float, Tensor], None]
@@ -38,6 +39,7 @@ class Runner:
         capture: "auto", "loop", "step" or "off"; see `trilemma.capture`. What cannot be captured runs all the same.
         batches: how many runs are planned: what a capture is worth.
         inpaints: whether a region of every state is given; see `trilemma.inpainting`.
+        networks: what evaluates each branch; `denoiser` all of them by default.
 
     Attributes:
         backend: that the fused step of the last run really ran on; None before a run.
@@ -56,8 +58,10 @@ class Runner:
         capture: str = "auto",
         batches: int = 1,
         inpaints: bool = False,
+        networks: Sequence[Denoiser] = (),
     ) -> None:
         self.denoiser = denoiser
+        self.network = routed(networks or [denoiser], batch)
         self.program = program
         self.shape = shape
         self.device = device
@@ -108,7 +112,7 @@ class Runner:
         Args:
             start: states [B, ...] before the first row.
             indices: sample indices [B], int64, on the device.
-            cond: conditions [G·B], the branches one after the other.
+            cond: conditions [G·B], the branches one after the other, and the guidance's targets [B].
             noise: what ξ is taken from; keyed noise is made inside the kernel.
             callback: see `Callback`.
             known: images, masks and noise [B, ...] of the region that is given, where the runner inpaints.
@@ -138,11 +142,17 @@ class Runner:
         combination [B, ...] of them where the guidance makes it itself. In the dtype of the state.
         """
         program = self.program
-        output = self._evaluate(self.states[slot], time, cond)
+        evaluated = program.evaluated[row] if program.evaluated else program.branches
+        state, given = self.states[slot], network_conditions(cond)
+        if evaluated < program.branches:
+            count = evaluated * len(self.bad_row)
+            state, time = state[:count], time[:count]
+            given = {name: labels[:count] for name, labels in given.items()}
+        output = self._evaluate(state, time, given)
         if program.combine is None:
             return output
-        branches = output.chunk(program.branches)
-        return program.combine.combine(self.firsts[slot], program.times[row], branches, self.denoiser)
+        guidance = program.combine.for_batch(targets_in(cond))
+        return guidance.combine(self.firsts[slot], program.times[row], output.chunk(evaluated), self.denoiser)
 
     def _launch(
         self,
@@ -220,11 +230,14 @@ class Runner:
         """The network's outputs [G·B, ...] at a time, in the dtype of the state."""
         if self.network_input is None or self.network_output is None:
             return self._called(state, time, cond)
-        self.network_input.copy_(state)
-        return self.network_output.copy_(self._called(self.network_input, time, cond))
+        given, output = self.network_input, self.network_output
+        if len(state) < len(given):
+            given, output = given[: len(state)], output[: len(state)]
+        given.copy_(state)
+        return output.copy_(self._called(given, time, cond))
 
     def _called(self, state: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        output: Tensor = self.denoiser(state, time, **cond)
+        output: Tensor = self.network(state, time, **cond)
         if output.shape != (len(state), *self.predicted):
             raise TrilemmaError(
                 f"the denoiser answered a state of shape {tuple(state.shape)} with one of shape "

@@ -290,7 +290,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             self._backend = runner.backend
             self._capture = runner.capture if self._capture is None else self._capture.then(runner.capture)
             return drawn
-        predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype)
+        predict = Prediction(job.model, job.guidance, cond, job.branches, job.network_dtype, job.networks)
         drawn = job.sampler.sample(
             predict,
             start,
@@ -299,7 +299,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             lambda step, t, state: self._report(step, len(job.times) - 1, t, state),
         )
         self._backend = "pytorch"
-        self._evaluations = predict.evaluations * job.branches
+        self._evaluations = predict.evaluations
         job.check_finite(drawn, indices)
         return drawn
 
@@ -320,6 +320,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                 self._asked,
                 alike,
                 job.known is not None,
+                job.networks,
             )
             self._runner = batch, runner
         return self._runner[1]

@@ -59,6 +59,27 @@ def parse_spec(text: str) -> Spec:
     return Spec(name, _parse_options(text, body))
 
 
+def split_sum(text: str) -> list[str]:
+    """The specs of a sum such as "cfg:scale=3+interval:lo=0.2": cut at every + before a name, outside of brackets and
+    quotes.
+
+    Raises:
+        UsageError: for an empty term, or brackets that do not close.
+    """
+    pieces = list(_split(text, text, "+"))
+    terms = pieces[:1]
+    for piece in pieces[1:]:
+        if not piece.strip():
+            raise UsageError(f"spec {text!r} has an empty term; write name:key=value+name:key=value")
+        if piece.strip()[0].isalpha():
+            terms.append(piece)
+        else:
+            terms[-1] += "+" + piece  # the sign of a number
+    if len(terms) > 1 and not terms[0].strip():
+        raise UsageError(f"spec {text!r} has an empty term; write name:key=value+name:key=value")
+    return terms
+
+
 def format_spec(name: str, options: Mapping[str, Any]) -> str:
     """The string that `parse_spec` reads as this name with these options.
 
@@ -153,8 +174,8 @@ def _parse_options(text: str, body: str) -> dict[str, Any]:
     return options
 
 
-def _split(text: str, body: str) -> Iterator[str]:
-    """The parts of the body between commas that are in no bracket and no quotes."""
+def _split(text: str, body: str, separator: str = ",") -> Iterator[str]:
+    """The parts of the body between separators that are in no bracket and no quotes."""
     start, open_brackets, quote, escaped = 0, [], "", False
     for place, letter in enumerate(body):
         if quote:
@@ -171,7 +192,7 @@ def _split(text: str, body: str) -> Iterator[str]:
         elif letter in _CLOSING.values():
             if not open_brackets or open_brackets.pop() != letter:
                 raise UsageError(f"spec {text!r}: {letter!r} closes nothing; check the brackets")
-        elif letter == "," and not open_brackets:
+        elif letter == separator and not open_brackets:
             yield body[start:place]
             start = place + 1
     if quote or open_brackets:

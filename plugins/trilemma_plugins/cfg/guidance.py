@@ -9,7 +9,7 @@ from typing import Any
 
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance
+from trilemma.guidance import Guidance, needs_null_class
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,5 @@ class CFG(Guidance):
         return (1.0,) if self.scale == 1 else (self.scale, 1.0 - self.scale)
 
     def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if self.scale == 1:
-            return
-        conditions = denoiser.conditions
-        if not conditions:
-            raise UsageError(
-                "cfg needs a conditional model and this one takes no condition; leave guidance out"
-            )
-        if all(value is None for value in cond.values()):
-            raise UsageError(
-                f"cfg needs a condition to guide to; give cond for one of: {', '.join(conditions)}"
-            )
-        for name in cond:
-            if name in conditions and conditions[name].null is None:
-                raise UsageError(
-                    f"cfg needs a null class and condition {name!r} has none; leave guidance out"
-                )
+        if self.scale != 1:
+            needs_null_class("cfg", denoiser, cond)

@@ -1,8 +1,37 @@
 """Registers the guidances."""
 
-from trilemma.plugins import Registry, hookimpl
+from trilemma.plugins import GuidanceSpec, Registry, hookimpl
+
+_GUIDANCES = (
+    ("interval", "interval:Interval", "limits what stands to its left to an interval of times", "2404.07724"),
+    ("schedule", "schedule:Schedule", "scales what stands to its left over time", "2404.13040"),
+    (
+        "rescale",
+        "rescale:Rescale",
+        "gives what stands to its left the plain prediction's spread",
+        "2305.08891",
+    ),
+    ("classifier", "classifier:Classifier", "gradient of a classifier of noisy states", "2105.05233"),
+    ("apg", "apg:APG", "classifier-free guidance with its saturating part weakened", "2410.02416"),
+    ("cfgpp", "cfg_pp:CFGpp", "CFG++, as classifier-free guidance with a scale a step", "2406.08070"),
+    ("autoguidance", "autoguidance:Autoguidance", "guidance by a weaker version of the model", "2406.02507"),
+    (
+        "perturbed-attention",
+        "perturbed_attention:PerturbedAttention",
+        "guidance away from identity self-attention; needs no class",
+        "2403.17377",
+    ),
+)
 
 
 @hookimpl
 def trilemma_register(registry: Registry) -> None:
-    pass
+    for name, target, summary, paper in _GUIDANCES:
+        registry.guidance(
+            GuidanceSpec(
+                name=name,
+                target=f"trilemma_plugins.guidances.{target}",
+                summary=summary,
+                reference=f"arXiv:{paper}",
+            )
+        )

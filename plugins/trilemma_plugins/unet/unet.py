@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +135,14 @@ class UNet(Denoiser):
             size = skips[-1].shape[-2:] if skips else h.shape[-2:]
             h = _apply(layers, h, embedding, (size[0], size[1]))
         return F.pixel_shuffle(self.outlet(F.silu(self.norm(h))), self.patch)
+
+    def with_identity_attention(self) -> Denoiser:
+        shared: dict[int, Any] = {id(entry): entry for entry in (*self.parameters(), *self.buffers())}
+        twin = copy.deepcopy(self, {**shared, id(self.process): self.process})
+        layers = [layer for layer in twin.modules() if isinstance(layer, SelfAttention)]
+        for layer in layers:
+            layer.identity = True
+        return twin if layers else super().with_identity_attention()
 
 
 def _apply(layers: nn.Module, h: Tensor, embedding: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:
