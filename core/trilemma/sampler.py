@@ -28,11 +28,13 @@ class Sampler(ABC):
             sampler, of the law of the samples (weak order) for a stochastic one.
         deterministic: whether the state at the prior decides the sample.
         strong_order: order of convergence along one path of the noise; None where none is claimed.
+        from_pure_noise: whether it can take its first step from α = 0, where a rectified flow starts.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
 
     grid: Grid = "trailing"
     strong_order: float | None = None
+    from_pure_noise: bool = True
     exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -71,6 +71,46 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="euler-maruyama",
+            target="trilemma_plugins.solvers.euler_maruyama:EulerMaruyama",
+            summary="Euler's method for the reverse-time stochastic equation",
+            reference="arXiv:2011.13456",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="heun",
+            target="trilemma_plugins.solvers.heun:Heun",
+            summary="trapezoidal rule in the noise level, with EDM's churn; two evaluations a step",
+            reference="arXiv:2206.00364",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="lcm",
+            target="trilemma_plugins.solvers.lcm:LCM",
+            summary="consistency step: denoise, then add fresh noise",
+            reference="arXiv:2310.04378",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="lms",
+            target="trilemma_plugins.solvers.lms:LMS",
+            summary="linear multistep in the noise level; one evaluation a step",
+            reference="arXiv:2206.00364",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="pndm",
+            target="trilemma_plugins.solvers.pndm:PNDM",
+            summary="pseudo linear multistep (PLMS) after a step of Heun",
+            reference="arXiv:2202.09778",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="unipc",
             target="trilemma_plugins.solvers.unipc:UniPC",
             summary="exponential Adams predictor and corrector in x̂₀; one evaluation a step",

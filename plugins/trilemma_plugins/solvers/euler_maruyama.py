@@ -1,0 +1,51 @@
+"""Euler–Maruyama for the reverse-time equation of any process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.spacing import Grid
+from trilemma.tableau import Row, Tableau
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Sampler):
+    """A step of dz = (F z − G² ∇ log p) dt + G dW from t down to s, h = t − s:
+
+        z_s = (1 − h F) z_t + h G² ∇ log p(z_t) + √h G ξ
+
+    The equation has no drift where α = 0, so a rectified flow must start below t = 1. A step onto the data, t = 0,
+    returns x̂₀ = (z + σ² ∇ log p)/α.
+
+    Use: the plain baseline for the stochastic samplers; it needs hundreds of steps.
+
+    Args:
+        grid: of times, see `trilemma.spacing`.
+        clip: bound of a static clip of x̂₀; None for none.
+
+    References:
+        Song et al., Score-Based Generative Modeling through SDEs, arXiv:2011.13456.
+    """
+
+    grid: Grid = "trailing"
+    clip: float | None = None
+
+    order = 1
+    deterministic = False
+    from_pure_noise = False
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        t, s = times[:-1], times[1:]
+        h, F, variance = t - s, process.drift(t)[..., 0, 0], process.diffusion(t)[..., 0, 0].square()
+        alpha, sigma = process.levels(t)
+        onto_data = s == 0
+        A = torch.where(onto_data, 1 / alpha, 1 - h * F)
+        B = torch.where(onto_data, sigma.square() / alpha, h * variance)
+        C = torch.where(onto_data, 0.0, (h * variance).sqrt())
+        rows = torch.stack([t, A, B, C], -1).tolist()
+        return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "score", self.clip)
