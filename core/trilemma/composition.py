@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
@@ -109,41 +109,41 @@ class Modifier(Guidance):
         guidance: what it modifies; in a spec, what stands to its left: cfg:scale=3+interval:lo=0.2.
     """
 
-    guidance: Guidance | None = None
+    guidance: Guidance = field(default_factory=Unguided)
 
     @property
-    def inner(self) -> Guidance:
-        """What is modified; nothing is unguided."""
-        return self.guidance or Unguided()
+    def modifies_nothing(self) -> bool:
+        """Whether it stands alone."""
+        return isinstance(self.guidance, Unguided)
 
     @property
     def linear(self) -> bool:  # type: ignore[override]
-        return self.inner.linear
+        return self.guidance.linear
 
     @property
     def uncapturable(self) -> str:  # type: ignore[override]
-        return self.inner.uncapturable
+        return self.guidance.uncapturable
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return self.inner.branches(cond)
+        return self.guidance.branches(cond)
 
     def networks(self, denoiser: Denoiser) -> dict[int, Denoiser]:
-        return self.inner.networks(denoiser)
+        return self.guidance.networks(denoiser)
 
     def evaluated(self, t: float, branches: int) -> int:
-        return self.inner.evaluated(t, branches)
+        return self.guidance.evaluated(t, branches)
 
     def on_grid(self, process: Process, times: Tensor) -> Guidance:
-        return replace(self, guidance=self.inner.on_grid(process, times))
+        return replace(self, guidance=self.guidance.on_grid(process, times))
 
     def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
-        return self.inner.targets(cond, indices)
+        return self.guidance.targets(cond, indices)
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
-        return replace(self, guidance=self.inner.for_batch(targets))
+        return replace(self, guidance=self.guidance.for_batch(targets))
 
     def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if self.guidance is None:
+        if self.modifies_nothing:
             name = type(self).__name__.lower()
             raise UsageError(f"{name} modifies a guidance and has none; write for example cfg:scale=3+{name}")
         self.guidance.check(denoiser, cond)
@@ -157,7 +157,7 @@ class Factor(Modifier):
         """k(t)."""
 
     def weights(self, t: float) -> tuple[float, ...]:
-        inner, k = self.inner.weights(t), self.factor(t)
+        inner, k = self.guidance.weights(t), self.factor(t)
         if k == 1:
             return inner
         return (1 + k * (inner[0] - 1), *(k * w for w in inner[1:]))
@@ -166,11 +166,11 @@ class Factor(Modifier):
         f, k = predictions[0], self.factor(t)
         if k == 0:
             return f
-        guided = combination(self.inner, z, t, predictions, denoiser)
+        guided = combination(self.guidance, z, t, predictions, denoiser)
         return guided if k == 1 else f + k * (guided - f)
 
     def evaluated(self, t: float, branches: int) -> int:
-        return 1 if self.factor(t) == 0 else self.inner.evaluated(t, branches)
+        return 1 if self.factor(t) == 0 else self.guidance.evaluated(t, branches)
 
 
 def combination(
@@ -194,12 +194,12 @@ def composed(guidances: Sequence[Guidance]) -> Guidance:
     """
     parts: list[Guidance] = []
     for guidance in guidances:
-        if isinstance(guidance, Modifier) and guidance.guidance is None and parts:
+        if isinstance(guidance, Modifier) and guidance.modifies_nothing and parts:
             parts[-1] = cast(Guidance, replace(guidance, guidance=parts[-1]))
         else:
             parts.append(guidance)
     first = parts[0]
-    if isinstance(first, Modifier) and first.guidance is None:
+    if isinstance(first, Modifier) and first.modifies_nothing:
         name = type(first).__name__.lower()
         raise UsageError(
             f"{name} has no guidance to its left to modify; write for example cfg:scale=3+{name}"

@@ -121,8 +121,10 @@ def test_a_modifier_acts_on_what_stands_to_its_left():
     made = trilemma.guidance("cfg:scale=3+interval:lo=0.5+apg:scale=2+schedule")
     assert isinstance(made, Sum)
     first, second = made.parts
-    assert isinstance(first, Interval) and first.guidance == CFG(3.0)
-    assert isinstance(second, Schedule) and second.guidance == APG(2.0)
+    assert isinstance(first, Interval)
+    assert first.guidance == CFG(3.0)
+    assert isinstance(second, Schedule)
+    assert second.guidance == APG(2.0)
 
 
 @pytest.mark.parametrize(

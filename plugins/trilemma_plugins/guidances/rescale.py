@@ -37,13 +37,13 @@ class Rescale(Modifier):
 
     @property
     def linear(self) -> bool:  # type: ignore[override]
-        return self.phi == 0 and self.inner.linear
+        return self.phi == 0 and self.guidance.linear
 
     def weights(self, t: float) -> tuple[float, ...]:
-        return self.inner.weights(t)
+        return self.guidance.weights(t)
 
     def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
-        guided = combination(self.inner, z, t, predictions, denoiser)
+        guided = combination(self.guidance, z, t, predictions, denoiser)
         wanted, found = (_spread(prediction) for prediction in (predictions[0], guided))
         ratio = (wanted / found).where(found > 0, 1.0)
         return guided * (1 + self.phi * (ratio - 1))
