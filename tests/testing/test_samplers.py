@@ -82,9 +82,9 @@ def test_what_is_right_passes(sampler):
     ],
 )
 def test_a_false_declaration_fails(sampler, check, detail):
-    found = {result.check: result for result in run_checks("sampler", sampler)}
+    found = {result.name: result for result in run_checks("sampler", sampler)}
     assert found[check].failed
-    assert detail in found[check].detail
+    assert detail in found[check].reason
     with pytest.raises(AssertionError, match=check):
         check_sampler(sampler)
 
@@ -112,7 +112,7 @@ class Loud(DDIM):
     ("sampler", "check"), [(Biased(), "a point mass is found"), (Loud(eta=1.0), "law of Gaussian data")]
 )
 def test_a_sampler_that_misses_the_data_fails(sampler, check):
-    found = {result.check: result for result in run_checks("sampler", sampler)}
+    found = {result.name: result for result in run_checks("sampler", sampler)}
     assert found[check].failed
 
 

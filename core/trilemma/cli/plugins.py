@@ -106,11 +106,11 @@ def check(
     else:
         table = _table("kind", "check", "status", "found")
         for result in results:
-            table.add_row(result.kind, result.check, result.status, result.detail)
+            table.add_row(result.kind, result.name, result.status, result.reason)
         _console().print(table)
     failed = [result for result in results if result.failed]
     if failed:
-        checks = ", ".join(result.check for result in failed)
+        checks = ", ".join(result.name for result in failed)
         raise ConformanceError(
             f"{name} fails {len(failed)} of {len(results)} checks: {checks}; repair the plugin"
         )
