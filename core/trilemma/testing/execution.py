@@ -21,7 +21,8 @@ def final_states(
 ) -> list[float]:
     """The states after the last step, from `starts` at times[0], without noise."""
     if sampler.has_plan:
-        return [run_plan(sampler.plan(process, times), process, data, z) for z in starts]
+        tableau = sampler.plan(process, times)
+        return [run_plan(tableau, process, data, z) for z in starts]
     z = torch.tensor(starts, dtype=torch.float64).view(-1, 1, 1, 1)
     return run_sample(sampler, data.denoiser(process), times, z, lambda _: torch.zeros_like(z)).flatten().tolist()
 

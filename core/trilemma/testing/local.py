@@ -19,6 +19,9 @@ class StraightProcess(Process):
         t = t.double()
         return (1 - t)[..., None], t.square()[..., None, None]
 
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return (log_snr / 2).neg().sigmoid()
+
 
 @dataclass(frozen=True)
 class ExplodingProcess(Process):
@@ -27,6 +30,9 @@ class ExplodingProcess(Process):
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t = t.double()
         return torch.ones_like(t)[..., None], (5 * t).square()[..., None, None]
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return ((-log_snr / 2).exp() / 5).clamp(0, 1)
 
     def prior(self, noise: Tensor) -> Tensor:
         return 5 * noise

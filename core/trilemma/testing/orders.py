@@ -20,8 +20,8 @@ from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, sc
 
 SLACK = 0.3  # of a measured order
 FLOOR = 1e-10  # errors below are rounding
-COUNTS = (32, 128, 512)  # the last only where the first two do not show the order yet
-LAW_COUNTS = (24, 96, 384)
+COUNTS = (24, 96, 384)  # the last only where the first two do not show the order yet
+LAW_COUNTS = (16, 64, 256)
 STARTS = (-0.9, 0.4, 1.3)
 LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))  # several, as the error on one may change its sign
 

@@ -216,15 +216,15 @@ def _point_mass(sampler: Sampler) -> str:
     worst = 0.0
     for process in LOCAL:
         if sampler.has_plan:
-            mean, spread = _law(sampler, process, POINT, 128)
+            mean, spread = _law(sampler, process, POINT, 64)
             error = max(abs(mean), abs(spread))
         elif sampler.deterministic:
-            error = max(map(abs, _along_the_flow(sampler, process, POINT, 128)))
+            error = max(map(abs, _along_the_flow(sampler, process, POINT, 64)))
         else:
             raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
-        assert error < 0.05, f"128 steps under {type(process).__name__} end {error:.2g} away from the only point"
+        assert error < 0.05, f"64 steps under {type(process).__name__} end {error:.2g} away from the only point"
         worst = max(worst, error)
-    return f"to {worst:.1g} in 128 steps"
+    return f"to {worst:.1g} in 64 steps"
 
 
 def _order(declared: float, measured: Iterator[Measured]) -> str:
