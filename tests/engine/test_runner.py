@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import trilemma
 from trilemma.conversion import convert
@@ -20,6 +19,7 @@ from trilemma.lowering import lower
 from trilemma.noise import InjectedNoise
 from trilemma.process import Process
 from trilemma.runner import Runner
+from trilemma.testing.watching import Watch
 from trilemma.tableau import Row, Tableau, scalar
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
@@ -189,52 +189,13 @@ def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, s
     torch.testing.assert_close(drawn, states[-1].flatten(1, 2), rtol=1e-9, atol=1e-9)
 
 
-class Record(TorchDispatchMode):
-    """Every operator outside the network, by the number of fused steps before it."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.evaluations = 0
-        self._inside = 0
-        self._hooks = [
-            denoiser.register_forward_pre_hook(self._enter),
-            denoiser.register_forward_hook(self._leave),
-        ]
-
-    def _enter(self, *_: Any) -> None:
-        self._inside += 1
-        self.evaluations += 1
-        self.calls.append("network")
-
-    def _leave(self, *_: Any) -> None:
-        self._inside -= 1
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._inside:
-            fused = func is torch.ops.trilemma.linear_step.default
-            self.calls.append("linear_step" if fused else func.__name__)
-        return func(*args, **(kwargs or {}))
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        for hook in self._hooks:
-            hook.remove()
-
-    @property
-    def loop(self) -> list[str]:
-        """From the first call of the network to the last fused step."""
-        last = len(self.calls) - self.calls[::-1].index("linear_step")
-        return self.calls[self.calls.index("network") : last]
-
-
 @pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=1.0), DDIM(clip=1.0), DDPM()], ids=str)
 @pytest.mark.parametrize("guidance", [None, CFG(scale=2.0)], ids=str)
 def test_a_row_pays_one_evaluation_and_one_fused_step_and_nothing_else(
     convolution: Denoiser, sampler: Any, guidance: Any
 ) -> None:
     """No allocation, no view, no host read between the first call of the network and the last step."""
-    with Record(convolution) as record:
+    with Watch(convolution) as record:
         drawn = trilemma.sample(
             convolution, 3, sampler=sampler, steps=7, guidance=guidance, cond={"class": [0, 1, 2]}
         )

@@ -90,9 +90,9 @@ class Strange(CFG):
     ],
 )
 def test_what_is_wrong_fails(kind, component, check, detail):
-    found = {result.check: result for result in run_checks(kind, component)}
+    found = {result.name: result for result in run_checks(kind, component)}
     assert found[check].failed
-    assert detail in found[check].detail
+    assert detail in found[check].reason
 
 
 def test_checks_are_pairs_of_a_name_and_a_callable():

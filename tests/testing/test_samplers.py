@@ -67,26 +67,24 @@ class Restless(DDIM):
     "sampler", ["ddim", "ddim:eta=0.5,grid=linspace", "ddpm", "ddpm:variance=large", Heun()]
 )
 def test_what_is_right_passes(sampler):
-    check_sampler(sampler)
+    assert [record for record in check_sampler(sampler) if record.failed] == []
 
 
 @pytest.mark.parametrize(
     ("sampler", "check", "detail"),
     [
-        (Boastful(), "order as declared", "declares order 2, measured 0.99"),
+        (Boastful(), "order on a mixture", "declares order 2, measured"),
         (Secretive(eta=1.0), "noise as declared", "adds noise"),
         (Blind(), "times fall strictly to 0", "1 steps gave 1 times, not 2"),
-        (Spendthrift(), "plan is finite and pays its nfe", "nfe says 2"),
-        (Broken(), "plan is finite and pays its nfe", "ZeroDivisionError"),
-        (Restless(), "samples are reproducible", "other samples"),
+        (Spendthrift(), "plan pays its nfe", "nfe says 2"),
+        (Broken(), "plan is finite", "ZeroDivisionError"),
+        (Restless(), "same bits again and in every batch", "other samples"),
     ],
 )
 def test_a_false_declaration_fails(sampler, check, detail):
-    found = {result.check: result for result in run_checks("sampler", sampler)}
+    found = {result.name: result for result in run_checks("sampler", sampler)}
     assert found[check].failed
-    assert detail in found[check].detail
-    with pytest.raises(AssertionError, match=check):
-        check_sampler(sampler)
+    assert detail in found[check].reason
 
 
 class Biased(DDIM):
@@ -109,16 +107,16 @@ class Loud(DDIM):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "check"), [(Biased(), "a point mass is found"), (Loud(eta=1.0), "law of Gaussian data")]
+    ("sampler", "check"), [(Biased(), "a point mass is found"), (Loud(eta=1.0), "weak order")]
 )
 def test_a_sampler_that_misses_the_data_fails(sampler, check):
-    found = {result.check: result for result in run_checks("sampler", sampler)}
+    found = {result.name: result for result in run_checks("sampler", sampler)}
     assert found[check].failed
 
 
 @pytest.mark.parametrize("grid", ["uniform", "quadratic", "leading", "trailing", "linspace"])
 def test_every_grid_passes(grid):
-    check_sampler(DDIM(grid=grid, clip=1.0))
+    assert [record for record in check_sampler(DDIM(grid=grid, clip=1.0)) if record.failed] == []
 
 
 def test_the_law_of_ddpm_on_gaussian_data_is_the_known_one():

@@ -87,30 +87,33 @@ def show(
 
 @command.command("check")
 def check(
-    name: Annotated[str, typer.Argument(help="A component with its options, such as ddim:eta=0.5.")],
+    name: Annotated[str, typer.Argument(help="A component with its options (ddim:eta=0.5), or a plugin.")],
     kind: Kind = None,
     as_json: Json = False,
 ) -> None:
-    """Check that component NAME does what it declares; exit code 4 where it does not."""
+    """Check that component or plugin NAME does what it declares; exit code 4 where it does not."""
     from trilemma.spec import parse_spec
-    from trilemma.testing import run_checks
+    from trilemma.testing import check_plugin, run_checks
 
     _checked_kind(kind)
     bare = parse_spec(name).name
     components = [entry for entry in catalog().search(bare) if kind in (None, entry.spec.kind)]
-    if not components:
+    plugin = kind is None and any(name in _names(record) for record in catalog().records)
+    if not components and not plugin:
         raise PluginUnavailable(_unknown(bare, kind))
     results = [result for entry in components for result in run_checks(entry.spec.kind, name)]
+    if not components:
+        results = check_plugin(name)
     if as_json:
         print(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        table = _table("kind", "check", "status", "found")
+        table = _table("kind", "check", "status", "reason")
         for result in results:
-            table.add_row(result.kind, result.check, result.status, result.detail)
+            table.add_row(result.kind, result.name, result.status, result.reason)
         _console().print(table)
     failed = [result for result in results if result.failed]
     if failed:
-        checks = ", ".join(result.check for result in failed)
+        checks = ", ".join(result.name for result in failed)
         raise ConformanceError(
             f"{name} fails {len(failed)} of {len(results)} checks: {checks}; repair the plugin"
         )

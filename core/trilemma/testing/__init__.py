@@ -1,7 +1,35 @@
 """The conformance kit: what a plugin declares selects its checks, and a false declaration fails."""
 
-from trilemma.testing.checks import check_sampler, checks, run_checks
+from trilemma.testing.checks import (
+    check_denoiser,
+    check_guidance,
+    check_kernel_backend,
+    check_plugin,
+    check_process,
+    check_sampler,
+    checks,
+    run_checks,
+)
+from trilemma.testing.flow import reference_flow
 from trilemma.testing.gaussian import GaussianDenoiser
-from trilemma.testing.result import Result
+from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
+from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
+from trilemma.testing.record import Record
 
-__all__ = ["GaussianDenoiser", "Result", "check_sampler", "checks", "run_checks"]
+__all__ = [
+    "GaussianDenoiser",
+    "GaussianMixtureDenoiser",
+    "Record",
+    "check_denoiser",
+    "check_guidance",
+    "check_kernel_backend",
+    "check_plugin",
+    "check_process",
+    "check_sampler",
+    "checks",
+    "generate_checks",
+    "parametrize_with_checks",
+    "point_mass",
+    "reference_flow",
+    "run_checks",
+]

@@ -14,6 +14,9 @@ class AngleProcess(Process):
         angle = 1.5 * t.double()
         return angle.cos()[..., None], angle.sin().square()[..., None, None]
 
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return ((-log_snr / 2).exp().atan() / 1.5).clamp(0, 1)
+
 
 def exact_ode_solution(process: Process, start: Tensor, t: Tensor, variance: float) -> Tensor:
     """x at time 0 of the probability-flow ODE from `start` at time t, data N(0, s²): z/√(α²s² + σ²) is constant."""

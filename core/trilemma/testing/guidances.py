@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 
 from trilemma.guidance import Guidance
 from trilemma.sampling import sample
 from trilemma.testing.angle import AngleProcess
+from trilemma.testing.counting import Counting
 from trilemma.testing.gaussian import GaussianDenoiser
 
 _CONDITION = {"class": 0}
@@ -20,6 +23,10 @@ def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]
     if guidance.linear:
         yield "weights are one a branch and sum to 1", lambda: _weights(guidance)
         yield "branches that agree are left alone", lambda: _agreement(guidance)
+    if getattr(guidance, "scale", None) is not None and dataclasses.is_dataclass(guidance):
+        yield "scale 1 is no guidance", lambda: _scale_one(guidance)
+    yield "pays its branches", lambda: _pays(guidance)
+    yield "same bits in every batch", lambda: _batches(guidance)
     yield "samples are finite", lambda: _finite(guidance)
 
 
@@ -55,6 +62,46 @@ def _agreement(guidance: Guidance) -> str:
     )
     error = float((plain - guided).abs().max())
     assert error < 1e-9, f"samples move by {error:.2g} though every branch says the same"
+    return f"to {error:.1g}"
+
+
+def _model() -> GaussianDenoiser:
+    return GaussianDenoiser(AngleProcess(), (0.5, -0.2), 0.25)
+
+
+def _scale_one(guidance: Guidance) -> str:
+    """Bit for bit the conditional model."""
+    one = cast(Guidance, dataclasses.replace(cast(Any, guidance), scale=1.0))
+    plain, guided = (
+        sample(
+            _model(), 4, sampler="ddim", steps=8, cond=_CONDITION, guidance=given, dtype=torch.float64
+        ).samples
+        for given in (None, one)
+    )
+    assert torch.equal(plain, guided), f"scale 1 moves samples by {float((plain - guided).abs().max()):.2g}"
+    return f"{len(one.branches(_CONDITION))} branch(es)"
+
+
+def _pays(guidance: Guidance) -> str:
+    """The network is asked for as many states as the branches say, in one call."""
+    model = Counting(_model())
+    drawn = sample(model, 3, sampler="ddim", steps=5, cond=_CONDITION, guidance=guidance)
+    branches = len(guidance.branches(_CONDITION))
+    assert model.batches == [3 * branches] * 5, f"calls with {model.batches} states for {branches} branches of 3"
+    assert drawn.provenance["nfe"] == 5 * branches, f"the provenance says {drawn.provenance['nfe']} evaluations"
+    return f"{branches} a step"
+
+
+def _batches(guidance: Guidance) -> str:
+    whole, parts = (
+        sample(
+            _model(), 5, sampler="ddim", steps=5, cond={"class": 0}, guidance=guidance, dtype=torch.float64,
+            batch_size=size,
+        ).samples
+        for size in (5, 2)
+    )  # fmt: skip
+    error = float((whole - parts).abs().max())
+    assert error < 1e-9, f"samples move by {error:.2g} with the batch they are in"
     return f"to {error:.1g}"
 
 

@@ -14,10 +14,13 @@ def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "moments are exact and well-formed", lambda: _moments(process)
     yield "transitions carry the moments", lambda: _transitions(process)
+    yield "transitions compose", lambda: _semigroup(process)
+    yield "the prior has the law of t = 1", lambda: _prior(process)
     if process.components == 1:
         yield "signal falls into noise", lambda: _falls(process)
         yield "time_of_log_snr inverts log_snr", lambda: _inverse(process)
         yield "drift and diffusion carry the moments", lambda: _equation(process)
+        yield "perturb draws the moments", lambda: _perturb(process)
 
 
 def _times(process: Process) -> Tensor:
@@ -58,8 +61,51 @@ def _transitions(process: Process) -> str:
     return f"to {error:.1g}"
 
 
+def _semigroup(process: Process) -> str:
+    """From r to t by way of s: Ψ_rt = Ψ_st Ψ_rs and Q_rt = Ψ_st Q_rs Ψ_stᵀ + Q_st."""
+    times = _times(process)
+    if len(times) < 3:
+        return "two steps at most"
+    r, s, t = times[:-2], times[1:-1], times[2:]
+    (first, noise), (then, more), (whole, all_of_it) = (
+        process.transition(*pair) for pair in ((r, s), (s, t), (r, t))
+    )
+    pairs = (then @ first, whole), (then @ noise @ then.mT + more, all_of_it)
+    error = max(float((a - b).abs().max()) for a, b in pairs)
+    assert error < 1e-9, f"two transitions are {error:.2g} off the one that spans them"
+    return f"to {error:.1g}"
+
+
+def _prior(process: Process) -> str:
+    """Standard normal noise becomes a state of the covariance at t = 1; what signal is left there is let go."""
+    K = process.components
+    mean, cov = process.moments(torch.ones((), dtype=torch.float64))
+    noise = torch.eye(K, dtype=torch.float64).view(K, K, 1, 1)
+    kept = noise.clone()
+    state = process.prior(noise)
+    assert torch.equal(noise, kept), "prior writes to the noise it is given"
+    assert state.shape == noise.shape, f"prior gives shape {tuple(state.shape)}, not {tuple(noise.shape)}"
+    found = state.view(K, K).mT @ state.view(K, K)
+    error = float((found - cov).abs().max() / cov.abs().max())
+    allowed = float(mean.square().max() / cov.abs().max()) + 1e-3  # of data with variance 1
+    assert error <= allowed, f"the covariance of the prior is {error:.2g} off that at t = 1, relatively"
+    return f"to {error:.1g}"
+
+
+def _perturb(process: Process) -> str:
+    t = _times(process)[[0, -1]]
+    shape = (2, 1, 1, 1)
+    x0, noise = torch.full(shape, 0.7, dtype=torch.float64), torch.full(shape, -1.3, dtype=torch.float64)
+    found = process.perturb(x0, t, noise).flatten()
+    error = float((found - (0.7 * process.alpha(t) - 1.3 * process.sigma(t))).abs().max())
+    assert error < 1e-12, f"perturb is {error:.2g} off α x₀ + σ ε"
+    return f"to {error:.1g}"
+
+
 def _falls(process: Process) -> str:
     log_snr = process.log_snr(_times(process))
+    assert not bool(log_snr.isnan().any()), "log_snr is not a number somewhere"
+    assert bool(log_snr[:-1].isfinite().all()), "log_snr is infinite before t = 1"
     assert bool((log_snr.diff() < 0).all()), "log_snr does not fall strictly in time"
     return f"log SNR from {float(log_snr[0]):.3g} to {float(log_snr[-1]):.3g}"
 

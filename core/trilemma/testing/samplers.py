@@ -1,127 +1,236 @@
-"""What every sampler must do, and what one that declares something must."""
+"""What every sampler must do, and what one that declares something must: the mathematics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 
 import torch
 
+from trilemma import lookup
+from trilemma.errors import PluginUnavailable, UsageError
+from trilemma.process import Process
 from trilemma.sampler import Sampler
-from trilemma.sampling import sample
-from trilemma.tableau import Tableau
-from trilemma.testing.angle import AngleProcess, exact_ode_solution
-from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.tableau import Row, Tableau, matrix, vector
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
+from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.orders import (
+    SLACK,
+    Measured,
+    order_along_a_path,
+    order_along_the_flow,
+    order_in_law,
+)
+from trilemma.testing.record import Skipped
+from trilemma.testing.running import running_checks
+from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
 
+Checks = Iterator[tuple[str, Callable[[], str]]]
 STEPS = (1, 2, 7, 50)
-_VARIANCE = 0.25
-_POINT = 0.7
-_SLACK = 0.25  # of a measured order
+POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 
 
-def sampler_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
+def sampler_checks(sampler: Sampler) -> Checks:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    yield "config round trip", lambda: _round_trip(sampler)
     yield "times fall strictly to 0", lambda: _times(sampler)
     if sampler.has_plan:
-        yield "plan is finite and pays its nfe", lambda: _plan(sampler)
+        yield "plan pays its nfe", lambda: _nfe(sampler)
+        yield "plan is finite", lambda: _finite(sampler)
+        yield "history is filled before it is read", lambda: _history(sampler)
         yield "noise as declared", lambda: _noise(sampler)
-        yield "law of Gaussian data", lambda: _law(sampler)
+    else:
+        yield "noise as declared", lambda: _noise_of_sample(sampler)
+    yield "inputs are left alone", lambda: _inputs(sampler)
     yield "a point mass is found", lambda: _point_mass(sampler)
-    yield "samples are reproducible", lambda: _reproducible(sampler)
+    if "point" in sampler.exact:
+        yield "exact on a point", lambda: _exact(sampler, POINT)
+    if "gaussian" in sampler.exact:
+        yield "exact on a Gaussian", lambda: _exact(sampler, GAUSSIAN)
     if sampler.deterministic:
-        yield "order as declared", lambda: _order(sampler)
+        yield "order on a Gaussian", lambda: _order(sampler.order, order_along_the_flow(sampler, GAUSSIAN))
+        yield "order on a mixture", lambda: _order(sampler.order, order_along_the_flow(sampler, MIXTURE))
+    else:
+        yield "weak order", lambda: _order(sampler.order, order_in_law(sampler))
+    if sampler.strong_order is not None:
+        declared = sampler.strong_order
+        yield "strong order", lambda: _order(declared, order_along_a_path(sampler, declared))
+    yield from running_checks(sampler)
+
+
+def _round_trip(sampler: Sampler) -> str:
+    """The options a sampler shows make the same sampler again."""
+    assert is_dataclass(sampler), f"{type(sampler).__name__} is no dataclass; its fields are its options"
+    shown = {entry.name: getattr(sampler, entry.name) for entry in fields(sampler) if entry.init}
+    again = type(sampler)(**shown)
+    assert again == sampler, f"{again} is made from the fields of {sampler}"
+    spec = lookup.describe("sampler", sampler)
+    try:
+        built = lookup.build("sampler", spec)[0]
+    except (PluginUnavailable, UsageError):
+        return "from its fields"  # not registered, or an option that no spec can hold
+    if type(built) is type(sampler):
+        assert built == sampler, f"{spec} is read as {built}"
+    return spec
 
 
 def _times(sampler: Sampler) -> str:
-    for steps in STEPS:
+    counts = STEPS if isinstance(sampler.grid, str) else (len(sampler.grid),)
+    for steps in counts:
         times = sampler.times(AngleProcess(), steps)
         assert times.dtype == torch.float64, f"times are {times.dtype}, not float64"
         assert len(times) == steps + 1, f"{steps} steps gave {len(times)} times, not {steps + 1}"
         assert bool((times.diff() < 0).all()), f"times of {steps} steps do not fall strictly"
         assert float(times[-1]) == 0, f"times of {steps} steps end at {float(times[-1]):g}, not 0"
-    return f"steps {STEPS}"
+    return f"steps {counts}"
 
 
-def _planned(sampler: Sampler, steps: int) -> Tableau:
-    process = AngleProcess()
-    return sampler.plan(process, sampler.times(process, steps))
+def _plans(sampler: Sampler) -> Iterator[tuple[int, Process, Tableau]]:
+    """From the prior to the data in one step and more, α_1 = 0 included where the sampler claims it."""
+    for process in LOCAL:
+        if not sampler.from_pure_noise and float(process.alpha(torch.ones((), dtype=torch.float64))) == 0:
+            continue
+        for steps in STEPS[:3] if isinstance(sampler.grid, str) else (len(sampler.grid),):
+            yield steps, process, sampler.plan(process, sampler.times(process, steps))
 
 
-def _plan(sampler: Sampler) -> str:
-    for steps in STEPS:
-        rows = _planned(sampler, steps).rows
-        assert len(rows) == sampler.nfe(steps), (
-            f"{steps} steps: {len(rows)} rows, nfe says {sampler.nfe(steps)}"
-        )
-        for number, row in enumerate(rows):
-            values = torch.tensor([row.A, row.C, *(coefficient for _, coefficient in row.B)])
-            assert bool(values.isfinite().all()), f"row {number} of {steps} steps is not finite"
-            assert all(lag <= number for lag, _ in row.B), f"row {number} looks back before the first"
-            assert row.base <= number, f"row {number} starts before the first"
-    return f"nfe(50) = {sampler.nfe(50)}"
+def _nfe(sampler: Sampler) -> str:
+    for steps, _, tableau in _plans(sampler):
+        rows = len(tableau.rows)
+        assert rows == sampler.nfe(steps), f"{steps} steps: {rows} rows, nfe says {sampler.nfe(steps)}"
+    return f"nfe(7) = {sampler.nfe(7)}"
+
+
+def _finite(sampler: Sampler) -> str:
+    for steps, process, tableau in _plans(sampler):
+        for number, row in enumerate(tableau.rows):
+            values = torch.tensor(_numbers(row, tableau.components))
+            assert bool(values.isfinite().all()), (
+                f"row {number + 1} of {steps} steps under {type(process).__name__} is not finite"
+            )
+    return "from α = 0 and onto σ = 0"
+
+
+def _numbers(row: Row, components: int) -> list[float]:
+    terms = [entry for _, c in row.B for entry in vector(c, components)]
+    return [*matrix(row.A, components), *matrix(row.C, components), *terms]
+
+
+def _history(sampler: Sampler) -> str:
+    furthest = 0
+    for _, _, tableau in _plans(sampler):
+        for number, row in enumerate(tableau.rows):
+            assert all(0 <= lag <= number for lag, _ in row.B), (
+                f"row {number + 1} reads the prediction of a row before the first"
+            )
+            assert 0 <= row.base <= number, f"row {number + 1} starts from a state before the first"
+            furthest = max([furthest, *(lag for lag, _ in row.B)])
+    return f"up to {furthest} rows back"
 
 
 def _noise(sampler: Sampler) -> str:
-    noisy = any(row.C != 0 for row in _planned(sampler, 7).rows)
+    process = AngleProcess()
+    noisy = any(any(matrix(row.C, 1)) for row in sampler.plan(process, local_times(7)).rows)
     assert noisy != sampler.deterministic, (
         f"declares deterministic={sampler.deterministic}, but the plan {'adds' if noisy else 'adds no'} noise"
     )
     return "noise" if noisy else "no noise"
 
 
-def _law(sampler: Sampler) -> str:
-    """The variance of the samples of N(0, s²), exact for a plan, tends to s² at the declared order."""
-
-    def error(steps: int) -> float:
-        process = AngleProcess()
-        times = sampler.times(process, steps)
-        _, variance = sample_law(sampler.plan(process, times), process, 0.0, _VARIANCE)
-        return abs(variance - _VARIANCE)
-
-    errors = [error(steps) for steps in (64, 128)]
-    assert errors[1] < 0.1 * _VARIANCE, (
-        f"128 steps give the variance an error of {errors[1]:.2g} of {_VARIANCE}"
+def _noise_of_sample(sampler: Sampler) -> str:
+    z, times = torch.ones(2, 1, 1, 1, dtype=torch.float64), local_times(7)
+    model = MIXTURE.denoiser(AngleProcess())
+    first, second = (
+        run_sample(sampler, model, times, z.clone(), lambda _, k=k: torch.full_like(z, k)) for k in (-1.0, 1.0)
     )
-    if errors[1] < 1e-10:
-        return "exact"
-    found = math.log2(errors[0] / errors[1])
-    assert found > sampler.order - _SLACK, f"declares order {sampler.order}, the variance has {found:.2f}"
-    return f"the variance converges at order {found:.2f}"
+    noisy = not torch.equal(first, second)
+    assert noisy != sampler.deterministic, (
+        f"declares deterministic={sampler.deterministic}, but the noise "
+        f"{'changes' if noisy else 'does not change'} the samples"
+    )
+    return "noise" if noisy else "no noise"
+
+
+def _inputs(sampler: Sampler) -> str:
+    process, times = AngleProcess(), local_times(5)
+    kept = times.clone()
+    if sampler.has_plan:
+        sampler.plan(process, times)
+        assert torch.equal(times, kept), "plan writes to the times it is given"
+        return "times"
+    z = torch.ones(2, 1, 1, 1, dtype=torch.float64)
+    noise = [torch.full_like(z, 0.1 * k) for k in range(len(times))]
+    predict = ExactPrediction(MIXTURE.denoiser(process))
+    run_sample(sampler, predict.denoiser, times, z, lambda step: noise[step], predict)
+    assert torch.equal(times, kept), "sample writes to the times it is given"
+    assert torch.equal(z, torch.ones_like(z)), "sample writes to the states it is given"
+    assert not predict.changed, "sample writes to the predictions it is given"
+    assert all(torch.equal(entry, torch.full_like(z, 0.1 * k)) for k, entry in enumerate(noise)), (
+        "sample writes to the noise it is given"
+    )
+    return "states, times, predictions and noise"
+
+
+def _law(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> tuple[float, float]:
+    """Mean and standard deviation of the samples of one Gaussian, less those of its marginal."""
+    times = local_times(steps)
+    (alpha,), (sigma,) = levels(process, times[-1:])
+    mean, variance = sample_law(sampler.plan(process, times), process, data.means[0], data.variances[0])
+    spread = math.sqrt(alpha**2 * data.variances[0] + sigma**2)
+    return mean - alpha * data.means[0], math.sqrt(variance) - spread
+
+
+def _along_the_flow(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> list[float]:
+    """States that start with ε, less those that the flow takes them to."""
+    times = local_times(steps)
+    alpha, sigma = levels(process, times[[0, -1]])
+    start, end = (
+        [a * data.means[0] + math.sqrt(a * a * data.variances[0] + s * s) * e for e in (-1.0, 0.5, 2.0)]
+        for a, s in zip(alpha, sigma, strict=True)
+    )
+    return [a - b for a, b in zip(final_states(sampler, process, data, times, start), end, strict=True)]
+
+
+def _exact(sampler: Sampler, data: ScalarMixture) -> str:
+    worst = 0.0
+    for process in LOCAL:
+        for steps in (1, 2, 5):
+            errors: Sequence[float]
+            if sampler.has_plan:
+                errors = _law(sampler, process, data, steps)
+            elif sampler.deterministic:
+                errors = _along_the_flow(sampler, process, data, steps)
+            else:
+                raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
+            error = max(map(abs, errors))
+            assert error < 1e-7, (
+                f"{steps} steps under {type(process).__name__} are {error:.2g} off; it declares exact={sampler.exact}"
+            )
+            worst = max(worst, error)
+    return f"to {worst:.1g}"
 
 
 def _point_mass(sampler: Sampler) -> str:
-    """Where all data are one point, every sample is that point."""
-    model = GaussianDenoiser(AngleProcess(), _POINT, 0.0)
-    drawn = sample(model, 8, sampler=sampler, steps=128, seed=0, dtype=torch.float64).samples
-    error = float((drawn - _POINT).abs().max())
-    assert error < 0.05, f"128 steps end {error:.2g} away from the only point there is"
-    return "exactly" if error < 1e-9 else f"to {error:.1g} in 128 steps"
+    """Where all data are one point, the samples tend to its noised states."""
+    worst = 0.0
+    for process in LOCAL:
+        if sampler.has_plan:
+            mean, spread = _law(sampler, process, POINT, 64)
+            error = max(abs(mean), abs(spread))
+        elif sampler.deterministic:
+            error = max(map(abs, _along_the_flow(sampler, process, POINT, 64)))
+        else:
+            raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
+        assert error < 0.05, f"64 steps under {type(process).__name__} end {error:.2g} away from the only point"
+        worst = max(worst, error)
+    return f"to {worst:.1g} in 64 steps"
 
 
-def _reproducible(sampler: Sampler) -> str:
-    model = GaussianDenoiser(AngleProcess(), 0.0, _VARIANCE)
-    first = sample(model, 4, sampler=sampler, steps=7, seed=1, dtype=torch.float64).samples
-    again = sample(model, 4, sampler=sampler, steps=7, seed=1, dtype=torch.float64, batch_size=3).samples
-    assert bool(first.isfinite().all()), "samples are not finite"
-    assert torch.equal(first, again), "the same seed gave other samples in other batches"
-    return "the same bits in batches of 4 and 3"
-
-
-def _order(sampler: Sampler) -> str:
-    process = AngleProcess()
-    model = GaussianDenoiser(process, 0.0, _VARIANCE)
-    start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-
-    def error(steps: int) -> float:
-        drawn = sample(model, latent=start, sampler=sampler, steps=steps, dtype=torch.float64).samples
-        exact = exact_ode_solution(process, start, sampler.times(process, steps)[0], _VARIANCE)
-        return float((drawn - exact).abs())
-
-    errors = [error(steps) for steps in (64, 128)]
-    assert errors[1] < 1e-1, f"128 steps end {errors[1]:.2g} away from the exact solution"
-    if errors[1] < 1e-12:
-        return "exact"
-    found = math.log2(errors[0] / errors[1])
-    assert found > sampler.order - _SLACK, f"declares order {sampler.order}, measured {found:.2f}"
-    return f"declares {sampler.order}, measured {found:.2f}"
+def _order(declared: float, measured: Iterator[Measured]) -> str:
+    found = list(measured)
+    worst = min(found, key=lambda entry: entry.order)
+    assert worst.order >= declared - SLACK, f"declares order {declared:g}, measured {worst}"
+    return f"declares {declared:g}, measured {worst}"

@@ -1,0 +1,48 @@
+"""The table of faults: what is broken, and the check that must fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.broken import others, samplers
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A broken component.
+
+    Attributes:
+        fault: in a few words.
+        kind: of the component.
+        component: the component.
+        check: name of the check that must fail.
+    """
+
+    fault: str
+    kind: str
+    component: Any
+    check: str
+
+
+FAULTS: Final = (
+    Fault("a first-order method that says 2", "sampler", samplers.ClaimsOrderTwo(), "order on a mixture"),
+    Fault("the wrong previous time", "sampler", samplers.WrongPreviousTime(), "order on a Gaussian"),
+    Fault("a first history of zeros", "sampler", samplers.EmptyHistory(), "order on a Gaussian"),
+    Fault("a first history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"),
+    Fault("noise at eta = 0", "sampler", samplers.NoiseAtEtaZero(), "noise as declared"),
+    Fault("seeds of the batch", "sampler", samplers.BatchSeeds(), "same bits again and in every batch"),
+    Fault("a step in place", "sampler", samplers.InPlace(), "inputs are left alone"),
+    Fault("one evaluation off", "sampler", samplers.OneCallMore(), "plan pays its nfe"),
+    Fault("a division by sigma = 0", "sampler", samplers.DividesBySigma(), "plan is finite"),
+    Fault("NaN hidden", "sampler", samplers.HidesNaN(), "NaN is named"),
+    Fault("too much noise in a transition", "process", others.LoudTransition(), "transitions carry the moments"),
+    Fault("a late inverse of log SNR", "process", others.LateInverse(), "time_of_log_snr inverts log_snr"),
+    Fault("a prior of twice the noise", "process", others.WrongPrior(), "the prior has the law of t = 1"),
+    Fault("the paper's w taken for s", "guidance", others.PaperScale(), "scale 1 is no guidance"),
+    Fault("weights that do not sum to 1", "guidance", others.Unbalanced(), "weights are one a branch and sum to 1"),
+    Fault("a batch that mixes", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"),
+    Fault("answers in another dtype", "denoiser", others.WideAnswers(AngleProcess()), "answers in the shape and dtype of the data"),
+    Fault("normals that are too wide", "kernel", others.WrongNormals, "keyed_normal equals its definition"),
+)  # fmt: skip

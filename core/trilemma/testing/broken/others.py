@@ -1,0 +1,88 @@
+"""A process, guidances, a denoiser and a kernel backend with one fault each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.guidance import Guidance
+from trilemma.ops import keyed_normal
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.local import StraightProcess
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+
+
+@dataclass(frozen=True)
+class LoudTransition(AngleProcess):
+    """Its transitions add too much noise."""
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        psi, Q = super().transition(s, t)
+        return psi, 1.01 * Q
+
+
+@dataclass(frozen=True)
+class LateInverse(StraightProcess):
+    """Its inverse of log SNR is a little late."""
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return super().time_of_log_snr(log_snr) + 1e-3
+
+
+@dataclass(frozen=True)
+class WrongPrior(StraightProcess):
+    """Starts with twice the noise."""
+
+    def prior(self, noise: Tensor) -> Tensor:
+        return 2 * noise
+
+
+@dataclass(frozen=True)
+class PaperScale(Guidance):
+    """Takes the paper's w = s − 1 for the scale s."""
+
+    scale: float = 2.0
+
+    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [dict(cond), dict.fromkeys(cond)]
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        return (1 + self.scale, -self.scale)
+
+
+@dataclass(frozen=True)
+class Unbalanced(PaperScale):
+    """Its weights do not sum to 1."""
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        return (self.scale, -self.scale)
+
+
+class BatchMean(GaussianMixtureDenoiser):
+    """Answers with what the batch has in common mixed in."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        answer = super().forward(z, t, **cond)
+        return answer + 0.1 * answer.mean(0)
+
+
+class WideAnswers(GaussianMixtureDenoiser):
+    """Answers in float64 whatever it is asked in."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return super().forward(z, t, **cond).double()
+
+
+class WrongNormals:
+    """A kernel backend whose normals are too wide."""
+
+    @staticmethod
+    def _wide(out: Tensor, *arguments: Any, **keywords: Any) -> None:
+        keyed_normal(out, *arguments, **keywords)
+        out.mul_(1.01)
+
+    operators = {"keyed_normal": _wide}

@@ -1,0 +1,182 @@
+"""Samplers with one fault each, made from a sampler that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trilemma.prediction import Prediction
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.tableau import Row, Tableau
+
+
+def first_order(times: Tensor, process: Process) -> list[Row]:
+    """z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, the Euler step of the flow in (z/α, σ/α)."""
+    alpha, sigma = process.levels(times)
+    ratio = sigma[1:] / sigma[:-1]
+    columns = torch.stack([times[:-1], ratio, alpha[1:] - alpha[:-1] * ratio], -1).tolist()
+    return [Row(t, A, ((0, B),)) for t, A, B in columns]
+
+
+@dataclass(frozen=True)
+class Right(Sampler):
+    """The Euler step, right in everything."""
+
+    grid: str = "trailing"
+
+    order = 1
+    deterministic = True
+    exact: tuple[str, ...] = ("point",)
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        return Tableau(tuple(first_order(times, process)), "x0")
+
+
+@dataclass(frozen=True)
+class RightByHand(Right):
+    """The same without a plan, so that the state is in its own hands."""
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        rows = first_order(times, predict.denoiser.process)
+        for step, row in enumerate(rows):
+            (_, B), A = row.B[0], row.A
+            z = A * z + B * predict(z, row.t)  # type: ignore[operator]
+            report(step + 1, float(times[step + 1]), z)
+        return z
+
+
+@dataclass(frozen=True)
+class ClaimsOrderTwo(Right):
+    """A first-order method that says 2."""
+
+    order = 2
+
+
+@dataclass(frozen=True)
+class WrongPreviousTime(Right):
+    """Steps to t − 1/S, whatever time the grid has next."""
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        t = times[:-1]
+        s = (t - 1 / len(t)).clamp_min(0)
+        rows = [first_order(torch.stack(pair), process)[0] for pair in zip(t, s, strict=True)]
+        return Tableau(tuple(rows), "x0")
+
+
+@dataclass(frozen=True)
+class EmptyHistory(Right):
+    """Two-step Adams–Bashforth whose first step takes the missing prediction for zero."""
+
+    order = 2
+    exact = ()
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        rows = first_order(times, process)
+        return Tableau(tuple(_extrapolated(row, lags=2 if r else 1) for r, row in enumerate(rows)), "x0")
+
+
+@dataclass(frozen=True)
+class UnfilledHistory(EmptyHistory):
+    """The same, whose first step reads the prediction before the first."""
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        return Tableau(tuple(_extrapolated(row, lags=2) for row in first_order(times, process)), "x0")
+
+
+def _extrapolated(row: Row, lags: int) -> Row:
+    B = float(row.B[0][1])  # type: ignore[arg-type]
+    return replace(row, B=((0, 1.5 * B), (1, -0.5 * B))[:lags])
+
+
+@dataclass(frozen=True)
+class NoiseAtEtaZero(Right):
+    """Adds the noise of η = 1 though it is deterministic."""
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        rows = first_order(times, process)
+        sigma = process.levels(times)[1][1:].tolist()
+        return Tableau(tuple(replace(row, C=0.1 * s) for row, s in zip(rows, sigma, strict=True)), "x0")
+
+
+@dataclass(frozen=True)
+class BatchSeeds(RightByHand):
+    """Draws its noise from a generator, for the batch as a whole and not by the sample."""
+
+    deterministic = False
+    exact = ()
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        generator = torch.Generator().manual_seed(len(z))
+        z = z + 1e-3 * torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
+        return super().sample(predict, z + 1e-3 * noise(0), times, noise, report)
+
+
+@dataclass(frozen=True)
+class InPlace(RightByHand):
+    """Steps in the memory of the state it was given."""
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        return z.copy_(super().sample(predict, z, times, noise, report))
+
+
+@dataclass(frozen=True)
+class OneCallMore(Right):
+    """Pays one evaluation less than it says."""
+
+    def nfe(self, steps: int) -> int:
+        return steps + 1
+
+
+@dataclass(frozen=True)
+class DividesBySigma(Right):
+    """Writes the step through ε̂/σ_s, which is not there at the data."""
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        sigma = process.levels(times)[1][1:].tolist()
+        return Tableau(
+            tuple(
+                replace(row, A=float(torch.tensor(row.A) * s / torch.tensor(s)))
+                for row, s in zip(first_order(times, process), sigma, strict=True)
+            ),
+            "x0",
+        )
+
+
+@dataclass(frozen=True)
+class HidesNaN(RightByHand):
+    """Puts zeros in the place of NaN."""
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        return super().sample(predict, z, times, noise, report).nan_to_num()

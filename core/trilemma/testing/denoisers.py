@@ -1,0 +1,95 @@
+"""What every denoiser must do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+from trilemma.testing.record import Skipped
+
+
+def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    model = copy.deepcopy(denoiser).eval()
+    yield "answers in the shape and dtype of the data", lambda: _shape(model)
+    yield "inputs are left alone", lambda: _inputs(model)
+    yield "a state's answer does not depend on the batch", lambda: _batch(model)
+    yield "conditions are taken, with and without null", lambda: _conditions(model)
+    yield "weights survive a save", lambda: _saved(model)
+
+
+def _asked(model: Denoiser, count: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    components = model.process.components
+    shape = (components * model.shape[0], *model.shape[1:])
+    z = torch.randn(count, *shape, generator=generator).to(dtype)
+    cond = {name: torch.arange(count) % entry.size for name, entry in model.conditions.items()}
+    return z, torch.linspace(0.2, 0.9, count), cond
+
+
+@torch.no_grad()
+def _answer(model: Denoiser, z: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    answer: Tensor = model(z, t, **cond)
+    return answer
+
+
+def _shape(model: Denoiser) -> str:
+    for count in (1, 3):
+        z, t, cond = _asked(model, count)
+        answer = _answer(model, z, t, cond)
+        expected = (count, *model.shape)
+        assert answer.shape == expected, f"answers with shape {tuple(answer.shape)}, not {expected}"
+        assert answer.dtype == z.dtype, f"answers {z.dtype} with {answer.dtype}"
+        assert bool(answer.isfinite().all()), "its answer is not finite"
+    return f"{tuple(model.shape)}"
+
+
+def _inputs(model: Denoiser) -> str:
+    z, t, cond = _asked(model, 2)
+    kept = z.clone(), t.clone(), {name: entry.clone() for name, entry in cond.items()}
+    _answer(model, z, t, cond)
+    same = torch.equal(z, kept[0]) and torch.equal(t, kept[1])
+    assert same and all(torch.equal(cond[name], kept[2][name]) for name in cond), "it writes to its inputs"
+    return "state, times and conditions"
+
+
+def _batch(model: Denoiser) -> str:
+    z, t, cond = _asked(model, 3)
+    whole = _answer(model, z, t, cond)
+    alone = torch.cat(
+        [_answer(model, z[i : i + 1], t[i : i + 1], {k: c[i : i + 1] for k, c in cond.items()}) for i in range(3)]
+    )
+    error = float((whole - alone).abs().max() / (1e-6 + whole.abs().max()))
+    assert error < 1e-3, f"answers move by {error:.2g} when a state is asked for alone"
+    return f"to {error:.1g}"
+
+
+def _conditions(model: Denoiser) -> str:
+    if not model.conditions:
+        raise Skipped("it takes no condition")
+    z, t, cond = _asked(model, 1)
+    for name, entry in model.conditions.items():
+        for label in (0, entry.size - 1, *([] if entry.null is None else [entry.null])):
+            given = {**cond, name: torch.full((1,), label)}
+            assert bool(_answer(model, z, t, given).isfinite().all()), f"{name}={label} gives no finite answer"
+    return ", ".join(model.conditions)
+
+
+def _saved(model: Denoiser) -> str:
+    state = {name: entry.clone() for name, entry in model.state_dict().items()}
+    if not state:
+        raise Skipped("it has no weights")
+    asked = _asked(model, 2)
+    before = _answer(model, *asked)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(state)
+    assert torch.equal(before, _answer(other, *asked)), "its answers change when its weights are saved and loaded"
+    return f"{len(state)} tensors"

@@ -1,0 +1,84 @@
+"""Runs a sampler in float64 outside the engine, on data whose prediction is exact at every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trilemma.prediction import Prediction
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.tableau import Tableau, scalar
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma.testing.scalar import ScalarMixture, levels
+
+
+def final_states(
+    sampler: Sampler, process: Process, data: ScalarMixture, times: Tensor, starts: Sequence[float]
+) -> list[float]:
+    """The states after the last step, from `starts` at times[0], without noise."""
+    if sampler.has_plan:
+        tableau = sampler.plan(process, times)
+        return [run_plan(tableau, process, data, z) for z in starts]
+    z = torch.tensor(starts, dtype=torch.float64).view(-1, 1, 1, 1)
+    return run_sample(sampler, data.denoiser(process), times, z, lambda _: torch.zeros_like(z)).flatten().tolist()
+
+
+def run_plan(
+    tableau: Tableau, process: Process, data: ScalarMixture, z: float, noise: Sequence[float] | None = None
+) -> float:
+    """The tableau read literally, in plain numbers (K = 1); its clip, no part of the method, is left out."""
+    t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
+    alpha, sigma = levels(process, t)
+    states, predictions = [z], []
+    for r, row in enumerate(tableau.rows):
+        f = data.predict(states[r], alpha[r], sigma[r], tableau.parameterization)
+        predictions.append(f)
+        new = scalar(row.A) * states[r - row.base] + sum(scalar(c) * predictions[r - lag] for lag, c in row.B)
+        states.append(new + (scalar(row.C) * noise[r] if noise is not None else 0.0))
+    return states[-1]
+
+
+class ExactPrediction:
+    """`trilemma.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
+
+    Attributes:
+        evaluations: calls so far.
+        seen: the times they asked for.
+        changed: whether an answer was written to after it was handed over.
+    """
+
+    def __init__(self, denoiser: GaussianMixtureDenoiser) -> None:
+        self.denoiser = denoiser
+        self.evaluations = 0
+        self.seen: list[float] = []
+        self.answers: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, z: Tensor, t: float, parameterization: str = "x0") -> Tensor:
+        self.evaluations += 1
+        self.seen.append(float(t))
+        time = torch.tensor(float(t), dtype=torch.float64)
+        process = self.denoiser.process
+        answer = self.denoiser.predict(z, process.alpha(time), process.sigma(time), parameterization)
+        self.answers.append((answer, answer.clone()))
+        return answer
+
+    @property
+    def changed(self) -> bool:
+        return any(not torch.equal(answer, copy) for answer, copy in self.answers)
+
+
+def run_sample(
+    sampler: Sampler,
+    denoiser: GaussianMixtureDenoiser,
+    times: Tensor,
+    z: Tensor,
+    noise: Callable[[int], Tensor],
+    predict: ExactPrediction | None = None,
+) -> Tensor:
+    """The result of a sampler's own `sample`."""
+    predict = predict or ExactPrediction(denoiser)
+    return sampler.sample(cast(Prediction, predict), z, times, noise, lambda step, t, state: None)

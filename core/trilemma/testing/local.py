@@ -1,0 +1,48 @@
+"""Processes with closed forms on which coefficients are measured, and the times on which they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+from trilemma.testing.angle import AngleProcess
+
+
+@dataclass(frozen=True)
+class StraightProcess(Process):
+    """α = 1 − t, σ = t: no signal at t = 1."""
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t.double()
+        return (1 - t)[..., None], t.square()[..., None, None]
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return (log_snr / 2).neg().sigmoid()
+
+
+@dataclass(frozen=True)
+class ExplodingProcess(Process):
+    """α = 1, σ = 5 t."""
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t.double()
+        return torch.ones_like(t)[..., None], (5 * t).square()[..., None, None]
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return ((-log_snr / 2).exp() / 5).clamp(0, 1)
+
+    def prior(self, noise: Tensor) -> Tensor:
+        return 5 * noise
+
+
+LOCAL: tuple[Process, ...] = (AngleProcess(), StraightProcess(), ExplodingProcess())
+START, END = 0.9, 0.3
+
+
+def local_times(steps: int) -> Tensor:
+    """Uneven times from 0.9 to 0.3, above the data: an end at σ = 0 hides the order, even steps hide mistakes."""
+    place = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return START + (END - START) * place * (1.35 - 0.35 * place)

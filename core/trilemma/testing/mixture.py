@@ -1,0 +1,117 @@
+"""The exact denoiser of a Gaussian mixture: curved, class-conditional, and known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trilemma.conversion import functional
+from trilemma.denoiser import Condition, Denoiser
+from trilemma.errors import UsageError
+from trilemma.process import Process
+
+
+class GaussianMixtureDenoiser(Denoiser):
+    """Answers for data x₀ ~ Σ_c w_c N(m_c, s_c² I) exactly. With V_c = α² s_c² + σ² and the posterior weights
+
+        r_c ∝ w_c N(z; α m_c, V_c I),   x̂₀ = Σ_c r_c (m_c + α s_c²/V_c (z − α m_c)),   ε̂ = σ Σ_c r_c (z − α m_c)/V_c,
+
+    every parameterization is a·x̂₀ + b·ε̂, so nothing is divided by α. A variance of 0 is a point mass. Given two
+    components or more it takes the condition `class`, the component; the null class is the whole mixture.
+
+    Args:
+        process: with one component.
+        means: m_c, a number or a tensor of shape `shape` each.
+        variances: s_c² ≥ 0, one for all or one each.
+        weights: w_c > 0, up to a factor; equal by default.
+        parameterization: what it puts out.
+        shape: of one sample.
+
+    Raises:
+        UsageError: where these do not fit together.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        means: Sequence[float | Tensor] = (-1.0, 0.2, 1.1),
+        variances: float | Sequence[float] = (0.04, 0.12, 0.06),
+        weights: Sequence[float] | None = None,
+        parameterization: str = "x0",
+        shape: Sequence[int] = (1, 1, 1),
+    ) -> None:
+        count = len(means)
+        conditions = [Condition("class", count, null=count)] if count > 1 else []
+        super().__init__(process, parameterization, shape, conditions)
+        if process.components != 1:
+            raise UsageError(f"{type(process).__name__} has {process.components} components; give one with 1")
+        spread = [float(variances)] * count if isinstance(variances, int | float) else list(variances)
+        mass = [1.0] * count if weights is None else list(weights)
+        if not count or len(spread) != count or len(mass) != count or min(spread) < 0 or min(mass) <= 0:
+            raise UsageError(
+                f"{count} means, variances {spread} and weights {mass} are no mixture; give one of each a "
+                "component, variances of at least 0 and positive weights"
+            )
+        size = self.shape
+        self.means = torch.stack([torch.as_tensor(m, dtype=torch.float64).expand(size) for m in means])
+        self.variances = torch.tensor(spread, dtype=torch.float64)
+        self.weights = torch.tensor(mass, dtype=torch.float64) / sum(mass)
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        host = t.to("cpu", torch.float64)
+        alpha, sigma = self.process.alpha(host), self.process.sigma(host)
+        labels = cond["class"].cpu() if "class" in cond else None
+        answer = self.predict(z.to("cpu", torch.float64), alpha, sigma, self.parameterization, labels)
+        return answer.to(z.device, z.dtype)
+
+    def predict(
+        self,
+        z: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        parameterization: str = "x0",
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """The exact prediction [B, ...] at states z [B, ...] and levels α, σ ([B] or single), float64.
+
+        Args:
+            labels: components [B]; their number, the null class, means the whole mixture, as None does.
+        """
+        column = (-1,) + (1,) * len(self.shape)
+        alpha, sigma = alpha.reshape(column), sigma.reshape(column)
+        spread = self.variances.view(-1, 1, *column[1:])
+        V = alpha.square() * spread + sigma.square()  # [c, B, 1, ...]
+        centred = z - alpha * self.means.unsqueeze(1)
+        r = self._posterior(centred, V, labels)
+        if parameterization == "score":
+            return -(r * centred / V).sum(0)
+        x0 = (r * (self.means.unsqueeze(1) + alpha * spread / V * centred)).sum(0)
+        eps = sigma * (r * centred / V).sum(0)
+        a, b = functional(parameterization, alpha, sigma)
+        return a * x0 + b * eps
+
+    def _posterior(self, centred: Tensor, V: Tensor, labels: Tensor | None) -> Tensor:
+        """r_c [c, B, 1, ...]: of the mixture, or one for the component that a label names."""
+        size = centred[0, 0].numel()
+        distance = (centred.square() / V).flatten(2).sum(-1)
+        prior = self.weights.log().unsqueeze(1)
+        if labels is not None:
+            component = torch.arange(len(self.means)).unsqueeze(1)
+            asked = (labels == component) | (labels == len(self.means))
+            prior = prior.masked_fill(~asked, -torch.inf)
+        r = (prior - (distance + size * V.flatten(2)[..., 0].log()) / 2).softmax(0)
+        return r.view(*r.shape, *(1,) * len(self.shape))
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Data x₀ [count, ...] of the whole mixture, float64."""
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, *self.shape, dtype=torch.float64, generator=generator)
+        scale = self.variances.sqrt()[chosen].view(-1, *(1,) * len(self.shape))
+        return self.means[chosen] + scale * noise
+
+
+def point_mass(process: Process, point: float | Tensor = 0.7, **options: object) -> GaussianMixtureDenoiser:
+    """The exact denoiser where all data are one point."""
+    return GaussianMixtureDenoiser(process, (point,), 0.0, **options)  # type: ignore[arg-type]

@@ -1,0 +1,186 @@
+"""Measures the order of convergence of a sampler: along the flow, in law, and along one path of the noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.tableau import Tableau, scalar
+from trilemma.testing.execution import final_states, run_plan
+from trilemma.testing.law import sample_law
+from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.record import Skipped
+from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
+
+SLACK = 0.3  # of a measured order
+FLOOR = 1e-10  # errors below are rounding
+COUNTS = (24, 96, 384)  # the last only where the first two do not show the order yet
+LAW_COUNTS = (16, 64, 256)
+STARTS = (-0.9, 0.4, 1.3)
+LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))  # several, as the error on one may change its sign
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An order found by measurement.
+
+    Attributes:
+        what: "flow", "law" or "path".
+        data, process: where.
+        steps, errors: the two measurements.
+        order: slope of log error against log steps; infinite at the floor of rounding.
+    """
+
+    what: str
+    data: str
+    process: str
+    steps: tuple[int, int]
+    errors: tuple[float, float]
+    order: float
+
+    def __str__(self) -> str:
+        found = "exact" if math.isinf(self.order) else f"{self.order:.2f}"
+        return f"{found} on {self.data} under {self.process}"
+
+
+def measure(
+    what: str, data: str, process: Process, declared: float, error: Callable[[int], float], counts: tuple[int, ...]
+) -> Measured:
+    """The slope over the first two counts; over the next two where that misses what is declared."""
+    name = type(process).__name__.removesuffix("Process")
+    errors = [error(steps) for steps in counts[:2]]
+    for k in range(1, len(counts)):
+        if k == len(errors):
+            errors.append(error(counts[k]))
+        before, after = errors[k - 1], errors[k]
+        slope = math.inf if after < FLOOR else math.log(before / after, counts[k] / counts[k - 1])
+        if not slope < declared - SLACK:
+            break
+    return Measured(what, data, name, (counts[k - 1], counts[k]), (before, after), slope)
+
+
+def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Measured]:
+    """Against the exact solution of the probability-flow equation, over uneven times that end above 0."""
+    for process in LOCAL:
+        yield measure(
+            "flow", _name(data), process, sampler.order, lambda n, p=process: flow_error(sampler, p, data, n), COUNTS
+        )  # fmt: skip
+
+
+def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> float:
+    """The largest error over several starts."""
+    times = local_times(steps)
+    alpha, sigma = levels(process, times[[0, -1]])
+    starts = [z * max(sigma[0], 1.0) for z in STARTS]
+    exact = [scalar_flow(data, z, (alpha[0], alpha[1]), (sigma[0], sigma[1])) for z in starts]
+    found = final_states(sampler, process, data, times, starts)
+    return _largest(a - b for a, b in zip(found, exact, strict=True))
+
+
+def order_in_law(sampler: Sampler) -> Iterator[Measured]:
+    """Of the exact mean and standard deviation of what a plan draws from Gaussian data."""
+    if not sampler.has_plan:
+        raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
+    for process in LOCAL:
+        yield measure(
+            "law", "gaussian", process, sampler.order, lambda n, p=process: law_error(sampler, p, n), LAW_COUNTS
+        )  # fmt: skip
+
+
+def law_error(sampler: Sampler, process: Process, steps: int) -> float:
+    times = local_times(steps)
+    tableau = sampler.plan(process, times)
+    (alpha,), (sigma,) = levels(process, times[-1:])
+    errors = []
+    for mean, variance in LAWS:
+        found = sample_law(tableau, process, mean, variance)
+        errors += [found[0] - alpha * mean, math.sqrt(found[1]) - math.sqrt(alpha**2 * variance + sigma**2)]
+    return _largest(errors)
+
+
+PATHS = 64
+PATH_COUNTS = (16, 64, 256)
+
+
+def order_along_a_path(sampler: Sampler, declared: float) -> Iterator[Measured]:
+    """Root mean square of the distance to the sample of twice as many steps, driven by the same noise."""
+    if not sampler.has_plan:
+        raise Skipped("paths of the noise are coupled only for a sampler with a plan")
+    for process in LOCAL:
+        yield measure(
+            "path", "mixture", process, declared, lambda n, p=process: path_error(sampler, p, n), PATH_COUNTS
+        )  # fmt: skip
+
+
+def path_error(sampler: Sampler, process: Process, steps: int) -> float:
+    fine_times = local_times(2 * steps)
+    fine, coarse = (sampler.plan(process, times) for times in (fine_times, fine_times[::2]))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(PATHS, 2 * steps, dtype=torch.float64, generator=generator)
+    starts = torch.randn(PATHS, dtype=torch.float64, generator=generator) * process.sigma(fine_times[0])
+    fine_noise, coarse_noise = _spread(fine, noise), _spread(coarse, coupled(fine, noise))
+    squares = [
+        (run_plan(fine, process, MIXTURE, z, a) - run_plan(coarse, process, MIXTURE, z, b)) ** 2
+        for z, a, b in zip(starts.tolist(), fine_noise.tolist(), coarse_noise.tolist(), strict=True)
+    ]
+    return math.sqrt(sum(squares) / PATHS)
+
+
+def coupled(fine: Tableau, noise: Tensor) -> Tensor:
+    """The noise of steps twice as long: Σ_i (Π_{j>i} A_j) C_i ξ_i of each pair of fine steps, normalised.
+
+    Args:
+        fine: each of its steps adds noise in its last row, if at all.
+        noise: ξ [paths, steps], standard normal.
+    """
+    A, C = _steps(fine, noise.shape[1])
+    first, last = A[1::2] * C[0::2], C[1::2]
+    whole = (first.square() + last.square()).sqrt()
+    mixed = (first * noise[:, 0::2] + last * noise[:, 1::2]) / whole
+    return torch.where(whole > 0, mixed, noise[:, 1::2])
+
+
+def _steps(tableau: Tableau, steps: int) -> tuple[Tensor, Tensor]:
+    """A and C of the last row of every step."""
+    rows, stages = tableau.rows, len(tableau.rows) // steps
+    silent = all(row.C == 0 for r, row in enumerate(rows) if (r + 1) % stages)
+    whole = all(row.base == stages - 1 for row in rows[stages - 1 :: stages])
+    if stages * steps != len(rows) or not silent or not whole:
+        raise Skipped("its noise is not added at the end of whole steps, so that paths cannot be coupled")
+    last = rows[stages - 1 :: stages]
+    A, C = ([scalar(entry) for entry in column] for column in ([r.A for r in last], [r.C for r in last]))
+    return torch.tensor(A, dtype=torch.float64), torch.tensor(C, dtype=torch.float64)
+
+
+def _spread(tableau: Tableau, noise: Tensor) -> Tensor:
+    """Noise a step as noise a row."""
+    return noise.repeat_interleave(len(tableau.rows) // noise.shape[1], 1)
+
+
+def measured_orders(sampler: Sampler) -> list[Measured]:
+    """Everything that its declarations call for."""
+    found: list[Measured] = []
+    if sampler.deterministic:
+        for data in (GAUSSIAN, MIXTURE):
+            found += order_along_the_flow(sampler, data)
+    elif sampler.has_plan:
+        found += order_in_law(sampler)
+    if sampler.strong_order is not None and sampler.has_plan:
+        found += order_along_a_path(sampler, sampler.strong_order)
+    return found
+
+
+def _name(data: ScalarMixture) -> str:
+    return "gaussian" if data == GAUSSIAN else "mixture"
+
+
+def _largest(errors: Iterator[float] | list[float]) -> float:
+    worst = max(map(abs, errors))
+    assert math.isfinite(worst), "the result is not finite"
+    return worst

@@ -1,0 +1,162 @@
+"""What a sampler must do in the engine: batches, seeds, dtypes, strides, evaluations, and what can go wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import TrilemmaError
+from trilemma.sampler import Sampler
+from trilemma.sampling import sample
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.counting import Counting, Spoiled
+from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.testing.law import sample_law
+from trilemma.testing.local import LOCAL
+from trilemma.testing.record import Skipped
+from trilemma.testing.watching import Watch
+
+MEAN, VARIANCE = 0.3, 0.25
+DRAWN = 4096
+DEVIATIONS = 5.6  # of a standard normal: two tests are passed by what is right but for 4 in 10⁸ seeds
+
+
+def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Pairs of a name and a check."""
+    steps = 7 if isinstance(sampler.grid, str) else len(sampler.grid)
+    yield "nfe and times of the network's calls", lambda: _calls(sampler, steps)
+    yield "same bits again and in every batch", lambda: _batches(sampler, steps)
+    yield "marginals by Monte Carlo", lambda: _marginals(sampler, steps)
+    yield "latents are left alone, in any strides", lambda: _latents(sampler, steps)
+    yield "float32, bfloat16 and float64", lambda: _dtypes(sampler, steps)
+    if isinstance(sampler.grid, str):
+        yield "one step and one sample", lambda: _one(sampler)
+    yield "NaN is named", lambda: _nan(sampler, steps)
+    if sampler.has_plan:
+        yield "no host read and no allocation in the loop", lambda: _loop(sampler, steps)
+
+
+def _model(variance: float = VARIANCE) -> GaussianDenoiser:
+    return GaussianDenoiser(AngleProcess(), MEAN, variance)
+
+
+def _draw(sampler: Sampler, steps: int, model: Denoiser | None = None, **options: object) -> Tensor:
+    options = {"n": 1, "seed": 1, "dtype": torch.float64, **options}
+    return sample(model or _model(), sampler=sampler, steps=steps, **options).samples  # type: ignore[arg-type]
+
+
+def _calls(sampler: Sampler, steps: int) -> str:
+    model = Counting(_model())
+    times = sampler.times(model.process, steps).tolist()
+    drawn = sample(model, 3, sampler=sampler, steps=steps, dtype=torch.float64)
+    calls = len(model.times)
+    if sampler.has_plan:
+        assert calls == sampler.nfe(steps), f"{calls} calls of the network, nfe says {sampler.nfe(steps)}"
+    assert drawn.provenance["nfe"] == calls, f"{calls} calls, the provenance says {drawn.provenance['nfe']}"
+    assert set(model.batches) == {3}, f"calls with {sorted(set(model.batches))} states for 3 samples"
+    assert math.isclose(model.times[0], times[0], abs_tol=1e-6), (
+        f"the first call is at t = {model.times[0]:g}, the grid begins at {times[0]:g}"
+    )
+    assert 0 < min(model.times) and max(model.times) <= times[0] + 1e-6, (
+        f"calls at times from {min(model.times):g} to {max(model.times):g}, outside (0, {times[0]:g}]"
+    )
+    missed = [t for t in times[:-1] if min(abs(t - seen) for seen in model.times) > 1e-6]
+    if sampler.has_plan:
+        assert not missed, f"the network is never asked at t = {missed[0]:g}, a time of the grid"
+        firsts = [next(k for k, seen in enumerate(model.times) if abs(t - seen) <= 1e-6) for t in times[:-1]]
+        assert firsts == sorted(firsts), "the times of the grid are not visited in order"
+    return f"{calls} calls for {steps} steps"
+
+
+def _batches(sampler: Sampler, steps: int) -> str:
+    whole = _draw(sampler, steps, n=5)
+    assert bool(whole.isfinite().all()), "samples are not finite"
+    assert torch.equal(whole, _draw(sampler, steps, n=5)), "the same seed gave other samples"
+    assert torch.equal(whole, _draw(sampler, steps, n=5, batch_size=2)), (
+        "the same seed gave other samples in other batches"
+    )
+    alone = _draw(sampler, steps, indices=[3])
+    assert torch.equal(whole[3:4], alone), "a sample is another one when it is drawn alone"
+    return "alone and in batches of 5 and 2"
+
+
+def _marginals(sampler: Sampler, steps: int) -> str:
+    """Mean and variance of many samples against the exact law of the plan."""
+    if not sampler.has_plan:
+        raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
+    model = _model()
+    times = sampler.times(model.process, steps)
+    tableau = sampler.plan(model.process, times)
+    if tableau.clip is not None:
+        raise Skipped("a clip has no law in closed form")
+    mean, variance = sample_law(tableau, model.process, MEAN, VARIANCE)
+    alpha, sigma = (float(level[0]) for level in model.process.levels(times))
+    generator = torch.Generator().manual_seed(20)
+    start = torch.randn(DRAWN, 1, 1, 1, dtype=torch.float64, generator=generator)
+    start = alpha * MEAN + math.sqrt(alpha**2 * VARIANCE + sigma**2) * start
+    drawn = _draw(sampler, steps, model, latent=start, batch_size=DRAWN)
+    off = abs(float(drawn.mean()) - mean) / math.sqrt(variance / DRAWN)
+    spread = abs(float(drawn.var()) / variance - 1) / math.sqrt(2 / DRAWN)
+    assert off < DEVIATIONS, f"the mean of {DRAWN} samples is {off:.1f} standard errors off"
+    assert spread < DEVIATIONS, f"the variance of {DRAWN} samples is {spread:.1f} standard errors off"
+    return f"{DRAWN} samples, {max(off, spread):.1f} standard errors off; a false alarm in 2·10⁷ seeds"
+
+
+def _latents(sampler: Sampler, steps: int) -> str:
+    model = GaussianDenoiser(AngleProcess(), MEAN, VARIANCE, shape=(1, 2, 3))
+    wide = torch.randn(2, 1, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    strided = wide.mT[:, :, ::2]
+    kept = wide.clone()
+    found = _draw(sampler, steps, model, latent=strided)
+    assert torch.equal(wide, kept), "the latents that were given are changed"
+    assert torch.equal(found, _draw(sampler, steps, model, latent=strided.contiguous())), (
+        "latents that are not contiguous give other samples"
+    )
+    return "contiguous and not"
+
+
+def _dtypes(sampler: Sampler, steps: int) -> str:
+    exact = _draw(sampler, steps, n=4)
+    for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 0.5)):
+        found = _draw(sampler, steps, n=4, dtype=dtype)
+        assert found.dtype == dtype, f"a state in {dtype} gave samples in {found.dtype}"
+        error = float((found.double() - exact).abs().max())
+        assert error < tolerance, f"samples in {dtype} are {error:.2g} away from those in float64"
+    return "they agree"
+
+
+def _one(sampler: Sampler) -> str:
+    for process in LOCAL:
+        for parameterization in ("x0", "v"):
+            model = GaussianDenoiser(process, MEAN, VARIANCE, parameterization)
+            drawn = _draw(sampler, 1, model)
+            assert drawn.shape == (1, 1, 1, 1), f"one sample has shape {tuple(drawn.shape)}"
+            assert float(drawn.abs().max()) < 20, f"one step under {type(process).__name__} gives {float(drawn):.2g}"
+    return "from every prior"
+
+
+def _nan(sampler: Sampler, steps: int) -> str:
+    if steps < 2:
+        raise Skipped("its grid has one step")
+    model = Spoiled(_model(), row=1)
+    try:
+        _draw(sampler, steps, model, indices=[10, 11, 12])
+    except TrilemmaError as error:
+        assert "not finite" in str(error) and "sample 11" in str(error), f"the error does not say where: {error}"
+        return "with its sample"
+    raise AssertionError("a network that answers NaN gave samples")
+
+
+def _loop(sampler: Sampler, steps: int) -> str:
+    model = _model()
+    with Watch(model) as watch:
+        _draw(sampler, steps, model, n=2)
+    rows = watch.evaluations
+    stray = sorted(set(watch.loop) - {"network", "linear_step"})
+    assert not stray, f"the loop calls {', '.join(stray)}"
+    assert watch.loop == ["network", "linear_step"] * rows, "a row is more than one call and one fused step"
+    return f"{rows} calls of the network and {rows} fused steps"

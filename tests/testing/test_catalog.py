@@ -1,0 +1,38 @@
+"""Every registered component that comes with Trilemma passes its checks; new ones are taken up by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from trilemma.plugins import catalog
+from trilemma.testing import run_checks
+from trilemma.testing.checks import run_component
+
+KINDS = ("process", "sampler", "guidance", "denoiser", "kernel")
+BUILT_IN = [
+    (kind, component.address)
+    for kind in KINDS
+    for component in catalog().components(kind)
+    if component.built_in
+]
+VARIANTS = [
+    ("sampler", f"{component.address}:{variant}")
+    for component in catalog().components("sampler")
+    if component.built_in
+    for variant in component.spec.variants
+]
+
+
+@pytest.mark.parametrize(("kind", "spec"), [*BUILT_IN, *VARIANTS], ids=lambda entry: str(entry))
+def test_a_built_in_component_passes(kind, spec):
+    failed = [f"{record.name}: {record.reason}" for record in run_component(kind, spec) if record.failed]
+    assert not failed, "\n".join(failed)
+
+
+def test_there_are_some_of_each_kind():
+    assert {"process", "sampler", "guidance", "denoiser"} <= {kind for kind, _ in BUILT_IN}
+
+
+def test_a_kind_without_checks_says_so():
+    (record,) = run_checks("metric", "frechet")
+    assert record.status == "skipped"
