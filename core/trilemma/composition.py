@@ -34,11 +34,11 @@ class Sum(Guidance):
     parts: tuple[Guidance, ...]
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         return all(part.linear for part in self.parts)
 
     @property
-    def uncapturable(self) -> str:  # type: ignore[override]
+    def uncapturable(self) -> str:
         return next((part.uncapturable for part in self.parts if part.uncapturable), "")
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,11 +117,11 @@ class Modifier(Guidance):
         return isinstance(self.guidance, Unguided)
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         return self.guidance.linear
 
     @property
-    def uncapturable(self) -> str:  # type: ignore[override]
+    def uncapturable(self) -> str:
         return self.guidance.uncapturable
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:

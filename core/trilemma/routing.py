@@ -22,6 +22,8 @@ class Routed(Denoiser):
         batch: B of every call.
     """
 
+    networks: nn.ModuleList
+
     def __init__(self, networks: Sequence[Denoiser], batch: int = 1) -> None:
         first = networks[0]
         super().__init__(first.process, first.parameterization, first.shape, list(first.conditions.values()))

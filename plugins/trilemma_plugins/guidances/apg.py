@@ -51,7 +51,7 @@ class APG(Guidance):
             raise UsageError(f"apg: norm_threshold={self.norm_threshold!r} is negative; give 0 for no bound")
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         return self.scale == 1
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ class Rescale(Modifier):
             raise UsageError(f"rescale: phi={self.phi!r} is out of range; give a number from 0 to 1")
 
     @property
-    def linear(self) -> bool:  # type: ignore[override]
+    def linear(self) -> bool:
         return self.phi == 0 and self.guidance.linear
 
     def weights(self, t: float) -> tuple[float, ...]:
