@@ -1,6 +1,6 @@
 """Declared and measured orders of every registered sampler, as a table and as JSON.
 
-    python benchmarks/orders.py [--out docs/results]
+python benchmarks/orders.py [--out docs/results]
 """
 
 from __future__ import annotations

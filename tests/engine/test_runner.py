@@ -19,8 +19,8 @@ from trilemma.lowering import lower
 from trilemma.noise import InjectedNoise
 from trilemma.process import Process
 from trilemma.runner import Runner
-from trilemma.testing.watching import Watch
 from trilemma.tableau import Row, Tableau, scalar
+from trilemma.testing.watching import Watch
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-from trilemma.ops import keyed_normal
+from typing import ClassVar
 
+import pytest
+
+from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken import FAULTS
@@ -20,7 +22,7 @@ def test_a_fault_is_caught_by_its_check(fault):
 
 
 class RightNormals:
-    operators = {"keyed_normal": keyed_normal}
+    operators: ClassVar = {"keyed_normal": keyed_normal}
 
 
 @pytest.mark.parametrize(

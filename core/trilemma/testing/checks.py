@@ -58,7 +58,9 @@ def run_checks(kind: str, spec: Any, expected_failures: Mapping[str, str] | None
     component = _built(kind, spec)
     expected = {**getattr(component, "expected_failures", {}), **(expected_failures or {})}
     records = [_record(kind, name, check, expected.pop(name, None)) for name, check in _of(kind, component)]
-    unknown = [Record(kind, name, "failed", "expected to fail, and there is no such check") for name in expected]
+    unknown = [
+        Record(kind, name, "failed", "expected to fail, and there is no such check") for name in expected
+    ]
     return records + unknown
 
 
@@ -72,12 +74,16 @@ def check_process(process: Process | str, expected_failures: Mapping[str, str] |
     return run_checks("process", process, expected_failures)
 
 
-def check_denoiser(denoiser: Denoiser | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
+def check_denoiser(
+    denoiser: Denoiser | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
     """The record of every check of a network; see `run_checks`."""
     return run_checks("denoiser", denoiser, expected_failures)
 
 
-def check_guidance(guidance: Guidance | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
+def check_guidance(
+    guidance: Guidance | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
     """The record of every check of a guidance; see `run_checks`."""
     return run_checks("guidance", guidance, expected_failures)
 
@@ -96,13 +102,17 @@ def check_plugin(name: str) -> list[Record]:
     Raises:
         PluginUnavailable: where no plugin has this name.
     """
-    found = [record for record in catalog().records if name in (record.name, record.distribution, record.address)]
+    found = [
+        record for record in catalog().records if name in (record.name, record.distribution, record.address)
+    ]
     if not found:
         raise PluginUnavailable(f"unknown plugin {name!r}; see trilemma plugins for those installed")
     records = []
     for plugin in found:
         loaded = plugin.status == "ok"
-        records.append(Record("plugin", "loads", "passed" if loaded else "failed", plugin.reason or plugin.address))
+        records.append(
+            Record("plugin", "loads", "passed" if loaded else "failed", plugin.reason or plugin.address)
+        )
         for component in catalog().components():
             if component.plugin is plugin:
                 records += run_component(component.spec.kind, component.address)

@@ -24,7 +24,11 @@ def final_states(
         tableau = sampler.plan(process, times)
         return [run_plan(tableau, process, data, z) for z in starts]
     z = torch.tensor(starts, dtype=torch.float64).view(-1, 1, 1, 1)
-    return run_sample(sampler, data.denoiser(process), times, z, lambda _: torch.zeros_like(z)).flatten().tolist()
+    return (
+        run_sample(sampler, data.denoiser(process), times, z, lambda _: torch.zeros_like(z))
+        .flatten()
+        .tolist()
+    )
 
 
 def run_plan(

@@ -58,7 +58,9 @@ def integrate(
         if before is not None and float(torch.as_tensor(abs(state - before)).max()) < tolerance:
             return state
         before = state
-    raise TrilemmaError("the reference flow does not settle; give data with more spread, or a shorter interval")
+    raise TrilemmaError(
+        "the reference flow does not settle; give data with more spread, or a shorter interval"
+    )
 
 
 def _extrapolated(slope: Callable[[float, State], State], y: State, u: float, h: float) -> State:

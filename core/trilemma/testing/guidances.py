@@ -87,8 +87,12 @@ def _pays(guidance: Guidance) -> str:
     model = Counting(_model())
     drawn = sample(model, 3, sampler="ddim", steps=5, cond=_CONDITION, guidance=guidance)
     branches = len(guidance.branches(_CONDITION))
-    assert model.batches == [3 * branches] * 5, f"calls with {model.batches} states for {branches} branches of 3"
-    assert drawn.provenance["nfe"] == 5 * branches, f"the provenance says {drawn.provenance['nfe']} evaluations"
+    assert model.batches == [3 * branches] * 5, (
+        f"calls with {model.batches} states for {branches} branches of 3"
+    )
+    assert drawn.provenance["nfe"] == 5 * branches, (
+        f"the provenance says {drawn.provenance['nfe']} evaluations"
+    )
     return f"{branches} a step"
 
 

@@ -22,7 +22,7 @@ def kernel_checks(backend: Any) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _operators(operators: Any) -> str:
-    assert isinstance(operators, Mapping) and operators, "it has no mapping `operators` of names to callables"
+    assert isinstance(operators, Mapping), "it has no mapping `operators` of names to callables"
     unknown = [name for name in operators if name not in ALL_CELLS]
     assert not unknown, f"{', '.join(unknown)}: no operator of the engine; they are {', '.join(ALL_CELLS)}"
     return ", ".join(operators)

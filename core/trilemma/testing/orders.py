@@ -50,7 +50,12 @@ class Measured:
 
 
 def measure(
-    what: str, data: str, process: Process, declared: float, error: Callable[[int], float], counts: tuple[int, ...]
+    what: str,
+    data: str,
+    process: Process,
+    declared: float,
+    error: Callable[[int], float],
+    counts: tuple[int, ...],
 ) -> Measured:
     """The slope over the first two counts; over the next two where that misses what is declared."""
     name = type(process).__name__.removesuffix("Process")

@@ -61,7 +61,8 @@ def _calls(sampler: Sampler, steps: int) -> str:
     assert math.isclose(model.times[0], times[0], abs_tol=1e-6), (
         f"the first call is at t = {model.times[0]:g}, the grid begins at {times[0]:g}"
     )
-    assert 0 < min(model.times) and max(model.times) <= times[0] + 1e-6, (
+    inside = 0 < min(model.times) <= max(model.times) <= times[0] + 1e-6
+    assert inside, (
         f"calls at times from {min(model.times):g} to {max(model.times):g}, outside (0, {times[0]:g}]"
     )
     missed = [t for t in times[:-1] if min(abs(t - seen) for seen in model.times) > 1e-6]
@@ -135,7 +136,9 @@ def _one(sampler: Sampler) -> str:
             model = GaussianDenoiser(process, MEAN, VARIANCE, parameterization)
             drawn = _draw(sampler, 1, model)
             assert drawn.shape == (1, 1, 1, 1), f"one sample has shape {tuple(drawn.shape)}"
-            assert float(drawn.abs().max()) < 20, f"one step under {type(process).__name__} gives {float(drawn):.2g}"
+            assert float(drawn.abs().max()) < 20, (
+                f"one step under {type(process).__name__} gives {float(drawn):.2g}"
+            )
     return "from every prior"
 
 
@@ -143,12 +146,20 @@ def _nan(sampler: Sampler, steps: int) -> str:
     if steps < 2:
         raise Skipped("its grid has one step")
     model = Spoiled(_model(), row=1)
+    message = _error(lambda: _draw(sampler, steps, model, indices=[10, 11, 12]))
+    assert message, "a network that answers NaN gave samples"
+    assert "not finite" in message, f"the error does not say what is wrong: {message}"
+    assert "sample 11" in message, f"the error does not say where: {message}"
+    return "with its sample"
+
+
+def _error(call: Callable[[], object]) -> str:
+    """What a call complains of; "" where it does not."""
     try:
-        _draw(sampler, steps, model, indices=[10, 11, 12])
+        call()
     except TrilemmaError as error:
-        assert "not finite" in str(error) and "sample 11" in str(error), f"the error does not say where: {error}"
-        return "with its sample"
-    raise AssertionError("a network that answers NaN gave samples")
+        return str(error)
+    return ""
 
 
 def _loop(sampler: Sampler, steps: int) -> str:

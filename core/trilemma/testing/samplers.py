@@ -144,7 +144,8 @@ def _noise_of_sample(sampler: Sampler) -> str:
     z, times = torch.ones(2, 1, 1, 1, dtype=torch.float64), local_times(7)
     model = MIXTURE.denoiser(AngleProcess())
     first, second = (
-        run_sample(sampler, model, times, z.clone(), lambda _, k=k: torch.full_like(z, k)) for k in (-1.0, 1.0)
+        run_sample(sampler, model, times, z.clone(), lambda _, k=k: torch.full_like(z, k))
+        for k in (-1.0, 1.0)
     )
     noisy = not torch.equal(first, second)
     assert noisy != sampler.deterministic, (
@@ -224,7 +225,9 @@ def _point_mass(sampler: Sampler) -> str:
             error = max(map(abs, _along_the_flow(sampler, process, POINT, 64)))
         else:
             raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
-        assert error < 0.05, f"64 steps under {type(process).__name__} end {error:.2g} away from the only point"
+        assert error < 0.05, (
+            f"64 steps under {type(process).__name__} end {error:.2g} away from the only point"
+        )
         worst = max(worst, error)
     return f"to {worst:.1g} in 64 steps"
 

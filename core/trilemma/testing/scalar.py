@@ -26,7 +26,8 @@ class ScalarMixture:
         V = [alpha * alpha * s + sigma * sigma for s in self.variances]
         centred = [z - alpha * m for m in self.means]
         logs = [
-            math.log(w) - (math.log(v) + c * c / v) / 2 for w, v, c in zip(self.weights, V, centred, strict=True)
+            math.log(w) - (math.log(v) + c * c / v) / 2
+            for w, v, c in zip(self.weights, V, centred, strict=True)
         ]
         mass = [math.exp(entry - max(logs)) for entry in logs]
         r = [entry / sum(mass) for entry in mass]
@@ -56,7 +57,9 @@ MIXTURE = ScalarMixture((-1.0, 0.2, 1.1), (0.04, 0.12, 0.06), (0.3, 0.3, 0.4))
 
 
 @cache
-def scalar_flow(data: ScalarMixture, z: float, alphas: tuple[float, float], sigmas: tuple[float, float]) -> float:
+def scalar_flow(
+    data: ScalarMixture, z: float, alphas: tuple[float, float], sigmas: tuple[float, float]
+) -> float:
     """The end of the probability-flow equation from z at (α, σ)_0 to (α, σ)_1, to about 1e-12."""
 
     def slope(u: float, y: float) -> float:

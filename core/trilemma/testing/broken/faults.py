@@ -30,7 +30,9 @@ FAULTS: Final = (
     Fault("a first-order method that says 2", "sampler", samplers.ClaimsOrderTwo(), "order on a mixture"),
     Fault("the wrong previous time", "sampler", samplers.WrongPreviousTime(), "order on a Gaussian"),
     Fault("a first history of zeros", "sampler", samplers.EmptyHistory(), "order on a Gaussian"),
-    Fault("a first history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"),
+    Fault(
+        "a first history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"
+    ),
     Fault("noise at eta = 0", "sampler", samplers.NoiseAtEtaZero(), "noise as declared"),
     Fault("seeds of the batch", "sampler", samplers.BatchSeeds(), "same bits again and in every batch"),
     Fault("a step in place", "sampler", samplers.InPlace(), "inputs are left alone"),
@@ -42,7 +44,14 @@ FAULTS: Final = (
     Fault("a prior of twice the noise", "process", others.WrongPrior(), "the prior has the law of t = 1"),
     Fault("the paper's w taken for s", "guidance", others.PaperScale(), "scale 1 is no guidance"),
     Fault("weights that do not sum to 1", "guidance", others.Unbalanced(), "weights are one a branch and sum to 1"),
-    Fault("a batch that mixes", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"),
-    Fault("answers in another dtype", "denoiser", others.WideAnswers(AngleProcess()), "answers in the shape and dtype of the data"),
+    Fault(
+        "a batch that mixes", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"
+    ),
+    Fault(
+        "answers in another dtype",
+        "denoiser",
+        others.WideAnswers(AngleProcess()),
+        "answers in the shape and dtype of the data",
+    ),
     Fault("normals that are too wide", "kernel", others.WrongNormals, "keyed_normal equals its definition"),
 )  # fmt: skip

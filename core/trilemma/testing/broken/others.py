@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from trilemma.guidance import Guidance
@@ -85,4 +84,4 @@ class WrongNormals:
         keyed_normal(out, *arguments, **keywords)
         out.mul_(1.01)
 
-    operators = {"keyed_normal": _wide}
+    operators: ClassVar[dict[str, Any]] = {"keyed_normal": _wide}
