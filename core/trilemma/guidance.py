@@ -23,9 +23,11 @@ class Guidance(ABC):
     weight they are not evaluated, and the sample does not pay for them.
 
     Attributes:
+        neutral_scale: the value of an option `scale` at which it is no guidance; None where there is none.
         uncapturable: why its combination cannot be part of a CUDA graph; "" where it can.
     """
 
+    neutral_scale: float | None = 1.0
     uncapturable: str = ""
 
     @property

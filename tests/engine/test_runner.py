@@ -211,7 +211,7 @@ def test_a_row_with_a_mask_still_pays_one_evaluation_and_one_fused_step(
 ) -> None:
     """Besides them, three writes into buffers that were there before: no allocation, no view, no host read."""
     x = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
-    with Record(convolution) as record:
+    with Watch(convolution) as record:
         drawn = trilemma.sample(
             convolution,
             3,

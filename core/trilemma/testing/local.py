@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.process import Process
+from trilemma.sampler import Sampler
 from trilemma.testing.angle import AngleProcess
 
 
@@ -40,6 +41,12 @@ class ExplodingProcess(Process):
 
 LOCAL: tuple[Process, ...] = (AngleProcess(), StraightProcess(), ExplodingProcess())
 START, END = 0.9, 0.3
+
+
+def startable(sampler: Sampler) -> tuple[Process, ...]:
+    """Those whose prior the sampler claims to start from."""
+    prior = torch.ones((), dtype=torch.float64)
+    return tuple(p for p in LOCAL if sampler.from_pure_noise or float(p.alpha(prior)) > 0)
 
 
 def local_times(steps: int) -> Tensor:

@@ -16,7 +16,7 @@ from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting, Spoiled
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.law import sample_law
-from trilemma.testing.local import LOCAL
+from trilemma.testing.local import startable
 from trilemma.testing.record import Skipped
 from trilemma.testing.watching import Watch
 
@@ -131,7 +131,7 @@ def _dtypes(sampler: Sampler, steps: int) -> str:
 
 
 def _one(sampler: Sampler) -> str:
-    for process in LOCAL:
+    for process in startable(sampler):
         for parameterization in ("x0", "v"):
             model = GaussianDenoiser(process, MEAN, VARIANCE, parameterization)
             drawn = _draw(sampler, 1, model)

@@ -16,7 +16,7 @@ from trilemma.tableau import Row, Tableau, matrix, vector
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
-from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.local import LOCAL, local_times, startable
 from trilemma.testing.orders import (
     SLACK,
     Measured,
@@ -90,9 +90,7 @@ def _times(sampler: Sampler) -> str:
 
 def _plans(sampler: Sampler) -> Iterator[tuple[int, Process, Tableau]]:
     """From the prior to the data in one step and more, α_1 = 0 included where the sampler claims it."""
-    for process in LOCAL:
-        if not sampler.from_pure_noise and float(process.alpha(torch.ones((), dtype=torch.float64))) == 0:
-            continue
+    for process in startable(sampler):
         for steps in STEPS[:3] if isinstance(sampler.grid, str) else (len(sampler.grid),):
             yield steps, process, sampler.plan(process, sampler.times(process, steps))
 

@@ -44,6 +44,8 @@ class CFGpp(Guidance):
 
     scale: float = 0.6
 
+    neutral_scale = None
+
     def __post_init__(self) -> None:
         if not 0 <= self.scale <= 1:
             raise UsageError(f"cfgpp: scale={self.scale!r} is out of range; give a number from 0 to 1")

@@ -51,6 +51,8 @@ class Classifier(Guidance):
     linear = False
     uncapturable = "the gradient of a classifier is taken on the host"
 
+    neutral_scale = 0.0
+
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
             raise UsageError(f"classifier: scale={self.scale!r} is not finite; give for example scale=1")
@@ -82,6 +84,11 @@ class Classifier(Guidance):
             raise UsageError("classifier needs a class to guide to; give label=7, or one condition in cond")
         device = next((entry.device for entry in denoiser.parameters()), torch.device("cpu"))
         classifier = self.classifier(device)
+        shape = getattr(classifier, "shape", denoiser.shape)
+        if tuple(shape) != denoiser.shape:
+            raise UsageError(
+                f"the classifier is for states of shape {tuple(shape)}, not of {denoiser.shape}; give another as model="
+            )
         random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
         if any(module.training and isinstance(module, random) for module in classifier.modules()):
             raise UsageError("the classifier is in training mode; call classifier.eval() first")

@@ -18,7 +18,12 @@ class NoisyDigitNetwork(nn.Module):
         logits = W₂ SiLU(W₁ vec(h) + b₁) + b₂
 
     Smooth everywhere, for its gradient at z is what guides.
+
+    Attributes:
+        shape: of the states it takes.
     """
+
+    shape = (1, 28, 28)
 
     def __init__(self) -> None:
         super().__init__()

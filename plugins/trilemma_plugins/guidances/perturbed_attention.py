@@ -31,6 +31,8 @@ class PerturbedAttention(Guidance):
 
     scale: float = 1.0
 
+    neutral_scale = 0.0
+
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
             raise UsageError(
