@@ -24,14 +24,15 @@ class Heun(Sampler):
         return 2 * steps - 1
 
     def plan(self, process, times):
-        angles = torch.atan2(process.sigma(times), process.alpha(times)).tolist()
+        alpha, sigma = process.levels(times)
+        angles, radius = torch.atan2(sigma, alpha).tolist(), torch.hypot(alpha, sigma).tolist()
         t = times.tolist()
         rows = []
         for k in range(len(t) - 1):
-            h = angles[k + 1] - angles[k]
-            rows.append(Row(t[k], A=1.0, B=((0, h),)))
+            h, r = angles[k + 1] - angles[k], radius[k + 1] / radius[k]
+            rows.append(Row(t[k], A=r, B=((0, r * h),)))
             if t[k + 1] > 0:
-                rows.append(Row(t[k + 1], A=1.0, B=((0, h / 2), (1, h / 2)), base=1))
+                rows.append(Row(t[k + 1], A=r, B=((0, h / 2), (1, r * h / 2)), base=1))
         return Tableau(tuple(rows), "v")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,8 +75,8 @@ def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Meas
     """Against the exact solution of the probability-flow equation, over uneven times that end above 0."""
     for process in LOCAL:
         yield measure(
-            "flow", _name(data), process, sampler.order, lambda n, p=process: flow_error(sampler, p, data, n), COUNTS
-        )  # fmt: skip
+            "flow", _name(data), process, sampler.order, partial(flow_error, sampler, process, data), COUNTS
+        )
 
 
 def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> float:
@@ -94,8 +95,8 @@ def order_in_law(sampler: Sampler) -> Iterator[Measured]:
         raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
     for process in LOCAL:
         yield measure(
-            "law", "gaussian", process, sampler.order, lambda n, p=process: law_error(sampler, p, n), LAW_COUNTS
-        )  # fmt: skip
+            "law", "gaussian", process, sampler.order, partial(law_error, sampler, process), LAW_COUNTS
+        )
 
 
 def law_error(sampler: Sampler, process: Process, steps: int) -> float:
@@ -119,8 +120,8 @@ def order_along_a_path(sampler: Sampler, declared: float) -> Iterator[Measured]:
         raise Skipped("paths of the noise are coupled only for a sampler with a plan")
     for process in LOCAL:
         yield measure(
-            "path", "mixture", process, declared, lambda n, p=process: path_error(sampler, p, n), PATH_COUNTS
-        )  # fmt: skip
+            "path", "mixture", process, declared, partial(path_error, sampler, process), PATH_COUNTS
+        )
 
 
 def path_error(sampler: Sampler, process: Process, steps: int) -> float:

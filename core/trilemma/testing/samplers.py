@@ -141,10 +141,9 @@ def _noise(sampler: Sampler) -> str:
 def _noise_of_sample(sampler: Sampler) -> str:
     z, times = torch.ones(2, 1, 1, 1, dtype=torch.float64), local_times(7)
     model = MIXTURE.denoiser(AngleProcess())
-    first, second = (
-        run_sample(sampler, model, times, z.clone(), lambda _, k=k: torch.full_like(z, k))
-        for k in (-1.0, 1.0)
-    )
+    low, high = torch.full_like(z, -1), torch.full_like(z, 1)
+    first = run_sample(sampler, model, times, z.clone(), lambda _: low.clone())
+    second = run_sample(sampler, model, times, z.clone(), lambda _: high.clone())
     noisy = not torch.equal(first, second)
     assert noisy != sampler.deterministic, (
         f"declares deterministic={sampler.deterministic}, but the noise "

@@ -19,7 +19,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[str] = []
         self.evaluations = 0
         self._inside = 0
@@ -43,7 +43,7 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 

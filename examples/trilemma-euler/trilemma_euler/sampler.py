@@ -7,13 +7,15 @@ from trilemma import Row, Sampler, Tableau
 
 @dataclass(frozen=True)
 class Euler(Sampler):
-    """With z = cos φ x₀ + sin φ ε, dz/dφ = v, so that z_s = z_t + (φ_s − φ_t) v."""
+    """With z = r (cos φ x₀ + sin φ ε), d(z/r)/dφ = v/r, so that z_s = (r_s/r_t) (z_t + (φ_s − φ_t) v)."""
 
     grid: str = "trailing"
     order = 1
     deterministic = True
 
     def plan(self, process, times):
-        angles = torch.atan2(process.sigma(times), process.alpha(times))
-        steps = zip(times.tolist(), angles.diff().tolist(), strict=False)
-        return Tableau(tuple(Row(t, A=1.0, B=((0, h),)) for t, h in steps), "v")
+        alpha, sigma = process.levels(times)
+        radius, angle = torch.hypot(alpha, sigma), torch.atan2(sigma, alpha)
+        ratio = radius[1:] / radius[:-1]
+        steps = zip(times.tolist(), ratio.tolist(), (ratio * angle.diff()).tolist(), strict=False)
+        return Tableau(tuple(Row(t, A, B=((0, h),)) for t, A, h in steps), "v")

@@ -31,7 +31,7 @@ FAULTS: Final = (
     Fault("the wrong previous time", "sampler", samplers.WrongPreviousTime(), "order on a Gaussian"),
     Fault("a first history of zeros", "sampler", samplers.EmptyHistory(), "order on a Gaussian"),
     Fault(
-        "a first history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"
+        "a history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"
     ),
     Fault("noise at eta = 0", "sampler", samplers.NoiseAtEtaZero(), "noise as declared"),
     Fault("seeds of the batch", "sampler", samplers.BatchSeeds(), "same bits again and in every batch"),
@@ -45,7 +45,7 @@ FAULTS: Final = (
     Fault("the paper's w taken for s", "guidance", others.PaperScale(), "scale 1 is no guidance"),
     Fault("weights that do not sum to 1", "guidance", others.Unbalanced(), "weights are one a branch and sum to 1"),
     Fault(
-        "a batch that mixes", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"
+        "a mixed batch", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"
     ),
     Fault(
         "answers in another dtype",

@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma.prediction import Prediction
 from trilemma.process import Process
 from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau
+from trilemma.tableau import Row, Tableau, scalar
 
 
 def first_order(times: Tensor, process: Process) -> list[Row]:
@@ -50,8 +50,7 @@ class RightByHand(Right):
     ) -> Tensor:
         rows = first_order(times, predict.denoiser.process)
         for step, row in enumerate(rows):
-            (_, B), A = row.B[0], row.A
-            z = A * z + B * predict(z, row.t)  # type: ignore[operator]
+            z = scalar(row.A) * z + scalar(row.B[0][1]) * predict(z, row.t)
             report(step + 1, float(times[step + 1]), z)
         return z
 
@@ -95,7 +94,7 @@ class UnfilledHistory(EmptyHistory):
 
 
 def _extrapolated(row: Row, lags: int) -> Row:
-    B = float(row.B[0][1])  # type: ignore[arg-type]
+    B = scalar(row.B[0][1])
     return replace(row, B=((0, 1.5 * B), (1, -0.5 * B))[:lags])
 
 
