@@ -24,11 +24,14 @@ class Guidance(ABC):
 
     Attributes:
         neutral_scale: the value of an option `scale` at which it is no guidance; None where there is none.
-        uncapturable: why its combination cannot be part of a CUDA graph; "" where it can.
     """
 
     neutral_scale: float | None = 1.0
-    uncapturable: str = ""
+
+    @property
+    def uncapturable(self) -> str:
+        """Why its combination cannot be part of a CUDA graph; "" where it can."""
+        return ""
 
     @property
     def linear(self) -> bool:

@@ -42,7 +42,7 @@ FAULTS: Final = (
     Fault("too much noise in a transition", "process", others.LoudTransition(), "transitions carry the moments"),
     Fault("a late inverse of log SNR", "process", others.LateInverse(), "time_of_log_snr inverts log_snr"),
     Fault("a prior of twice the noise", "process", others.WrongPrior(), "the prior has the law of t = 1"),
-    Fault("the paper's w taken for s", "guidance", others.PaperScale(), "scale 1 is no guidance"),
+    Fault("the paper's w taken for s", "guidance", others.PaperScale(), "its neutral scale is no guidance"),
     Fault("weights that do not sum to 1", "guidance", others.Unbalanced(), "weights are one a branch and sum to 1"),
     Fault(
         "a mixed batch", "denoiser", others.BatchMean(AngleProcess()), "a state's answer does not depend on the batch"
