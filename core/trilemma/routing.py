@@ -26,14 +26,14 @@ class Routed(Denoiser):
         first = networks[0]
         super().__init__(first.process, first.parameterization, first.shape, list(first.conditions.values()))
         self.networks = nn.ModuleList(networks)
-        self._branches = tuple(networks)
+        self._runs = [(network, len(list(run))) for network, run in groupby(networks)]
         self.batch = batch
         self.train(first.training)
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         answers, start = [], 0
-        for network, run in groupby(self._branches):
-            end = min(start + self.batch * len(list(run)), len(z))
+        for network, count in self._runs:
+            end = min(start + self.batch * count, len(z))
             if end > start:
                 taken = {name: cond[name][start:end] for name in network.conditions if name in cond}
                 answers.append(network(z[start:end], t[start:end], **taken))
