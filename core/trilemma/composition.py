@@ -38,7 +38,7 @@ class Sum(Guidance):
         return all(part.linear for part in self.parts)
 
     @property
-    def uncapturable(self) -> str:  # type: ignore[override]
+    def uncapturable(self) -> str:
         return next((part.uncapturable for part in self.parts if part.uncapturable), "")
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ class Modifier(Guidance):
         return self.guidance.linear
 
     @property
-    def uncapturable(self) -> str:  # type: ignore[override]
+    def uncapturable(self) -> str:
         return self.guidance.uncapturable
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -117,4 +117,6 @@ def _readable(annotation: Any) -> str:
         return " or ".join(map(repr, get_args(annotation)))
     if annotation is type(None):
         return "None"
+    if get_origin(annotation) in (list, tuple, AbstractSequence):
+        return f"list of {_readable(get_args(annotation)[0])}" if get_args(annotation) else "list"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

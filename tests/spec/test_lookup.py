@@ -73,7 +73,7 @@ def test_further_arguments_reach_the_constructor_and_come_first():
         ("ddim:eta=abc", "sampler ddim: eta='abc' is not float; give eta as float"),
         ("ddim:eta=True", "sampler ddim: eta=True is not float; give eta as float"),
         ("ddim:clip=one", "sampler ddim: clip='one' is not float or None; give clip as float or None"),
-        ("ddim:grid=3", "sampler ddim: grid=3 is not str; write grid='3'"),
+        ("ddim:grid=3", "sampler ddim: grid=3 is not str or list of float; write grid='3'"),
         ("ddim:eta=2", "ddim: eta=2.0 is out of range; give a number from 0 to 1"),
     ],
 )
