@@ -110,18 +110,18 @@ def test_unknown_names_bring_the_nearest_and_all_known_ones():
 
 
 def test_a_failed_plugin_is_named_where_its_component_is_asked_for(site):
-    site.install("heun", "import no_such_dependency")
+    site.install("midpoint", "import no_such_dependency")
     done = site.python(
         """
         from trilemma import lookup
         try:
-            lookup.build("sampler", "heun")
+            lookup.build("sampler", "midpoint")
         except Exception as error:
             print(type(error).__name__, error)
         """
     )
     assert done.stdout == (
-        "PluginUnavailable sampler 'heun': plugin heun/heun is failed: "
+        "PluginUnavailable sampler 'midpoint': plugin midpoint/midpoint is failed: "
         "the module 'no_such_dependency' is not installed; install what the plugin requires\n"
     )
 

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +22,14 @@ class Option:
         default: source text of the default, None where the option must be given.
         annotation: source text of the type.
         help: its entry in the docstring's Args section.
+        keyword_only: whether it comes after the others, as a dataclass asks for.
     """
 
     name: str
     default: str | None
     annotation: str = ""
     help: str = ""
+    keyword_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def read_source(target: str) -> Source | None:
     docstring = inspect.cleandoc(ast.get_docstring(found.node, clean=False) or "")
     helps = _argument_helps(docstring)
     options = tuple(
-        Option(option.name, option.default, option.annotation, helps.get(option.name, ""))
-        for option in _options(found)
+        replace(option, help=helps.get(option.name, ""))
+        for option in sorted(_options(found), key=lambda option: option.keyword_only)
     )
     return Source(docstring, options)
 
@@ -112,7 +114,10 @@ def _fields(node: ast.ClassDef) -> Iterator[Option]:
         if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
             annotation = ast.unparse(entry.annotation)
             if not re.match(r"(typing\.)?ClassVar\b", annotation):
-                yield _option(entry.target.id, entry.value, entry.annotation)
+                yield replace(
+                    _option(entry.target.id, entry.value, entry.annotation),
+                    keyword_only=_is_keyword_only(node),
+                )
 
 
 def _option(name: str, default: ast.expr | None, annotation: ast.expr | None) -> Option:
@@ -123,6 +128,10 @@ def _option(name: str, default: ast.expr | None, annotation: ast.expr | None) ->
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
     return any(re.match(r"(dataclasses\.)?dataclass\b", ast.unparse(entry)) for entry in node.decorator_list)
+
+
+def _is_keyword_only(node: ast.ClassDef) -> bool:
+    return any("kw_only=True" in ast.unparse(entry) for entry in node.decorator_list)
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:

@@ -3,6 +3,4 @@ from trilemma.plugins import SamplerSpec, hookimpl
 
 @hookimpl
 def trilemma_register(registry):
-    registry.sampler(
-        SamplerSpec("euler", "trilemma_euler.sampler:Euler", "Euler's method in the angle of (α, σ)")
-    )
+    registry.sampler(SamplerSpec("euler", "trilemma_euler.sampler:Euler", "Euler's method in an angle"))
