@@ -71,7 +71,7 @@ def invert(
         raise UsageError(f"refine={refine!r} is not a number of iterations; give an integer of at least 0")
     built, spec = lookup.build("sampler", sampler)
     forwards = cast(Sampler, built)
-    denoiser = load(model, device=device) if isinstance(model, str | Path) else model
+    denoiser = load(model, device=device, fused=True) if isinstance(model, str | Path) else model
     parts = _parts(forwards, denoiser.process, steps, refine)
     rows = [len(part.plan(denoiser.process, part.times(denoiser.process, steps)).rows) for part in parts]
     latent: Tensor = x

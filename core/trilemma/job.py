@@ -256,7 +256,7 @@ def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:
 
 def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | None) -> Denoiser:
     if isinstance(model, str | Path):
-        return load(model, device=device)
+        return load(model, device=device, fused=True)
     if not isinstance(model, Denoiser):
         raise UsageError(
             f"{type(model).__name__} is not a denoiser; give one, or a model's name or directory"

@@ -10,12 +10,17 @@ import torch
 
 from trilemma.denoiser import Denoiser
 from trilemma.errors import ModelError
+from trilemma.fusion import fuse
 from trilemma.model_directory import load_model
 from trilemma.plugins import catalog
 
 
 def load(
-    model: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    model: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    fused: bool = False,
 ) -> Denoiser:
     """A trained model by its name or directory, in evaluation mode and without gradients.
 
@@ -24,12 +29,17 @@ def load(
             the name of a directory that holds a `model.toml`.
         device: where to put it; CPU by default.
         dtype: dtype of the weights; float32 by default.
+        fused: let its operators be the native ones, see `trilemma.fuse`, as a model has that is named to `sample`;
+            on a CPU, where they were measured.
 
     Raises:
         PluginUnavailable: for an unknown name.
         ModelError: for a directory that holds no sound model.
     """
-    return load_model(model_path(model), device, dtype)
+    network = load_model(model_path(model), device, dtype)
+    if fused and all(weight.device.type == "cpu" for weight in network.parameters()):
+        fuse(network)
+    return network
 
 
 def model_path(model: str | Path) -> Path:

@@ -50,7 +50,7 @@ def command(
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     if threads:
         torch.set_num_threads(threads)
-    network = trilemma.load(model, device=device, dtype=kind)
+    network = trilemma.load(model, device=device, dtype=kind, fused=True)
     advised = (network.card or {}).get("evaluation", {})
     evaluator = evaluate.Evaluator(
         dataset=dataset or advised.get("dataset", "mnist"),

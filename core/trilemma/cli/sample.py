@@ -94,7 +94,7 @@ def command(
         raise UsageError(f"{out} cannot hold a trajectory; end it in .npz")
     if threads:
         torch.set_num_threads(threads)
-    network = trilemma.load(model, device=device, dtype=kind)
+    network = trilemma.load(model, device=device, dtype=kind, fused=True)
 
     given: dict[str, Any] = {
         "start": None if start is None else read_images(start, network.shape),
