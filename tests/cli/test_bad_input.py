@@ -185,7 +185,8 @@ def failing_from_step(monkeypatch, model, step):
     forward, calls = network.forward, []
 
     def failing(self, z, t, **cond):
-        calls.append(t)
+        if not isinstance(z, torch.fx.Proxy):  # which `fuse` calls it with, to see what it does
+            calls.append(t)
         answer = forward(self, z, t, **cond)
         return answer * torch.nan if len(calls) >= step else answer
 
