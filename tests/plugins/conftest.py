@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Site:
             file.write(f"[trilemma]\n{entry_point or module} = {module}\n")
         (self.path / f"{module}.py").write_text(source)
 
+    def install_project(self, folder: Path) -> None:
+        """The distribution in a folder with pyproject.toml and src/, as an editable install leaves it."""
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        ((name, module),) = project["entry-points"]["trilemma"].items()
+        package = module.partition(".")[0]
+        self.install(project["name"], "", requires=project["dependencies"], entry_point=name, module=module)
+        (self.path / f"{module}.py").unlink()
+        (self.path / package).symlink_to(folder / "src" / package)
+
     def python(
         self, code: str, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -60,6 +70,10 @@ class Site:
     ) -> subprocess.CompletedProcess[str]:
         """Runs the command line with these distributions installed."""
         return self._run(["-m", "trilemma", *arguments], env)
+
+    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs pytest with these distributions installed."""
+        return self._run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments], None)
 
     def records(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
         """What `trilemma plugins --json` says of each plugin, by distribution/entry point."""
