@@ -69,11 +69,13 @@ class Site:
         self, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs the command line with these distributions installed."""
-        return self._run(["-m", "trilemma", *arguments], env)
+        return self.module("trilemma", *arguments, env=env)
 
-    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs pytest with these distributions installed."""
-        return self._run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments], None)
+    def module(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a module as a program with these distributions installed."""
+        return self._run(["-m", name, *arguments], env, cwd)
 
     def records(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
         """What `trilemma plugins --json` says of each plugin, by distribution/entry point."""
@@ -84,12 +86,15 @@ class Site:
             for record in json.loads(done.stdout)["plugins"]
         }
 
-    def _run(self, command: list[str], env: Mapping[str, str] | None) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], env: Mapping[str, str] | None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TRILEMMA_")}
         path = os.pathsep.join(filter(None, [str(self.path), os.environ.get("PYTHONPATH", "")]))
         return subprocess.run(
             [sys.executable, *command],
             env={**inherited, "PYTHONPATH": path, "COLUMNS": "300", **(env or {})},
+            cwd=cwd,
             capture_output=True,
             text=True,
             check=False,

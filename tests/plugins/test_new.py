@@ -58,7 +58,8 @@ def test_every_kind_passes_its_checks(installed):
 
 
 def test_the_tests_of_every_kind_pass(installed, projects):
-    done = installed.pytest(*map(str, projects.values()), "--import-mode=importlib")
+    folders = map(str, projects.values())
+    done = installed.module("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *folders)
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout.splitlines()[-1]
 
