@@ -10,8 +10,11 @@ Three things are done otherwise, because a test has no network and may not chang
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
+import sys
+import types
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,19 +22,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 import trilemma
+from trilemma.testing.angle import AngleProcess
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "publish.md"
 PROGRAMS = ("trilemma", "pytest", "mypy", "ruff")
 WHEEL = "dist/trilemma_ab2-0.1.0-py3-none-any.whl"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(map(find_spec, ("build", "mypy", "ruff"))), reason="needs build, mypy and ruff"
-    ),
-]
 
 
 def instructions() -> Iterator[tuple[str, str]]:
@@ -89,12 +87,14 @@ class Reader:
                 pytest.fail(f"the page asks for {line!r}, which this test cannot run")
 
     def _module(self, name: str, *arguments: str) -> str:
-        types = str(Path(trilemma.__file__).parents[1])  # mypy asks no PYTHONPATH
-        done = self.site.module(name, *arguments, cwd=self.cwd, env={"MYPYPATH": types})
+        typed = str(Path(trilemma.__file__).parents[1])  # mypy asks no PYTHONPATH
+        done = self.site.module(name, *arguments, cwd=self.cwd, env={"MYPYPATH": typed})
         assert done.returncode == 0, f"{name} {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(find_spec, ("build", "mypy", "ruff"))), reason="needs build, mypy and ruff")
 def test_the_guide_works_as_written(site, tmp_path):
     for folder in ("here", "installed"):
         (tmp_path / folder).mkdir()
@@ -116,3 +116,28 @@ def test_the_page_is_read_whole():
     assert len(asked) > 10
     assert {"trilemma", "cd", "pip", "pytest", "mypy", "ruff", "python", "twine"} == set(asked)
     assert sum(what == "write" for what, _ in instructions()) == 2
+
+
+@pytest.fixture
+def ab2(monkeypatch):
+    """The module that the page writes."""
+    source = next(text for what, text in instructions() if what == "write")
+    module = types.ModuleType("trilemma_ab2_of_the_page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(source, module.__dict__)
+    return module
+
+
+def test_its_steps_integrate_a_line_exactly(ab2):
+    """z_s/r_s = z_t/r_t + ∫ g dφ for g = v/r linear in φ, over times that jump; the first step only for a constant."""
+    process, times = AngleProcess(), torch.tensor([0.95, 0.9, 0.6, 0.55, 0.2, 0.15], dtype=torch.float64)
+    alpha, sigma = process.levels(times)
+    r, angle = torch.hypot(alpha, sigma), torch.atan2(sigma, alpha)
+    for n, row in enumerate(ab2.Ab2Sampler().plan(process, times).rows):
+        assert math.isclose(row.A, float(r[n + 1] / r[n]))
+        for power in (0, 1) if n else (0,):
+            change = sum(b * float(r[n - lag] * angle[n - lag] ** power) for lag, b in row.B) / float(
+                r[n + 1]
+            )
+            exact = (angle[n + 1] ** (power + 1) - angle[n] ** (power + 1)) / (power + 1)
+            assert change == pytest.approx(float(exact), abs=1e-14)
