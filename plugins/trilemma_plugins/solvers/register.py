@@ -127,6 +127,14 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="rk",
+            target="trilemma_plugins.solvers.rk:RK",
+            summary="embedded Runge–Kutta whose steps adapt to a tolerance, sample by sample",
+            reference="arXiv:2011.13456",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="unipc",
             target="trilemma_plugins.solvers.unipc:UniPC",
             summary="exponential Adams predictor and corrector in x̂₀; one evaluation a step",
