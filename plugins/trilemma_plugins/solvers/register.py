@@ -99,6 +99,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.heun:Heun",
             summary="trapezoidal rule in the noise level, with EDM's churn; two evaluations a step",
             reference="arXiv:2206.00364",
+            variants=("grid=lambda",),
         )
     )
     registry.sampler(
