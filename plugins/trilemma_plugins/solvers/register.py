@@ -71,6 +71,22 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="euler",
+            target="trilemma_plugins.solvers.euler:Euler",
+            summary="Euler's method in the noise level, with EDM's churn; ddim at eta=0 where there is none",
+            reference="arXiv:2206.00364",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="euler-ancestral",
+            target="trilemma_plugins.solvers.euler:EulerAncestral",
+            summary="Euler's step to a lower noise level, then fresh noise, eta=1",
+            reference="arXiv:2006.11239",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="euler-maruyama",
             target="trilemma_plugins.solvers.euler_maruyama:EulerMaruyama",
             summary="Euler's method for the reverse-time stochastic equation",
@@ -83,6 +99,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.heun:Heun",
             summary="trapezoidal rule in the noise level, with EDM's churn; two evaluations a step",
             reference="arXiv:2206.00364",
+            variants=("grid=lambda",),
         )
     )
     registry.sampler(
@@ -107,6 +124,14 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.pndm:PNDM",
             summary="pseudo linear multistep (PLMS) after a step of Heun",
             reference="arXiv:2202.09778",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="rk",
+            target="trilemma_plugins.solvers.rk:RK",
+            summary="embedded Runge–Kutta whose steps adapt to a tolerance, sample by sample",
+            reference="arXiv:2011.13456",
         )
     )
     registry.sampler(
