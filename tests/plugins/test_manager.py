@@ -92,7 +92,7 @@ def test_order_is_by_distribution_and_name_with_built_ins_first(site, good):
 
 def test_requirements_on_trilemma_are_compared_with_its_version():
     assert unmet_requirement(["trilemma>=0.1", "numpy>=99"], "0.1.0") is None
-    assert unmet_requirement(["trilemma-euler>=99"], "0.1.0") is None
+    assert unmet_requirement(["trilemma-angular>=99"], "0.1.0") is None
     assert unmet_requirement(['trilemma>=99; extra == "x"'], "0.1.0") is None
     assert unmet_requirement(["trilemma[train] (<0.1)"], "0.1.0") == (
         "needs trilemma<0.1, this is 0.1.0; upgrade the older one"

@@ -40,6 +40,7 @@ DETERMINISTIC = (
     "dpmpp-2m",
     "dpmpp-2m:solver=heun",
     "dpmpp-2s",
+    "euler",
     "heun",
     "lms",
     "pndm",
@@ -57,6 +58,9 @@ STOCHASTIC = (
     "dpmpp-2m-sde:solver=heun",
     "dpmpp-2s-ancestral",
     "dpmpp-3m-sde",
+    "euler:s_churn=8",
+    "euler-ancestral",
+    "euler-ancestral:eta=1.4",
     "heun:s_churn=8",
 )
 
@@ -197,9 +201,32 @@ def test_evaluations(spec: str, steps: int) -> None:
         assert len(sampler.plan(process, times).rows) == sampler.nfe(steps)
 
 
+@pytest.mark.parametrize("process", EVERYWHERE, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    ("spec", "ddim"),
+    [
+        ("euler", "ddim"),
+        ("euler-ancestral:eta=0.0", "ddim"),
+        ("euler-ancestral:eta=0.7", "ddim:eta=0.7"),
+        ("euler-ancestral", "ddim:eta=1.0"),
+    ],
+)
+def test_euler_is_ddim(spec: str, ddim: str, process: Process) -> None:
+    times = torch.tensor([1.0, 0.7, 0.55, 0.2, 0.05, 0.0], dtype=torch.float64)
+    rows, known = (
+        [(row.t, row.A, row.B[0][1], row.C) for row in named(entry).plan(process, times).rows]
+        for entry in (spec, ddim)
+    )
+    assert torch.allclose(torch.tensor(rows).double(), torch.tensor(known).double(), rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
+        "euler:s_churn=-1.0",
+        "euler:s_tmin=2.0,s_tmax=1.0",
+        "euler-ancestral:eta=-1.0",
+        "heun:s_noise=nan",
         "deis:points=0",
         "deis:points=5",
         "deis:variable=sigma",

@@ -32,7 +32,7 @@ def parametrize_with_checks(
 ) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that gives a pytest function with the argument `check` every check of some components.
 
-        @parametrize_with_checks(["euler", "euler:grid=linspace"])
+        @parametrize_with_checks(["ddim", "ddim:grid=linspace"])
         def test_conformance(check):
             check()
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from trilemma.errors import UsageError
 from trilemma.process import Process
-from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import time_of
+from trilemma_plugins.solvers.churn import Churned
 
 
 @dataclass(frozen=True)
-class Heun(Sampler):
-    """The trapezoidal rule for dz̄ = ε̂ dρ with z̄ = z/α and ρ = σ/α, from ρ̂ ≥ ρ_t to ρ_s:
+class Heun(Churned):
+    """The trapezoidal rule for dz̄ = ε̂ dρ with z̄ = z/α and ρ = σ/α, from ρ_t (with churn ρ̂ above it) to ρ_s:
 
-        z̄̂ = z̄ + s_noise √(ρ̂² − ρ_t²) ξ,          ρ̂ = (1 + γ) ρ_t
-        z̄_s = z̄̂ + (ρ_s − ρ̂) (ε̂(z̄̂, ρ̂) + ε̂(z̄', ρ_s))/2,   z̄' = z̄̂ + (ρ_s − ρ̂) ε̂(z̄̂, ρ̂)
+        z̄_s = z̄ + (ρ_s − ρ_t) (ε̂(z̄, ρ_t) + ε̂(z̄', ρ_s))/2,   z̄' = z̄ + (ρ_s − ρ_t) ε̂(z̄, ρ_t)
 
-    with γ = min(s_churn/S, √2 − 1) where s_tmin ≤ ρ_t ≤ s_tmax, but never beyond the process's own largest ρ. The first
-    step, which nothing comes before, is not churned. A step onto σ = 0 is one evaluation of first order; from α = 0 the
-    rule is the trapezoidal one of x̂₀ in α/σ, as ρ is infinite there.
+    A step onto σ = 0 is one evaluation of first order; from α = 0 the rule is the trapezoidal one of x̂₀ in α/σ, as ρ
+    is infinite there. Churn: before a step z̄ ← z̄ + s_noise √(ρ̂² − ρ_t²) ξ with ρ̂ = (1 + γ) ρ_t and
+    γ = min(s_churn/S, √2 − 1), but ρ̂ never beyond the process's own largest; not before the first step.
 
     Use: few, accurate steps on EDM-like models, with `grid=karras`; a little churn where the model's errors show.
 
@@ -43,31 +38,12 @@ class Heun(Sampler):
         Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364.
     """
 
-    s_churn: float = 0.0
-    s_tmin: float = 0.0
-    s_tmax: float = math.inf
-    s_noise: float = 1.0
     grid: Grid = "karras"
     clip: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("s_churn", "s_tmin", "s_noise"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise UsageError(f"heun: {name}={value!r} is out of range; give a number of at least 0")
-        if not self.s_tmax >= self.s_tmin:
-            raise UsageError(
-                f"heun: s_tmax={self.s_tmax!r} lies below s_tmin={self.s_tmin!r}; give a larger one"
-            )
 
     @property
     def order(self) -> int:
         return 1 if self.s_churn else 2
-
-    @property
-    def deterministic(self) -> bool:
-        return self.s_churn == 0
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
@@ -84,24 +60,12 @@ class Heun(Sampler):
             if sigma_s == 0:
                 break
             A, now, before = _trapezoid(alpha, sigma, alpha_s, sigma_s)
-            t, alpha, sigma = self._churned(process, len(times) - 1, s, alpha_s, sigma_s, i == len(times) - 1)
+            t, alpha, sigma, fresh = s, alpha_s, sigma_s, 0.0
+            if i < len(times) - 1:
+                t, alpha, sigma, fresh = self.lifted(process, len(times) - 1, s, alpha_s, sigma_s)
             scale = alpha / alpha_s
-            fresh = (
-                math.sqrt(max((sigma / alpha) ** 2 - (sigma_s / alpha_s) ** 2, 0.0)) * self.s_noise * alpha
-            )
             rows.append(Row(s, scale * A, ((0, scale * now), (1, scale * before)), fresh, base=1))
         return Tableau(tuple(rows), "x0", self.clip)
-
-    def _churned(
-        self, process: Process, steps: int, s: float, alpha: float, sigma: float, last: bool
-    ) -> tuple[float, float, float]:
-        """Time, α and σ of ρ̂ above those of the state."""
-        rho = sigma / alpha
-        if self.s_churn == 0 or last or not self.s_tmin <= rho <= self.s_tmax:
-            return s, alpha, sigma
-        time = time_of(process, -math.log(rho * (1 + min(self.s_churn / steps, math.sqrt(2) - 1))))
-        alpha_hat, sigma_hat = process.levels(torch.tensor(time, dtype=torch.float64))
-        return time, float(alpha_hat), float(sigma_hat)
 
 
 def _trapezoid(alpha: float, sigma: float, alpha_s: float, sigma_s: float) -> tuple[float, float, float]:

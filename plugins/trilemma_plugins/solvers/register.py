@@ -71,6 +71,22 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="euler",
+            target="trilemma_plugins.solvers.euler:Euler",
+            summary="Euler's method in the noise level, with EDM's churn; ddim at eta=0 where there is none",
+            reference="arXiv:2206.00364",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="euler-ancestral",
+            target="trilemma_plugins.solvers.euler:EulerAncestral",
+            summary="Euler's step to a lower noise level, then fresh noise, eta=1",
+            reference="arXiv:2006.11239",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="euler-maruyama",
             target="trilemma_plugins.solvers.euler_maruyama:EulerMaruyama",
             summary="Euler's method for the reverse-time stochastic equation",

@@ -6,7 +6,7 @@ from trilemma import Row, Sampler, Tableau
 
 
 @dataclass(frozen=True)
-class Euler(Sampler):
+class Angular(Sampler):
     """With z = r (cos φ x₀ + sin φ ε), d(z/r)/dφ = v/r, so that z_s = (r_s/r_t) (z_t + (φ_s − φ_t) v)."""
 
     grid: str = "trailing"

@@ -1,0 +1,6 @@
+from trilemma.plugins import SamplerSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry):
+    registry.sampler(SamplerSpec("angular", "trilemma_angular.sampler:Angular", "Euler's method in an angle"))
