@@ -44,6 +44,9 @@ DETERMINISTIC = (
     "heun",
     "lms",
     "pndm",
+    "sa-solver:tau=0.0,predictor=2",
+    "sa-solver:tau=0.0,predictor=1,corrector=1",
+    "sa-solver:tau=0.0,predictor=2,corrector=0",
     "dpmpp-3m",
     "dpmpp-3m:curvature=0.5",
     "unipc:p=1,variant=bh1",
@@ -62,6 +65,9 @@ STOCHASTIC = (
     "euler-ancestral",
     "euler-ancestral:eta=1.4",
     "heun:s_churn=8",
+    "sa-solver",
+    "sa-solver:predictor=1,corrector=0",
+    "sa-solver:tau=0.6,rho_min=0.8,rho_max=3.0",
 )
 
 

@@ -88,11 +88,4 @@ def correction(scale: float, corrector: Sequence[float], predictor: Sequence[flo
         corrector: weights of the predictions at s, t and before.
         predictor: weights of those at t and before.
     """
-    return [
-        scale * (c - p) for c, p in zip_longest(corrector, (0.0, *predictor), fillvalue=0.0)
-    ]
-
-
-def folded(A: float, terms: Sequence[float], change: Sequence[float]) -> tuple[tuple[int, float], ...]:
-    """Lags and coefficients of a row that starts from a predicted state still to be changed: A (z̃ + change) + terms."""
-    return tuple(enumerate(b + A * c for b, c in zip_longest(terms, change, fillvalue=0.0)))
+    return [scale * (c - p) for c, p in zip_longest(corrector, (0.0, *predictor), fillvalue=0.0)]

@@ -127,6 +127,15 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="sa-solver",
+            target="trilemma_plugins.solvers.sa_solver:SASolver",
+            summary="stochastic Adams predictor and corrector in x̂₀, noise tau=1; one evaluation a step",
+            reference="arXiv:2309.05019",
+            variants=("tau=0.0", "predictor=1,corrector=0", "rho_max=1.0,rho_min=0.05"),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="unipc",
             target="trilemma_plugins.solvers.unipc:UniPC",
             summary="exponential Adams predictor and corrector in x̂₀; one evaluation a step",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -13,13 +13,13 @@ from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, folded, history, levels
+from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels
 
 
 @dataclass(frozen=True)
 class SASolver(Sampler):
-    """The reverse equations of all τ ≥ 0 have the same marginals. With λ = log(α/σ), c = 1 + τ², over a step of length h
-    from t to s, the prediction x̂₀ made at the predicted states z̃:
+    """Reverse-time equations with any noise τ ≥ 0 have the same marginals. With λ = log(α/σ), c = 1 + τ², a step of
+    length h in λ from t to s, and x̂₀ made at the predicted states z̃:
 
         z̃_s = (σ_s/σ_t) e^(−τ²h) z_t + α_s Σ_j p_j x̂₀^{t−j} + σ_s √(1 − e^(−2τ²h)) ξ
         z_s = z̃_s + α_s (c₀ x̂₀ˢ + Σ_j (c_{j+1} − p_j) x̂₀^{t−j})
@@ -78,6 +78,10 @@ class SASolver(Sampler):
         return min(self.corrector, self.predictor + 1, 3) if self.corrector else min(self.predictor, 2)
 
     @property
+    def strong_order(self) -> float | None:  # type: ignore[override]  # it follows from the options
+        return 1.0 if self.tau else None
+
+    @property
     def deterministic(self) -> bool:
         return self.tau == 0
 
@@ -89,8 +93,7 @@ class SASolver(Sampler):
             h = lam[i + 1] - lam[i]
             eta = self._eta(math.exp(-lam[i]))
             predictor = adams_weights(history(lam, i, self.predictor), h, 1 + eta)
-            row = multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, eta, predictor)
-            rows.append(replace(row, B=folded(row.A, [c for _, c in row.B], change)))
+            rows.append(multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, eta, predictor, change))
             change = []
             if self.corrector and math.isfinite(h):
                 nodes = [h, *history(lam, i, self.corrector - 1)]

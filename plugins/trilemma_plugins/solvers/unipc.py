@@ -12,8 +12,9 @@ from trilemma.errors import UsageError
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import adams_weights, correction, folded, history, levels
+from trilemma.tableau import Tableau
+from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
+from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class UniPC(Sampler):
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, self.p)
             predictor = self._weights(nodes, h)
-            ratio = sigma[i + 1] / sigma[i]
-            rows.append(Row(t, ratio, folded(ratio, [alpha[i + 1] * w for w in predictor], change)))
+            rows.append(multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, 0.0, predictor, change))
             change = []
             if math.isfinite(h):
                 change = correction(alpha[i + 1], self._weights([h, *nodes], h), predictor)
