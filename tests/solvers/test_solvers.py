@@ -68,6 +68,9 @@ STOCHASTIC = (
     "sa-solver",
     "sa-solver:predictor=1,corrector=0",
     "sa-solver:tau=0.6,rho_min=0.8,rho_max=3.0",
+    "restart",
+    "restart:rho_min=1.0,rho_max=2.0,restarts=3",
+    "restart:pass_steps=8",
 )
 
 
