@@ -71,6 +71,7 @@ STOCHASTIC = (
     "restart",
     "restart:rho_min=1.0,rho_max=2.0,restarts=3",
     "restart:pass_steps=8",
+    "predictor-corrector:corrections=0",
 )
 
 

@@ -127,6 +127,15 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.sampler(
         SamplerSpec(
+            name="predictor-corrector",
+            target="trilemma_plugins.solvers.predictor_corrector:PredictorCorrector",
+            summary="Langevin steps, corrections=1, before every ancestral step",
+            reference="arXiv:2011.13456",
+            variants=("corrections=0",),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
             name="restart",
             target="trilemma_plugins.solvers.restart:Restart",
             summary="heun that goes back up in noise and down again, restarts=2 times over an interval",
