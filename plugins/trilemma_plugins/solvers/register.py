@@ -121,8 +121,9 @@ def trilemma_register(registry: Registry) -> None:
         SamplerSpec(
             name="pndm",
             target="trilemma_plugins.solvers.pndm:PNDM",
-            summary="pseudo linear multistep (PLMS) after a step of Heun",
+            summary="pseudo linear multistep (PLMS) after a step of Heun or three of Runge–Kutta",
             reference="arXiv:2202.09778",
+            variants=("warmup=prk",),
         )
     )
     registry.sampler(
