@@ -32,7 +32,9 @@ class Prediction:
         networks: Sequence[Denoiser] = (),
     ) -> None:
         self.denoiser = denoiser
-        self.guidance = guidance.for_batch(targets_in(cond))
+        self._targets = targets_in(cond)
+        self._unbound = guidance
+        self.guidance = guidance.for_batch(self._targets)
         self.cond = network_conditions(cond)
         self.networks = networks or [denoiser]
         self.branches = branches
@@ -40,20 +42,54 @@ class Prediction:
         self.evaluations = 0
         self._coefficients = cache(self._coefficients_at)
 
-    def __call__(self, z: Tensor, t: float, parameterization: str = "x0") -> Tensor:
-        """The prediction [B, ...] at states z [B, ...] and time t, in the parameterization asked for."""
-        evaluated = min(self.branches, self.guidance.evaluated(t, self.branches))
-        self.evaluations += evaluated
-        count = evaluated * len(z)
-        state = z.to(self.network_dtype).repeat(evaluated, *(1,) * (z.dim() - 1))
-        given = {name: labels[:count] for name, labels in self.cond.items()}
-        time = torch.full((count,), t, dtype=torch.float32, device=z.device)
-        network = routed(self.networks, len(z))
-        outputs = network(state, time, **given).to(z.dtype).chunk(evaluated)
+    def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
+        """The prediction [B, ...] at states z [B, ...] and time t, in the parameterization asked for.
+
+        A time for each sample is a float64 tensor [B] on the host.
+        """
+        if isinstance(t, Tensor):
+            return self._at_own_times(z, t, parameterization)
+        outputs = self._evaluate(z, t, self._evaluated(t))
         combined = combination(self.guidance, z, t, outputs, self.denoiser)
         p, q = self._coefficients(t, parameterization)
         prediction: Tensor = p * z + q * combined
         return prediction
+
+    def _at_own_times(self, z: Tensor, t: Tensor, parameterization: str) -> Tensor:
+        """One call of the network for all; a guidance, whose numbers depend on the time, sample by sample."""
+        times = t.tolist()
+        needed = [self._evaluated(time) for time in times]
+        outputs = self._evaluate(z, t, max(needed))
+        combined = outputs[0]
+        if self.branches > 1 or not self.guidance.linear:
+            samples = []
+            for b, (time, evaluated) in enumerate(zip(times, needed, strict=True)):
+                one = slice(b, b + 1)
+                guidance = self._unbound.for_batch({name: of[one] for name, of in self._targets.items()})
+                own = [output[one] for output in outputs[:evaluated]]
+                samples.append(combination(guidance, z[one], time, own, self.denoiser))
+            combined = torch.cat(samples)
+        pairs = [self._coefficients(time, parameterization) for time in times]
+        table = torch.tensor(pairs, dtype=torch.float64).to(z.device, z.dtype)
+        p, q = table.T.reshape(2, -1, *(1,) * (z.dim() - 1))
+        prediction: Tensor = p * z + q * combined
+        return prediction
+
+    def _evaluated(self, t: float) -> int:
+        return min(self.branches, self.guidance.evaluated(t, self.branches))
+
+    def _evaluate(self, z: Tensor, t: float | Tensor, evaluated: int) -> Sequence[Tensor]:
+        """The network's outputs [B, ...] for the first branches, counted."""
+        self.evaluations += evaluated
+        count = evaluated * len(z)
+        state = z.to(self.network_dtype).repeat(evaluated, *(1,) * (z.dim() - 1))
+        given = {name: labels[:count] for name, labels in self.cond.items()}
+        if isinstance(t, Tensor):
+            time = t.to(z.device, torch.float32).repeat(evaluated)
+        else:
+            time = torch.full((count,), t, dtype=torch.float32, device=z.device)
+        outputs: Tensor = routed(self.networks, len(z))(state, time, **given)
+        return outputs.to(z.dtype).chunk(evaluated)
 
     def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, float]:
         time = torch.tensor(t, dtype=torch.float64)

@@ -29,11 +29,14 @@ class Sampler(ABC):
         deterministic: whether the state at the prior decides the sample.
         strong_order: order of convergence along one path of the noise; None where none is claimed.
         from_pure_noise: whether it can take its first step from α = 0, where a rectified flow starts.
+        tolerance: of each step's error, where the sampler adapts its steps to it; None where they are those of the
+            grid. The conformance kit holds it to what it says in place of an order.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
 
     grid: Grid = "trailing"
     strong_order: float | None = None
+    tolerance: float | None = None
     from_pure_noise: bool = True
     exact: tuple[str, ...] = ()
 
@@ -61,7 +64,7 @@ class Sampler(ABC):
         return spaced_times(process, steps, self.grid)
 
     def nfe(self, steps: int) -> int:
-        """Evaluations of the network that one sample pays without guidance."""
+        """Evaluations of the network that one sample pays without guidance; the least of them where steps adapt."""
         return steps
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
@@ -79,7 +82,8 @@ class Sampler(ABC):
         """The samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
 
         Args:
-            predict: the guided prediction, `predict(z, t, parameterization)`; it counts its evaluations.
+            predict: the guided prediction, `predict(z, t, parameterization)`; it counts its evaluations. A time for
+                each sample is a float64 tensor [B] on the host.
             z: states at times[0].
             times: [steps + 1], float64.
             noise: ξ [B, K·C, ...] of a step 0, 1, …, always the same for a step.

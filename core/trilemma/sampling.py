@@ -299,7 +299,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             lambda step, t, state: self._report(step, len(job.times) - 1, t, state),
         )
         self._backend = "pytorch"
-        self._evaluations = predict.evaluations
+        self._evaluations = max(self._evaluations if self._drawn else 0, predict.evaluations)
         job.check_finite(drawn, indices)
         return drawn
 

@@ -59,8 +59,10 @@ def steps_within(sampler: Sampler, budget: int) -> int:
     """The largest number of steps, at most `budget`, that pays no more evaluations of the network than it.
 
     Raises:
-        UsageError: where one step pays more.
+        UsageError: where one step pays more, or where steps adapt to a tolerance.
     """
+    if sampler.tolerance is not None:
+        raise UsageError("its steps adapt to a tolerance and not to a number of evaluations")
     for steps in range(budget, 0, -1):
         if sampler.nfe(steps) <= budget:
             return steps

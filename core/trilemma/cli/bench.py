@@ -144,7 +144,7 @@ def samplers(
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     if threads:
         torch.set_num_threads(threads)
-    network = trilemma.load(model, dtype=kind)
+    network = trilemma.load(model, dtype=kind, fused=True)
     advised = (network.card or {}).get("evaluation", {})
     evaluator = Evaluator(
         dataset=advised.get("dataset", "mnist"),

@@ -6,6 +6,7 @@ import difflib
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,6 +84,36 @@ def show(
         _print_component(console, component)
     for record in records if not components else ():
         _print_plugin(console, record)
+
+
+@command.command("page")
+def page(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Samplers [default: all that come with Trilemma].")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write a file a page, and an index where no NAMES are given."),
+    ] = None,
+) -> None:
+    """Write the reference page of samplers NAMES as Markdown: equation, options, cost, order, tableau."""
+    from trilemma.output.atomic import telling
+    from trilemma.pages.sampler import file_name, index_page, sampler_page
+
+    samplers = [entry for entry in catalog().components("sampler") if entry.built_in]
+    if names:
+        samplers = [catalog().find("sampler", name) for name in names]
+    pages = {file_name(component): sampler_page(component) for component in samplers}
+    if out is None:
+        print("\n".join(pages.values()), end="")
+        return
+    if not names:
+        pages["README.md"] = index_page(samplers)
+    with telling(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (out / name).write_text(text, encoding="utf-8")
+    print(f"{len(pages)} pages in {out}")
 
 
 @command.command("check")

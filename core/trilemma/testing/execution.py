@@ -61,10 +61,12 @@ class ExactPrediction:
         self.seen: list[float] = []
         self.answers: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, z: Tensor, t: float, parameterization: str = "x0") -> Tensor:
+    def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
         self.evaluations += 1
-        self.seen.append(float(t))
-        time = torch.tensor(float(t), dtype=torch.float64)
+        time = torch.as_tensor(t, dtype=torch.float64)
+        self.seen.append(float(time.max()))
+        if time.dim():
+            time = time.view(-1, *(1,) * (z.dim() - 1))
         process = self.denoiser.process
         answer = self.denoiser.predict(z, process.alpha(time), process.sigma(time), parameterization)
         self.answers.append((answer, answer.clone()))

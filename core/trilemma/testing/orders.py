@@ -89,6 +89,19 @@ def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: i
     return _largest(a - b for a, b in zip(found, exact, strict=True))
 
 
+def errors_in_tolerances(sampler: Sampler) -> dict[str, float]:
+    """What an adaptive sampler is off the flow, in units of its tolerance, by "data under process"."""
+    assert sampler.tolerance is not None
+    return {
+        f"{_name(data)} under {type(process).__name__.removesuffix('Process')}": flow_error(
+            sampler, process, data, 7
+        )
+        / sampler.tolerance
+        for data in (GAUSSIAN, MIXTURE)
+        for process in LOCAL
+    }
+
+
 def order_in_law(sampler: Sampler) -> Iterator[Measured]:
     """Of the exact mean and standard deviation of what a plan draws from Gaussian data."""
     if not sampler.has_plan:
@@ -172,6 +185,8 @@ def _spread(tableau: Tableau, noise: Tensor) -> Tensor:
 def measured_orders(sampler: Sampler) -> list[Measured]:
     """Everything that its declarations call for."""
     found: list[Measured] = []
+    if sampler.tolerance is not None:
+        return found  # no steps that could be made smaller
     if sampler.deterministic:
         for data in (GAUSSIAN, MIXTURE):
             found += order_along_the_flow(sampler, data)

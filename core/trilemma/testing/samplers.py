@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 
@@ -20,6 +20,7 @@ from trilemma.testing.local import LOCAL, local_times, startable
 from trilemma.testing.orders import (
     SLACK,
     Measured,
+    errors_in_tolerances,
     order_along_a_path,
     order_along_the_flow,
     order_in_law,
@@ -30,6 +31,7 @@ from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
 
 Checks = Iterator[tuple[str, Callable[[], str]]]
 STEPS = (1, 2, 7, 50)
+TOLERANCES = 10.0  # of a step's error that the errors of all steps may add up to
 POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 
 
@@ -50,7 +52,9 @@ def sampler_checks(sampler: Sampler) -> Checks:
         yield "exact on a point", lambda: _exact(sampler, POINT)
     if "gaussian" in sampler.exact:
         yield "exact on a Gaussian", lambda: _exact(sampler, GAUSSIAN)
-    if sampler.deterministic:
+    if sampler.tolerance is not None:
+        yield "tolerance is kept", lambda: _tolerance(sampler)
+    elif sampler.deterministic:
         yield "order on a Gaussian", lambda: _order(sampler.order, order_along_the_flow(sampler, GAUSSIAN))
         yield "order on a mixture", lambda: _order(sampler.order, order_along_the_flow(sampler, MIXTURE))
     else:
@@ -227,6 +231,20 @@ def _point_mass(sampler: Sampler) -> str:
         )
         worst = max(worst, error)
     return f"to {worst:.1g} in 64 steps"
+
+
+def _tolerance(sampler: Sampler) -> str:
+    """The error along the flow is of the size of the tolerance, and falls with it."""
+    assert sampler.tolerance is not None
+    worst = 0.0
+    for tolerance in (sampler.tolerance, sampler.tolerance / 100):
+        off = errors_in_tolerances(replace(sampler, tolerance=tolerance))  # type: ignore[type-var]
+        for where, error in off.items():
+            assert error < TOLERANCES, (
+                f"at tolerance {tolerance:g} the end is {error:.3g} of it off on {where}"
+            )
+            worst = max(worst, error)
+    return f"at most {worst:.1f} tolerances off"
 
 
 def _order(declared: float, measured: Iterator[Measured]) -> str:

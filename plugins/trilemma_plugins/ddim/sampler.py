@@ -25,6 +25,9 @@ class DDIM(Sampler):
     variance. The last step lands on ᾱ = 1 and so returns x̂₀. ε̂ is formed from the clipped x̂₀, so the two
     stay consistent.
 
+    Use: the baseline of fast sampling; inversion and editing, as its steps run backwards. Of first order, so that
+    `dpmpp-2m` or `unipc` reach the same samples in a third of the steps.
+
     Args:
         eta: η ∈ [0, 1].
         grid: of times, see `trilemma.spacing`.

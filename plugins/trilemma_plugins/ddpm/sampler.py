@@ -23,6 +23,8 @@ class DDPM(Sampler):
     With as many steps as the process has this is DDPM's chain; with fewer it is the plain strided chain. The
     last step adds no noise and returns x̂₀.
 
+    Use: the reference that fast samplers are measured against, in as many steps as the process has.
+
     Args:
         variance: "small" or "large".
         grid: of times, see `trilemma.spacing`.

@@ -31,6 +31,9 @@ class DEIS(Sampler):
     by parts and by quadrature. As many points as there are at the start; in log ρ a step onto σ = 0 has one. Where
     α = 0 at the start ε̂ says nothing of x₀ and the polynomial in log ρ is put through x̂₀ instead.
 
+    Use: ten steps and fewer of an ε- or v-trained model, one evaluation each; `points=3` is the usual choice, and
+    `prediction=x0` is steadier under strong guidance.
+
     Args:
         points: of the polynomial, 1 to 4. The first step's own error is of second order and stays in
             the result, so above 2 the error shrinks but its order is 2.

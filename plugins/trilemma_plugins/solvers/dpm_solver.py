@@ -28,6 +28,9 @@ class DPMSolver(Sampler):
     Order 1 is DDIM. The coefficients are those of x̂₀, which stays finite where α_t = 0: a step from there spends its
     evaluations on steps of first order, evenly in α/σ. A step onto σ = 0 is one evaluation of first order.
 
+    Use: unguided models where accuracy for the number of steps counts more than for the evaluations; order 3 for
+    reference solutions. Guided models are better served by `dpmpp-2m`.
+
     Args:
         order: 1, 2 or 3, which is also the number of evaluations of a step.
         r1: place of the first stage, in (0, 1), for order 3 below 2/3; 1/2 (order 2) or 1/3 by default.

@@ -26,6 +26,8 @@ class DPMpp2S(Sampler):
 
     A step onto σ = 0 is one evaluation of first order; from α_t = 0 the middle is that of α/σ.
 
+    Use: guided sampling where a memory of earlier steps hurts, as after a change of conditions; `dpmpp-2m` costs half.
+
     Args:
         eta: η in [0, 1]; 0 follows the probability flow.
         grid: of times, see `trilemma.spacing`.
@@ -81,7 +83,10 @@ class DPMpp2S(Sampler):
 
 @dataclass(frozen=True)
 class DPMpp2SAncestral(DPMpp2S):
-    """`DPMpp2S` with ancestral noise, η = 1."""
+    """`DPMpp2S` with ancestral noise, η = 1.
+
+    Use: varied samples where the evaluations are there for it, as the second one a step makes up for the noise.
+    """
 
     eta: float = 1.0
 

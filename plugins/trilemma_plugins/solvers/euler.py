@@ -41,7 +41,7 @@ class Euler(Churned):
         Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364.
     """
 
-    grid: Grid = "karras"
+    grid: Grid = "trailing"
     clip: float | None = None
 
     order = 1
@@ -90,7 +90,7 @@ class EulerAncestral(Sampler):
     """
 
     eta: float = 1.0
-    grid: Grid = "karras"
+    grid: Grid = "trailing"
     clip: float | None = None
 
     order = 1

@@ -25,7 +25,8 @@ class Heun(Churned):
     is infinite there. Churn: before a step z̄ ← z̄ + s_noise √(ρ̂² − ρ_t²) ξ with ρ̂ = (1 + γ) ρ_t and
     γ = min(s_churn/S, √2 − 1), but ρ̂ never beyond the process's own largest; not before the first step.
 
-    Use: few, accurate steps on EDM-like models, with `grid=karras`; a little churn where the model's errors show.
+    Use: few, accurate steps on EDM-like models, with `grid=karras`; `grid=lambda` on those with more noise at the
+    prior, such as the linear VP schedule. A little churn where the model's errors show.
 
     Args:
         s_churn: total amount of churn over the S steps; 0 follows the probability flow.

@@ -14,7 +14,9 @@ from trilemma.tableau import Row, Tableau
 
 @dataclass(frozen=True)
 class LCM(Sampler):
-    """z_s = α_s x̂₀(z_t) + σ_s ξ, and z₀ = x̂₀.
+    """The data as the network sees them, noised afresh for the next time:
+
+        z_s = α_s x̂₀(z_t) + σ_s ξ,   z₀ = x̂₀
 
     Use: networks distilled to answer with a sample x̂₀ at once (consistency models), in one to eight steps. With an
     ordinary network x̂₀ is a mean, and the samples of few steps are too smooth.

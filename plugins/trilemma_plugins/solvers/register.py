@@ -99,6 +99,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.heun:Heun",
             summary="trapezoidal rule in the noise level, with EDM's churn; two evaluations a step",
             reference="arXiv:2206.00364",
+            variants=("grid=lambda",),
         )
     )
     registry.sampler(
@@ -142,6 +143,14 @@ def trilemma_register(registry: Registry) -> None:
             summary="heun that goes back up in noise and down again, restarts=2 times over an interval",
             reference="arXiv:2306.14878",
             variants=("pass_steps=3", "restarts=0"),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="rk",
+            target="trilemma_plugins.solvers.rk:RK",
+            summary="embedded Runge–Kutta whose steps adapt to a tolerance, sample by sample",
+            reference="arXiv:2011.13456",
         )
     )
     registry.sampler(

@@ -29,6 +29,8 @@ class UniPC(Sampler):
     B(h)/2 with B = h (bh1) or 1 − e^(−h) (bh2), which has the same order. As many points as there are at the start; a
     step onto σ = 0 has one. The last state is predicted, not corrected.
 
+    Use: five to fifteen evaluations, where the corrector's order comes for nothing; `variant=bh1` for unguided models.
+
     Args:
         p: order of the predictor, 1 to 6; the corrector adds one. The first step, corrected to second order, leaves
             an error of third order in the result, so p above 3 gains no order.

@@ -37,6 +37,7 @@ FAULTS: Final = (
     Fault("seeds of the batch", "sampler", samplers.BatchSeeds(), "same bits again and in every batch"),
     Fault("a step in place", "sampler", samplers.InPlace(), "inputs are left alone"),
     Fault("one evaluation off", "sampler", samplers.OneCallMore(), "plan pays its nfe"),
+    Fault("a tolerance that is ignored", "sampler", samplers.IgnoresTolerance(), "tolerance is kept"),
     Fault("a division by sigma = 0", "sampler", samplers.DividesBySigma(), "plan is finite"),
     Fault("NaN hidden", "sampler", samplers.HidesNaN(), "NaN is named"),
     Fault("too much noise in a transition", "process", others.LoudTransition(), "transitions carry the moments"),

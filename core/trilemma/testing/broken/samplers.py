@@ -167,6 +167,13 @@ class DividesBySigma(Right):
 
 
 @dataclass(frozen=True)
+class IgnoresTolerance(RightByHand):
+    """Says that it keeps to a tolerance, and takes the steps of the grid."""
+
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
 class HidesNaN(RightByHand):
     """Puts zeros in the place of NaN."""
 

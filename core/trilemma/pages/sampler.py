@@ -1,0 +1,164 @@
+"""The page of a sampler: its equation, options, cost, order and tableau."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from trilemma import lookup
+from trilemma.pages.docstring import read_docstring
+from trilemma.plugins import Component, SamplerSpec
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.tableau import Row, Tableau
+from trilemma.testing.angle import AngleProcess
+
+SHOWN_STEPS = 5
+COUNTED_STEPS = (1, 10, 50)
+
+
+def sampler_page(component: Component) -> str:
+    """Markdown of a registered sampler with its default options.
+
+    Raises:
+        PluginUnavailable: where it cannot be imported.
+    """
+    spec = component.spec
+    sampler: Sampler = lookup.sampler(component.address)
+    said = read_docstring(type(sampler))
+    paragraphs = [
+        f"# {component.address}",
+        _sentence(spec.summary),
+        f"    trilemma sample mnist --sampler {component.address} --steps 20 --cond class=7",
+        "## Equation",
+        said.body,
+    ]
+    if said.use:
+        paragraphs += ["## When to use it", _sentence(said.use)]
+    paragraphs += ["## Options", _options(sampler, said.arguments)]
+    if isinstance(spec, SamplerSpec) and spec.variants:
+        named = ", ".join(f"`{component.address}:{variant}`" for variant in spec.variants)
+        paragraphs.append(f"Measured besides the defaults: {named}.")
+    paragraphs += ["## Cost and order", _facts(sampler), "## Tableau", _tableau(sampler)]
+    if said.references or spec.reference:
+        paragraphs += ["## Reference", said.references or spec.reference]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def index_page(components: list[Component]) -> str:
+    """Markdown of a table of samplers, with links to their pages."""
+    lines = ["| sampler | | order | evaluations of 10 steps |", "|---|---|---|---|"]
+    for component in components:
+        sampler: Sampler = lookup.sampler(component.address)
+        cost = sampler.nfe(10) if sampler.tolerance is None else "as needed"
+        link = f"[{component.address}]({file_name(component)})"
+        lines.append(f"| {link} | {component.spec.summary} | {_order(sampler)} | {cost} |")
+    head = (
+        "# Samplers\n\nWritten by `trilemma plugins page --out docs/samplers` from the samplers themselves.\n"
+    )
+    measured = (
+        "\nMeasured: [orders](../results/orders.md), [quality, coverage and speed](../results/samplers.md).\n"
+    )
+    return head + "\n" + "\n".join(lines) + "\n" + measured
+
+
+def file_name(component: Component) -> str:
+    """Of a component's page."""
+    return component.address.replace("/", "-") + ".md"
+
+
+def _sentence(text: str) -> str:
+    if text.split()[0].isalpha():  # not the name of a sampler
+        text = text[0].upper() + text[1:]
+    return text if text.endswith(".") else text + "."
+
+
+def _options(sampler: Sampler, meanings: dict[str, str]) -> str:
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for entry in fields(sampler):  # type: ignore[arg-type]
+        if entry.init:
+            meaning = meanings.get(entry.name, "").rstrip(".").replace("|", "\\|")
+            lines.append(f"| `{entry.name}` | `{_shown(getattr(sampler, entry.name))}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, str) else repr(value)
+
+
+def _facts(sampler: Sampler) -> str:
+    if sampler.tolerance is None:
+        counts = ", ".join(f"{sampler.nfe(steps)} in {steps}" for steps in COUNTED_STEPS).replace(
+            "in 1,", "in 1 step,"
+        )
+    else:
+        counts = f"as many as the tolerance asks for, at least {sampler.nfe(1)}"
+    facts = [
+        ("evaluations of the network", counts),
+        ("order", _order(sampler)),
+        (
+            "noise",
+            "none: the state at the prior decides the sample" if sampler.deterministic else "fresh noise",
+        ),
+    ]
+    if sampler.strong_order is not None:
+        facts.append(("strong order", f"{sampler.strong_order:g}"))
+    if sampler.exact:
+        data = {"point": "one point", "gaussian": "a Gaussian (in law)"}
+        facts.append(("exact in any number of steps on", ", ".join(data[entry] for entry in sampler.exact)))
+    if not sampler.from_pure_noise:
+        facts.append(("starts", "only where the prior keeps some signal (α > 0)"))
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
+    return "\n".join(lines)
+
+
+def _order(sampler: Sampler) -> str:
+    if sampler.tolerance is not None:
+        return f"{sampler.order}, steps adapt to tolerance {sampler.tolerance:g}"
+    return f"{sampler.order}" if sampler.deterministic else f"{sampler.order} in law"
+
+
+def _tableau(sampler: Sampler) -> str:
+    if not sampler.has_plan:
+        return (
+            "None: its steps are not one linear combination, so it runs code of its own and nothing is fused."
+        )
+    process: Process = AngleProcess()
+    times = torch.linspace(1, 0, SHOWN_STEPS + 1, dtype=torch.float64)
+    if not sampler.from_pure_noise:
+        times[0] = 0.98
+    tableau = sampler.plan(process, times)
+    head = (
+        f"{SHOWN_STEPS} even steps under α = cos(πt/2), σ = sin(πt/2); a row is one evaluation f of the network at t, "
+        f"as {_NAMES[tableau.parameterization]}, and one fused kernel."
+    )
+    return head + "\n\n" + _rows(tableau)
+
+
+_NAMES = {"x0": "x̂₀", "eps": "ε̂", "v": "v̂", "score": "the score", "flow": "the velocity ε̂ − x̂₀"}
+
+
+def _rows(tableau: Tableau) -> str:
+    lags = sorted({lag for row in tableau.rows for lag, _ in row.B})
+    bases = any(row.base for row in tableau.rows)
+    titles = ["row", "t", *(["z_base"] if bases else []), "A"]
+    titles += ["B (f)" if lag == 0 else f"B (f, {lag} before)" for lag in lags] + ["C (ξ)"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---:|" * len(titles)]
+    for number, row in enumerate(tableau.rows, 1):
+        lines.append("| " + " | ".join(_cells(row, number, lags, bases)) + " |")
+    return "\n".join(lines)
+
+
+def _cells(row: Row, number: int, lags: list[int], bases: bool) -> list[str]:
+    base = ["z" if row.base == 0 else f"{row.base} before"] if bases else []
+    terms = dict(row.B)
+    weights = [_number(terms[lag]) if lag in terms else "" for lag in lags]
+    return [str(number), f"{row.t:.3g}", *base, _number(row.A), *weights, _number(row.C) if row.C else ""]
+
+
+def _number(coefficient: Any) -> str:
+    """Four decimals; the minus sign of a zero is rounding's."""
+    text = f"{float(coefficient):.4f}"
+    return "0" if float(text) == 0 else text

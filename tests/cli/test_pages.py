@@ -1,0 +1,80 @@
+"""The samplers' pages: those in docs/ are what the samplers say today, and they say everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trilemma.cli.app import main
+from trilemma.lookup import sampler
+from trilemma.pages import read_docstring, sampler_page
+from trilemma.plugins import catalog
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "samplers"
+SAMPLERS = [entry for entry in catalog().components("sampler") if entry.built_in]
+
+
+def test_the_pages_in_docs_are_up_to_date(tmp_path, capsys):
+    assert main(["plugins", "page", "--out", str(tmp_path)]) == 0
+    assert f"{len(SAMPLERS) + 1} pages" in capsys.readouterr().out
+    committed = {path.name: path.read_text() for path in DOCS.iterdir()}
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == committed, "run: trilemma plugins page --out docs/samplers"
+
+
+@pytest.mark.parametrize("component", SAMPLERS, ids=lambda entry: entry.address)
+def test_a_page_has_equation_use_options_and_tableau(component):
+    page = sampler_page(component)
+    for heading in ("Equation", "When to use it", "Options", "Cost and order", "Tableau", "Reference"):
+        assert f"\n## {heading}\n" in page
+    assert "\n    z" in page or "\n    d" in page or "\n    s" in page
+    said = read_docstring(type(sampler(component.address)))
+    for name in type(sampler(component.address)).__dataclass_fields__:
+        assert said.arguments.get(name), f"{component.address}: option {name} has no meaning"
+
+
+def test_one_page_on_stdout(capsys):
+    assert main(["plugins", "page", "heun"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# heun\n")
+    assert "| 2 | 0.8 | 1 before |" in out
+
+
+def test_a_case_of_another_class_shows_its_equation():
+    """What a subclass leaves out is its base's; what it says is its own."""
+
+    class Base:
+        """Base:
+
+            z = 1
+
+        Use: seldom.
+
+        Args:
+            a, b: two
+                lines.
+            c: base.
+
+        References:
+            A paper.
+        """
+
+    class Case(Base):
+        """A case.
+
+        Use: often.
+
+        Args:
+            c: own.
+        """
+
+    said = read_docstring(Case)
+    assert said.body == "A case.\n\nBase:\n\n    z = 1"
+    assert (said.use, said.references) == ("often.", "A paper.")
+    assert said.arguments == {"a": "two lines.", "b": "two lines.", "c": "own."}
+
+
+def test_an_unknown_sampler(capsys):
+    assert main(["plugins", "page", "huen"]) == 3
+    assert "heun" in capsys.readouterr().err
