@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -44,6 +44,10 @@ DETERMINISTIC = (
     "heun",
     "lms",
     "pndm",
+    "pndm:warmup=prk",
+    "sa-solver:tau=0.0,predictor=2",
+    "sa-solver:tau=0.0,predictor=1,corrector=1",
+    "sa-solver:tau=0.0,predictor=2,corrector=0",
     "dpmpp-3m",
     "dpmpp-3m:curvature=0.5",
     "unipc:p=1,variant=bh1",
@@ -62,6 +66,13 @@ STOCHASTIC = (
     "euler-ancestral",
     "euler-ancestral:eta=1.4",
     "heun:s_churn=8",
+    "sa-solver",
+    "sa-solver:predictor=1,corrector=0",
+    "sa-solver:tau=0.6,rho_min=0.8,rho_max=3.0",
+    "restart",
+    "restart:rho_min=1.0,rho_max=2.0,restarts=3",
+    "restart:pass_steps=8",
+    "predictor-corrector:corrections=0",
 )
 
 
@@ -180,7 +191,9 @@ def test_any_grid(spec: str, process: Process, times: list[int], to_data: bool) 
     """Coefficients are finite on any falling times, and data that are one point keep their law exactly."""
     falling = sorted((time / 1000 for time in times), reverse=True)
     grid = torch.tensor([*falling[:-1], 0.0] if to_data else falling, dtype=torch.float64)
-    tableau = named(spec).plan(process, grid)
+    sampler = named(spec)
+    assume(sampler.from_pure_noise or float(process.alpha(grid[0])) > 0)
+    tableau = sampler.plan(process, grid)
     numbers = [(row.A, row.C, *(c for _, c in row.B)) for row in tableau.rows]
     assert all(math.isfinite(entry) for entry in itertools.chain(*numbers))  # type: ignore[arg-type]
     assert bool(lower(tableau, "flow", process).table[:, :-6].isfinite().all())
@@ -240,6 +253,7 @@ def test_euler_is_ddim(spec: str, ddim: str, process: Process) -> None:
         "dpmpp-2m:solver=euler",
         "dpmpp-2s:eta=2.0",
         "dpmpp-3m:curvature=2.0",
+        "pndm:warmup=plms",
         "unipc:p=0",
         "unipc:p=7",
         "unipc:variant=bh3",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 from torch import Tensor
@@ -17,17 +19,23 @@ from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, hi
 
 
 def multistep_row(
-    t: float, alpha: float, sigmas: tuple[float, float], h: float, eta: float, weights: list[float]
+    t: float,
+    alpha: float,
+    sigmas: tuple[float, float],
+    h: float,
+    eta: float,
+    weights: Sequence[float],
+    change: Sequence[float] = (),
 ) -> Row:
-    """z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s."""
+    """z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s.
+
+    Where z_t is still to be corrected, `change` are the weights of the correction, newest prediction first.
+    """
     sigma_t, sigma_s = sigmas
     decay = eta * h if eta else 0.0  # h may be infinite
-    return Row(
-        t,
-        sigma_s / sigma_t * math.exp(-decay),
-        tuple((lag, alpha * w) for lag, w in enumerate(weights)),
-        sigma_s * math.sqrt(-math.expm1(-2 * decay)),
-    )
+    A = sigma_s / sigma_t * math.exp(-decay)
+    terms = [alpha * w + A * c for w, c in zip_longest(weights, change, fillvalue=0.0)]
+    return Row(t, A, tuple(enumerate(terms)), sigma_s * math.sqrt(-math.expm1(-2 * decay)))
 
 
 def checked_eta(name: str, eta: float) -> None:

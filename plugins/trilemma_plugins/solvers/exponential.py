@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -77,3 +78,14 @@ def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
         return [0.0]
     reach = range(i, max(i - order, -1), -1)
     return [half_log_snr[j] - half_log_snr[i] for j in reach if math.isfinite(half_log_snr[j])]
+
+
+def correction(scale: float, corrector: Sequence[float], predictor: Sequence[float]) -> list[float]:
+    """What turns a predicted state at s into the corrected one, newest prediction (that at s) first.
+
+    Args:
+        scale: α_s.
+        corrector: weights of the predictions at s, t and before.
+        predictor: weights of those at t and before.
+    """
+    return [scale * (c - p) for c, p in zip_longest(corrector, (0.0, *predictor), fillvalue=0.0)]

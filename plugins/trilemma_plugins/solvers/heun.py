@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from trilemma.process import Process
 from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
+
+Point: TypeAlias = tuple[float, float, float]  # t, α, σ
 
 
 @dataclass(frozen=True)
@@ -50,23 +53,31 @@ class Heun(Churned):
         return 2 * steps - 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alphas, sigmas = (level.tolist() for level in process.levels(times))
-        t, alpha, sigma = float(times[0]), alphas[0], sigmas[0]
+        levels = [level.tolist() for level in process.levels(times)]
+        points = list(zip(times.tolist(), *levels, strict=True))
+        start, last = points[0], len(points) - 1
         rows: list[Row] = []
-        for i, s in enumerate(times[1:].tolist(), 1):
-            alpha_s, sigma_s = alphas[i], sigmas[i]
-            ratio = sigma_s / sigma
-            weight = alpha_s - alpha * ratio
-            rows.append(Row(t, ratio, ((0, weight),)))
-            if sigma_s == 0:
-                break
-            A, now, before = _trapezoid(alpha, sigma, alpha_s, sigma_s)
-            t, alpha, sigma, fresh = s, alpha_s, sigma_s, 0.0
-            if i < len(times) - 1:
-                t, alpha, sigma, fresh = self.lifted(process, len(times) - 1, s, alpha_s, sigma_s)
-            scale = alpha / alpha_s
-            rows.append(Row(s, scale * A, ((0, scale * now), (1, scale * before)), fresh, base=1))
+        for i, end in enumerate(points[1:], 1):
+            onward, fresh = end, 0.0
+            if i < last:
+                *lifted, fresh = self.lifted(process, last, *end)
+                onward = (lifted[0], lifted[1], lifted[2])
+            rows += heun_rows(start, end, onward, fresh)
+            start = onward
         return Tableau(tuple(rows), "x0", self.clip)
+
+
+def heun_rows(start: Point, end: Point, onward: Point, fresh: float) -> list[Row]:
+    """A step from start to end, one row where σ = 0 there; then z̄ is kept and `fresh` noise takes it to `onward`."""
+    (t, alpha, sigma), (s, alpha_s, sigma_s) = start, end
+    ratio = sigma_s / sigma
+    weight = alpha_s - alpha * ratio
+    predictor = Row(t, ratio, ((0, weight),))
+    if sigma_s == 0:
+        return [predictor]
+    A, now, before = _trapezoid(alpha, sigma, alpha_s, sigma_s)
+    scale = onward[1] / alpha_s
+    return [predictor, Row(s, scale * A, ((0, scale * now), (1, scale * before)), fresh, base=1)]
 
 
 def _trapezoid(alpha: float, sigma: float, alpha_s: float, sigma_s: float) -> tuple[float, float, float]:

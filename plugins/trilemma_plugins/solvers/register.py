@@ -122,8 +122,27 @@ def trilemma_register(registry: Registry) -> None:
         SamplerSpec(
             name="pndm",
             target="trilemma_plugins.solvers.pndm:PNDM",
-            summary="pseudo linear multistep (PLMS) after a step of Heun",
+            summary="pseudo linear multistep (PLMS) after a step of Heun or three of Runge–Kutta",
             reference="arXiv:2202.09778",
+            variants=("warmup=prk",),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="predictor-corrector",
+            target="trilemma_plugins.solvers.predictor_corrector:PredictorCorrector",
+            summary="Langevin steps, corrections=1, before every ancestral step",
+            reference="arXiv:2011.13456",
+            variants=("corrections=0",),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="restart",
+            target="trilemma_plugins.solvers.restart:Restart",
+            summary="heun that goes back up in noise and down again, restarts=2 times over an interval",
+            reference="arXiv:2306.14878",
+            variants=("pass_steps=3", "restarts=0"),
         )
     )
     registry.sampler(
@@ -132,6 +151,15 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.rk:RK",
             summary="embedded Runge–Kutta whose steps adapt to a tolerance, sample by sample",
             reference="arXiv:2011.13456",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="sa-solver",
+            target="trilemma_plugins.solvers.sa_solver:SASolver",
+            summary="stochastic Adams predictor and corrector in x̂₀, noise tau=1; one evaluation a step",
+            reference="arXiv:2309.05019",
+            variants=("tau=0", "predictor=1,corrector=0", "rho_min=0.05,rho_max=1"),
         )
     )
     registry.sampler(

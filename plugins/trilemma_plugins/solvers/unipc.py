@@ -12,8 +12,9 @@ from trilemma.errors import UsageError
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import adams_weights, history, levels
+from trilemma.tableau import Tableau
+from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
+from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels
 
 
 @dataclass(frozen=True)
@@ -67,25 +68,14 @@ class UniPC(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma, lam = levels(process, times)
         rows = []
-        correction: list[float] = []  # of the state that this row starts from, newest prediction first
+        change: list[float] = []  # of the state that this row starts from, newest prediction first
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, self.p)
             predictor = self._weights(nodes, h)
-            ratio = sigma[i + 1] / sigma[i]
-            terms = [alpha[i + 1] * w for w in predictor]
-            terms += [0.0] * (len(correction) - len(terms))
-            for lag, c in enumerate(correction):
-                terms[lag] += ratio * c
-            rows.append(Row(t, ratio, tuple(enumerate(terms))))
+            rows.append(multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, 0.0, predictor, change))
+            change = []
             if math.isfinite(h):
-                corrector = self._weights([h, *nodes], h)
-                change = [
-                    corrector[0],
-                    *(c - p for c, p in zip(corrector[1:], predictor, strict=True)),
-                ]
-                correction = [alpha[i + 1] * c for c in change]
-            else:
-                correction = []
+                change = correction(alpha[i + 1], self._weights([h, *nodes], h), predictor)
         return Tableau(tuple(rows), "x0", self.clip)
 
     def _weights(self, nodes: list[float], h: float) -> list[float]:
