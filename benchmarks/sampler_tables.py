@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
+COLOURS = [f"C{i}" for i in range(10)]
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 
 
@@ -36,6 +37,12 @@ def read(path: Path) -> list[Record]:
         )
     last = {(r["key"]["sampler"], r["budget"]): r for r in records}
     return sorted(last.values(), key=lambda r: (r["budget"], r["key"]["sampler"]))
+
+
+def with_speed(records: Sequence[Record], measured: Sequence[Record]) -> list[Record]:
+    """The records with images/s as they were measured in another run, of any n."""
+    speeds = {(r["key"]["sampler"], r["budget"]): r.get("images_per_second") for r in measured}
+    return [{**r, "images_per_second": speeds.get((r["key"]["sampler"], r["budget"]))} for r in records]
 
 
 def short_names(records: Sequence[Record]) -> dict[str, str]:
@@ -97,15 +104,16 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
     }
     figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
     styles = ("-", "--", ":")
+    colours = len(COLOURS)
     ranked = sorted((spec for spec in lines if lines[spec]), key=lambda spec: -lines[spec][-1][1])
     for i, spec in enumerate(ranked):
-        style = styles[i // 10 % len(styles)]
+        style = styles[i // colours % len(styles)]
         axes.loglog(
             *zip(*lines[spec], strict=True),
             style,
             marker="o",
             markersize=4,
-            color=f"C{i % 10}",
+            color=COLOURS[i % colours],
             label=names[spec],
         )
     budgets = sorted({r["budget"] for r in records})
@@ -121,32 +129,42 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
 
 
 def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path) -> None:
-    """Recall against Fréchet distance, a panel a budget; a bubble's area is proportional to images/s."""
+    """Recall against Fréchet distance, a panel a budget; a bubble's area is proportional to images/s.
+
+    The numbers in the bubbles are places in Fréchet distance; the key is beside each panel.
+    """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     names = short_names(records)
     done = [r for r in records if r["reason"] is None and r["budget"] in budgets]
     fastest = max((r["images_per_second"] or 0 for r in done), default=0)
-    order = sorted(names, key=names.__getitem__)
+    colours = {spec: COLOURS[i % len(COLOURS)] for i, spec in enumerate(sorted(names, key=names.__getitem__))}
     figure, panels = plt.subplots(
-        1, len(budgets), figsize=(6 * len(budgets), 6), squeeze=False, layout="constrained"
+        len(budgets), 1, figsize=(12, 7 * len(budgets)), squeeze=False, layout="constrained"
     )
-    for axes, budget in zip(panels[0], budgets, strict=True):
-        for r in (r for r in done if r["budget"] == budget):
+    for axes, budget in zip(panels[:, 0], budgets, strict=True):
+        ranked = sorted((r for r in done if r["budget"] == budget), key=lambda r: r["metrics"]["frechet"])
+        for place, r in enumerate(ranked, 1):
             spec, x, y = r["key"]["sampler"], r["metrics"]["frechet"], r["metrics"]["recall"]
-            area = 900 * (r["images_per_second"] or 0) / fastest if fastest else 120
-            axes.scatter(x, y, s=max(area, 20), alpha=0.5, color=f"C{order.index(spec) % 10}")
-            axes.annotate(names[spec], (x, y), fontsize=8, xytext=(5, 5), textcoords="offset points")
+            area = 900 * (r["images_per_second"] or 0) / fastest if fastest else 250
+            label = f"{place}  {names[spec]}"
+            axes.scatter(x, y, s=max(area, 20), alpha=0.5, color=colours[spec], label=label)
+            axes.annotate(str(place), (x, y), fontsize=8, ha="center", va="center")
         axes.set(
             title=f"at most {budget} network evaluations", xlabel="quality: Fréchet distance (left is better)"
         )
         axes.set(xscale="log", ylabel="coverage: recall (up is better)")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}")
-        axes.margins(0.2)
+        axes.margins(0.1)
         axes.grid(alpha=0.3)
+        key = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+        for handle in key.legend_handles:
+            handle.set_sizes([40])
     figure.suptitle("Quality, coverage, speed" + (": a larger bubble is faster" if fastest else ""))
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
@@ -154,9 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Tables and pictures of samplers.")
     parser.add_argument("records", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument(
+        "--speed", type=Path, help="take images/s from this file, of a run on a quiet machine"
+    )
     parser.add_argument("--at", type=int, action="append", help="NFE budget of a panel [default: 10 and 50]")
     options = parser.parse_args(arguments)
     records = read(options.records)
+    if options.speed is not None:
+        records = with_speed(records, read(options.speed))
     options.out.mkdir(parents=True, exist_ok=True)
     pictures = "\n![Fréchet distance against NFE](samplers-nfe.png)\n"
     pictures += "\n![Quality, coverage, speed](samplers-triangle.png)\n"

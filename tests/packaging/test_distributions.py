@@ -72,7 +72,7 @@ def test_wheel_holds_the_packages_and_their_data(built: tuple[set[str], set[str]
     modules = {
         name
         for name in tracked("core", "plugins")
-        if name.endswith((".py", ".toml", ".safetensors", ".typed"))
+        if name.endswith((".py", ".toml", ".safetensors", ".template", ".typed"))
     }
     assert {name.partition("/")[2] for name in modules} - wheel == set()
     assert not [name for name in wheel if name.endswith(".so")]

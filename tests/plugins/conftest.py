@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Site:
             file.write(f"[trilemma]\n{entry_point or module} = {module}\n")
         (self.path / f"{module}.py").write_text(source)
 
+    def install_project(self, folder: Path) -> None:
+        """The distribution in a folder with pyproject.toml and src/, as an editable install leaves it."""
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        ((name, module),) = project["entry-points"]["trilemma"].items()
+        package = module.partition(".")[0]
+        self.install(project["name"], "", requires=project["dependencies"], entry_point=name, module=module)
+        (self.path / f"{module}.py").unlink()
+        (self.path / package).symlink_to(folder / "src" / package)
+
     def python(
         self, code: str, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -59,7 +69,13 @@ class Site:
         self, *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs the command line with these distributions installed."""
-        return self._run(["-m", "trilemma", *arguments], env)
+        return self.module("trilemma", *arguments, env=env)
+
+    def module(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a module as a program with these distributions installed."""
+        return self._run(["-m", name, *arguments], env, cwd)
 
     def records(self, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
         """What `trilemma plugins --json` says of each plugin, by distribution/entry point."""
@@ -70,12 +86,15 @@ class Site:
             for record in json.loads(done.stdout)["plugins"]
         }
 
-    def _run(self, command: list[str], env: Mapping[str, str] | None) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], env: Mapping[str, str] | None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TRILEMMA_")}
         path = os.pathsep.join(filter(None, [str(self.path), os.environ.get("PYTHONPATH", "")]))
         return subprocess.run(
             [sys.executable, *command],
             env={**inherited, "PYTHONPATH": path, "COLUMNS": "300", **(env or {})},
+            cwd=cwd,
             capture_output=True,
             text=True,
             check=False,

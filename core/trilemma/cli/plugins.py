@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -148,6 +149,32 @@ def check(
         raise ConformanceError(
             f"{name} fails {len(failed)} of {len(results)} checks: {checks}; repair the plugin"
         )
+
+
+@command.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the distribution, such as my-sampler.")],
+    kind: Annotated[
+        str,
+        typer.Option(metavar="KIND", help="What it brings: sampler, process, denoiser, guidance or kernels."),
+    ],
+    path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to write it into, empty or not there yet [default: NAME]."),
+    ] = None,
+) -> None:
+    """Write a distribution NAME to start from: one component that works, typed, with its tests.
+
+    It passes its own checks at once. Change what it computes, and let them say whether that is still true.
+    """
+    from trilemma.plugins.new import write_distribution
+
+    names, folder = write_distribution(name, kind, path)
+    place = shlex.quote(str(folder))
+    print(f"{folder} holds {names.distribution}, which brings the {kind} {names.component}; next:")
+    print(f"  pip install -e {place}")
+    print(f"  trilemma plugins check {names.component}")
+    print(f"  pytest {place}")
 
 
 def _print_component(console: Console, component: Component) -> None:

@@ -1,0 +1,81 @@
+"""What there is to start from: a small component of each kind that computes something true."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from trilemma.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A component to start from; its source stands in templates/`kind`.
+
+    Attributes:
+        kind: as users ask for it, and the name of the module that holds the component.
+        registered: kind under which the registry knows it.
+        suffix: of the name of its class.
+        summary: one line for listings.
+        usage: a line for a shell that uses it, with $component for its name.
+    """
+
+    kind: str
+    registered: str
+    suffix: str
+    summary: str
+    usage: str
+
+
+STARTERS: tuple[Starter, ...] = (
+    Starter(
+        "sampler",
+        "sampler",
+        "Sampler",
+        "Euler's method in the angle between data and noise",
+        "trilemma sample mnist -n 16 --sampler $component --steps 20 --out digits.png",
+    ),
+    Starter(
+        "process",
+        "process",
+        "Process",
+        "A turn from data to noise at constant speed",
+        'trilemma train RECIPE.toml    # whose [process] has spec = "$component"',
+    ),
+    Starter(
+        "denoiser",
+        "denoiser",
+        "Denoiser",
+        "The exact denoiser of a Gaussian a class, with mean and variance learned",
+        'trilemma train RECIPE.toml    # whose [denoiser] has spec = "$component"',
+    ),
+    Starter(
+        "guidance",
+        "guidance",
+        "Guidance",
+        "Classifier-free guidance that fades towards the data",
+        "trilemma sample mnist -n 16 --guidance $component:scale=3 --cond class=7 --out sevens.png",
+    ),
+    Starter(
+        "kernels",
+        "kernel",
+        "Backend",
+        "The fused linear step in plain PyTorch",
+        "trilemma bench kernels --op linear_step --quick",
+    ),
+)
+
+
+def starter(kind: str) -> Starter:
+    """The starter of a kind.
+
+    Raises:
+        UsageError: for an unknown kind, with the nearest one.
+    """
+    for found in STARTERS:
+        if kind in (found.kind, found.registered):
+            return found
+    known = [found.kind for found in STARTERS]
+    near = difflib.get_close_matches(kind, known, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"unknown kind {kind!r}; {guess}there is a start for {', '.join(known)}")
