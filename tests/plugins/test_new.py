@@ -130,8 +130,8 @@ def test_it_imports_no_torch(tmp_path):
         (["json", "--kind", "sampler"], "is a module of Python's own"),
         (["torch", "--kind", "sampler"], "is a module of the installed torch"),
         (["trilemma-plugins", "--kind", "sampler"], "is Trilemma's own package"),
-        (["ddim", "--kind", "sampler"], "'ddim' is the name of a built-in sampler; choose another name"),
-        (["trilemma-DDIM", "--kind", "process"], "'ddim' is the name of a built-in sampler"),
+        (["ddim", "--kind", "sampler"], "'ddim' is the name of the built-in sampler; choose another name"),
+        (["trilemma-DDIM", "--kind", "process"], "'ddim' is the name of the built-in sampler"),
         (["mine", "--kind", "samplr"], "unknown kind 'samplr'; did you mean 'sampler'? there is a start for"),
         (["mine", "--kind", "metric"], "unknown kind 'metric'; there is a start for sampler, process"),
         (["mine"], "Missing option '--kind'"),
@@ -144,6 +144,14 @@ def test_errors_are_one_line_and_leave_nothing(arguments, message, tmp_path, mon
     assert (said, error.count("\n")) == ("", 1)
     assert message.lower() in error.lower()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_another_distributions_component_is_refused(site, good, tmp_path):
+    site.install("other", good.format(name="taken"))
+    done = site.trilemma("plugins", "new", "taken", "--kind", "sampler", "--path", str(tmp_path / "taken"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'taken' is the name of the installed other's sampler; choose another name" in done.stderr
+    assert not (tmp_path / "taken").exists()
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path, monkeypatch, capsys):

@@ -126,6 +126,7 @@ def test_order_of_the_pair(predictor: int, corrector: int, order: int) -> None:
         {"predictor": 4},
         {"corrector": -1},
         {"corrector": 4},
+        {"slope": "bh2"},
         {"tau": -0.1},
         {"tau": math.nan},
         {"rho_min": 2.0, "rho_max": 1.0},

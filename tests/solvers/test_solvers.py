@@ -47,6 +47,7 @@ DETERMINISTIC = (
     "pndm:warmup=prk",
     "sa-solver:tau=0.0,predictor=2",
     "sa-solver:tau=0.0,predictor=1,corrector=1",
+    "sa-solver:tau=0.0,predictor=2,corrector=2,slope=half",
     "sa-solver:tau=0.0,predictor=2,corrector=0",
     "dpmpp-3m",
     "dpmpp-3m:curvature=0.5",

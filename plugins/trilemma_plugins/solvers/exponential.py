@@ -68,6 +68,13 @@ def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[f
     return solved
 
 
+def line_weights(nodes: Sequence[float], whole: float, slope: float) -> list[float]:
+    """Of the predictions at two nodes, 0 and u: whole · x̂₀(0) + slope · (x̂₀(u) − x̂₀(0))/u."""
+    if nodes[0]:
+        return [slope / nodes[0], whole - slope / nodes[0]]
+    return [whole - slope / nodes[1], slope / nodes[1]]
+
+
 def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
     """λ_j − λ_i of the predictions that step i interpolates, newest first: as many as there are, at most `order`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels
+from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class SASolver(Sampler):
     length h in λ from t to s, and x̂₀ made at the predicted states z̃:
 
         z̃_s = (σ_s/σ_t) e^(−τ²h) z_t + α_s Σ_j p_j x̂₀^{t−j} + σ_s √(1 − e^(−2τ²h)) ξ
-        z_s = z̃_s + α_s (c₀ x̂₀ˢ + Σ_j (c_{j+1} − p_j) x̂₀^{t−j})
+        z_s = z̃_s + α_s (q₀ x̂₀ˢ + Σ_j (q_{j+1} − p_j) x̂₀^{t−j})
 
-    p and c are ∫₀ʰ c e^(−c(h−u)) ℓ_j(u) du; the noise is the exact integral and the same in both. The corrector costs
+    p and q are ∫₀ʰ c e^(−c(h−u)) ℓ_j(u) du; the noise is the exact integral and the same in both. The corrector costs
     no evaluation: x̂₀ˢ is the next step's. As many points as there are at the start; a step onto σ = 0 has one. The
     last state is predicted, not corrected.
 
@@ -35,6 +36,8 @@ class SASolver(Sampler):
         corrector: points of the corrector, that at s among them, 1 to 3; 0 for none.
         tau: τ ≥ 0; 0 follows the probability flow, 1 the reverse-time equation.
         rho_min, rho_max: noise is added in the steps from levels ρ = σ/α between them; τ = 0 in the others.
+        slope: weight of the slope between two points: its "integral", or "half" for (1 + τ²) h²/2, the integral's first
+            term in h, as common implementations take it; it grows without bound and is for small steps only.
         grid: of times, see `trilemma.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
@@ -50,6 +53,7 @@ class SASolver(Sampler):
     tau: float = 1.0
     rho_min: float = 0.0
     rho_max: float = math.inf
+    slope: Literal["integral", "half"] = "integral"
     grid: Grid = "trailing"
     clip: float | None = None
 
@@ -69,6 +73,8 @@ class SASolver(Sampler):
             raise UsageError(
                 f"sa-solver: rho_min={self.rho_min!r}, rho_max={self.rho_max!r}; expected 0 <= rho_min <= rho_max"
             )
+        if self.slope not in ("integral", "half"):
+            raise UsageError(f"sa-solver: slope={self.slope!r} is unknown; give integral or half")
 
     @property
     def order(self) -> int:
@@ -92,14 +98,19 @@ class SASolver(Sampler):
         for i, t in enumerate(times[:-1].tolist()):
             h = lam[i + 1] - lam[i]
             eta = self._eta(math.exp(-lam[i]))
-            predictor = adams_weights(history(lam, i, self.predictor), h, 1 + eta)
+            predictor = self._weights(history(lam, i, self.predictor), h, 1 + eta)
             rows.append(multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, eta, predictor, change))
             change = []
             if self.corrector and math.isfinite(h):
                 nodes = [h, *history(lam, i, self.corrector - 1)]
-                change = correction(alpha[i + 1], adams_weights(nodes, h, 1 + eta), predictor)
+                change = correction(alpha[i + 1], self._weights(nodes, h, 1 + eta), predictor)
         return Tableau(tuple(rows), "x0", self.clip)
 
     def _eta(self, rho: float) -> float:
         """τ² in a step from this noise level."""
         return self.tau**2 if self.rho_min <= rho <= self.rho_max else 0.0
+
+    def _weights(self, nodes: list[float], h: float, rate: float) -> list[float]:
+        if self.slope == "half" and len(nodes) == 2:
+            return line_weights(nodes, -math.expm1(-rate * h), rate * h * h / 2)
+        return adams_weights(nodes, h, rate)

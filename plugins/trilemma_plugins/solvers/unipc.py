@@ -14,7 +14,7 @@ from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
 from trilemma.tableau import Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels
+from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,4 @@ class UniPC(Sampler):
             return adams_weights(nodes, h)
         whole = -math.expm1(-h)
         half = (h if self.variant == "bh1" else whole) / 2
-        # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h
-        place = 0 if nodes[0] else 1
-        difference = half * h / nodes[place]
-        return [difference, whole - difference] if place == 0 else [whole - difference, difference]
+        return line_weights(nodes, whole, half * h)  # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h

@@ -54,10 +54,8 @@ def names_of(distribution: str) -> Names:
             f"{distribution!r} would be imported as {package!r}, which is {owner}; choose another name"
         )
     for entry in catalog().search(component):
-        if entry.built_in:
-            raise UsageError(
-                f"{component!r} is the name of a built-in {entry.spec.kind}; choose another name"
-            )
+        owner = "built-in" if entry.built_in else f"installed {entry.plugin.distribution}'s"
+        raise UsageError(f"{component!r} is the name of the {owner} {entry.spec.kind}; choose another name")
     stem = "".join(part.capitalize() for part in component.split("-"))
     return Names(distribution, component, package, stem)
 
