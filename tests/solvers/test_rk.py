@@ -79,12 +79,19 @@ def test_steps_are_rejected_where_the_guess_is_too_long():
     assert float((careful.samples - bold.samples).abs().max()) < 1e-6
 
 
-def test_a_sample_takes_its_own_steps():
-    """Guidance included, whose weight depends on the time each sample is at."""
-    options = {"guidance": "cfg:scale=3+interval:lo=0.2,hi=0.7", "cond": {"class": 1}}
+@pytest.mark.parametrize(
+    ("guidance", "off"),
+    [("cfg:scale=3", 1e-10), ("cfg:scale=3+interval:lo=0.2,hi=0.7", 1e-4)],
+)
+def test_a_sample_takes_its_own_steps(guidance, off):
+    """Guidance included, whose weight depends on the time each sample is at.
+
+    Where the weight jumps, rounding decides which step is refused; what is left is an error of the tolerance's size.
+    """
+    options = {"guidance": guidance, "cond": {"class": 1}}
     together = drawn(**options)
     alone = torch.cat([drawn(indices=[i], **options).samples for i in range(6)])
-    assert torch.equal(together.samples, alone)
+    assert float((together.samples - alone).abs().max()) < off
     assert not torch.equal(together.samples, drawn(cond={"class": 1}).samples)
     assert together.provenance["nfe"] > drawn(cond={"class": 1}).provenance["nfe"]
 

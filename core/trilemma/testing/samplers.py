@@ -47,11 +47,20 @@ def sampler_checks(sampler: Sampler) -> Checks:
     else:
         yield "noise as declared", lambda: _noise_of_sample(sampler)
     yield "inputs are left alone", lambda: _inputs(sampler)
-    yield "a point mass is found", lambda: _point_mass(sampler)
     if "point" in sampler.exact:
         yield "exact on a point", lambda: _exact(sampler, POINT)
     if "gaussian" in sampler.exact:
         yield "exact on a Gaussian", lambda: _exact(sampler, GAUSSIAN)
+    if sampler.order > 0:  # of order 0 it claims to tend to nothing
+        yield "a point mass is found", lambda: _point_mass(sampler)
+        yield from _order_checks(sampler)
+    if sampler.strong_order is not None:
+        declared = sampler.strong_order
+        yield "strong order", lambda: _order(declared, order_along_a_path(sampler, declared))
+    yield from running_checks(sampler)
+
+
+def _order_checks(sampler: Sampler) -> Checks:
     if sampler.tolerance is not None:
         yield "tolerance is kept", lambda: _tolerance(sampler)
     elif sampler.deterministic:
@@ -59,10 +68,6 @@ def sampler_checks(sampler: Sampler) -> Checks:
         yield "order on a mixture", lambda: _order(sampler.order, order_along_the_flow(sampler, MIXTURE))
     else:
         yield "weak order", lambda: _order(sampler.order, order_in_law(sampler))
-    if sampler.strong_order is not None:
-        declared = sampler.strong_order
-        yield "strong order", lambda: _order(declared, order_along_a_path(sampler, declared))
-    yield from running_checks(sampler)
 
 
 def _round_trip(sampler: Sampler) -> str:

@@ -44,7 +44,9 @@ class Euler(Churned):
     grid: Grid = "trailing"
     clip: float | None = None
 
-    order = 1
+    @property
+    def order(self) -> int:
+        return 1 if self.s_noise == 1 or self.deterministic else 0
 
     @property
     def exact(self) -> tuple[str, ...]:  # type: ignore[override]

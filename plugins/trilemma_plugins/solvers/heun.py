@@ -47,7 +47,13 @@ class Heun(Churned):
 
     @property
     def order(self) -> int:
-        return 1 if self.s_churn else 2
+        if self.s_churn == 0:
+            return 2
+        return 1 if self.s_noise == 1 else 0  # the noise of another size is there in any number of steps
+
+    @property
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("point",) if self.s_noise == 1 or self.deterministic else ()
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
