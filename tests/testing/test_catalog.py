@@ -23,7 +23,25 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "spec"), [*BUILT_IN, *VARIANTS], ids=lambda entry: str(entry))
+OTHERS = [  # options that change what is declared, in ways that no benchmark asks for
+    ("sampler", spec)
+    for spec in (
+        "euler:s_churn=8",
+        "euler-ancestral:eta=1.4",
+        "heun:s_churn=8",
+        "heun:s_churn=8,s_noise=1.1",
+        "predictor-corrector:corrections=0",
+        "predictor-corrector:corrections=3",
+        "restart:restarts=0",
+        "restart:pass_steps=3",
+        "rk:pair=bosh3",
+        "sa-solver:predictor=1,corrector=0",
+        "sa-solver:rho_min=0.05,rho_max=1",
+    )
+]
+
+
+@pytest.mark.parametrize(("kind", "spec"), [*BUILT_IN, *VARIANTS, *OTHERS], ids=lambda entry: str(entry))
 def test_a_built_in_component_passes(kind, spec):
     failed = [f"{record.name}: {record.reason}" for record in run_component(kind, spec) if record.failed]
     assert not failed, "\n".join(failed)

@@ -133,7 +133,6 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.predictor_corrector:PredictorCorrector",
             summary="Langevin steps, corrections=1, before every ancestral step",
             reference="arXiv:2011.13456",
-            variants=("corrections=0",),
         )
     )
     registry.sampler(
@@ -142,7 +141,6 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.restart:Restart",
             summary="heun that goes back up in noise and down again, restarts=2 times over an interval",
             reference="arXiv:2306.14878",
-            variants=("pass_steps=3", "restarts=0"),
         )
     )
     registry.sampler(
@@ -159,7 +157,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.sa_solver:SASolver",
             summary="stochastic Adams predictor and corrector in x̂₀, noise tau=1; one evaluation a step",
             reference="arXiv:2309.05019",
-            variants=("tau=0", "predictor=1,corrector=0", "rho_min=0.05,rho_max=1"),
+            variants=("tau=0",),
         )
     )
     registry.sampler(
