@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.denoiser import Denoiser
+from trilemma.testing.empty import without_a_state
 from trilemma.testing.record import Skipped
 
 
@@ -20,6 +21,7 @@ def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]
     yield "a state's answer does not depend on the batch", lambda: _batch(model)
     yield "conditions are taken, with and without null", lambda: _conditions(model)
     yield "weights survive a save", lambda: _saved(model)
+    yield "an empty batch gives none", lambda: without_a_state(model, *_asked(model, 1))
 
 
 def _asked(model: Denoiser, count: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -64,7 +64,7 @@ class ExactPrediction:
     def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
         self.evaluations += 1
         time = torch.as_tensor(t, dtype=torch.float64)
-        self.seen.append(float(time.max()))
+        self.seen += [float(time.max())] if time.numel() else []
         if time.dim():
             time = time.view(-1, *(1,) * (z.dim() - 1))
         process = self.denoiser.process

@@ -14,7 +14,11 @@ from trilemma.guidance import Guidance
 from trilemma.sampling import sample
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting
+from trilemma.testing.empty import without_a_prediction
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.testing.guided import classifier_free_target, guided_prediction
+from trilemma.testing.local import LOCAL
+from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.record import Skipped
 
 _CONDITION = {"class": 0}
@@ -30,9 +34,15 @@ def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]
         yield "branches that agree are left alone", lambda: _guiding(guidance, _agreement)
     if hasattr(guidance, "scale") and guidance.neutral_scale is not None:
         yield "its neutral scale is no guidance", lambda: _guiding(guidance, _neutral)
+    if _is_classifier_free(guidance):
+        yield "the exact target of its scale", lambda: _guiding(guidance, _target)
     yield "pays its branches", lambda: _guiding(guidance, _pays)
     yield "same bits in every batch", lambda: _guiding(guidance, _batches)
     yield "samples are finite", lambda: _guiding(guidance, _finite)
+    yield (
+        "an empty batch gives none",
+        lambda: _guiding(guidance, lambda given: without_a_prediction(given, _model(), _CONDITION)),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,40 @@ def _neutral(guidance: Guidance) -> str:
         f"scale {guidance.neutral_scale:g} moves samples by {float((plain - guided).abs().max()):.2g}"
     )
     return f"{len(one.branches(_CONDITION))} branch(es)"
+
+
+def _is_classifier_free(guidance: Guidance) -> bool:
+    """Whether it promises ε_∅ + s (ε_c − ε_∅): one scale, neutral at 1, between the condition and none."""
+    return (
+        guidance.linear
+        and hasattr(guidance, "scale")
+        and guidance.neutral_scale == 1
+        and not isinstance(guidance, Modifier)
+        and guidance.branches(_CONDITION) in ([_CONDITION, {"class": None}], [{"class": None}, _CONDITION])
+    )
+
+
+def _target(guidance: Guidance) -> str:
+    """ε_∅ + s (ε_c − ε_∅) of a mixture under every process, whatever the network puts out."""
+    worst = 0.0
+    z = torch.linspace(-1.5, 1.5, 4, dtype=torch.float64).view(-1, 1, 1, 1)
+    labels = torch.full((len(z),), _CONDITION["class"])
+    for process in LOCAL:
+        for scale in (0.5, 3.0):
+            given = cast(Guidance, dataclasses.replace(cast(Any, guidance), scale=scale))
+            for parameterization in ("x0", "v"):
+                model = GaussianMixtureDenoiser(process, parameterization=parameterization)
+                for t in (0.25, 0.75):
+                    time = torch.tensor(t, dtype=torch.float64)
+                    exact = classifier_free_target(model, z, time, labels, scale, "eps")
+                    found = guided_prediction(model, given, _CONDITION, len(z))(z, t, "eps")
+                    error = float(((found - exact).abs() / (1 + exact.abs())).max())
+                    assert error < 1e-9, (
+                        f"at scale {scale:g}, t = {t} under {type(process).__name__} the prediction is {error:.2g} off "
+                        "ε_∅ + s (ε_c − ε_∅)"
+                    )
+                    worst = max(worst, error)
+    return f"to {worst:.1g}"
 
 
 def _pays(guidance: Guidance) -> str:

@@ -94,15 +94,25 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def _posterior(self, centred: Tensor, V: Tensor, labels: Tensor | None) -> Tensor:
         """r_c [c, B, 1, ...]: of the mixture, or one for the component that a label names."""
-        size = centred[0, 0].numel()
+        r = self._log_posterior(centred, V, labels).exp()
+        return r.view(*r.shape, *(1,) * len(self.shape))
+
+    def _log_posterior(self, centred: Tensor, V: Tensor, labels: Tensor | None) -> Tensor:
+        size = self.means[0].numel()
         distance = (centred.square() / V).flatten(2).sum(-1)
         prior = self.weights.log().unsqueeze(1)
         if labels is not None:
             component = torch.arange(len(self.means)).unsqueeze(1)
             asked = (labels == component) | (labels == len(self.means))
             prior = prior.masked_fill(~asked, -torch.inf)
-        r = (prior - (distance + size * V.flatten(2)[..., 0].log()) / 2).softmax(0)
-        return r.view(*r.shape, *(1,) * len(self.shape))
+        return (prior - (distance + size * V.flatten(1).log()) / 2).log_softmax(0)
+
+    def class_log_probabilities(self, z: Tensor, t: Tensor) -> Tensor:
+        """log p(c | z, t) [B, classes] of states z [B, ...] at times t ([B] or single): the perfect classifier."""
+        column = (-1,) + (1,) * len(self.shape)
+        alpha, sigma = self.process.alpha(t.double()).view(column), self.process.sigma(t.double()).view(column)
+        V = alpha.square() * self.variances.view(-1, 1, *column[1:]) + sigma.square()
+        return self._log_posterior(z - alpha * self.means.unsqueeze(1), V, None).mT
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Data x₀ [count, ...] of the whole mixture, float64."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.process import Process
+from trilemma.testing.empty import without_a_time
 
 
 def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -21,6 +22,7 @@ def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "time_of_log_snr inverts log_snr", lambda: _inverse(process)
         yield "drift and diffusion carry the moments", lambda: _equation(process)
         yield "perturb draws the moments", lambda: _perturb(process)
+    yield "an empty batch gives none", lambda: without_a_time(process)
 
 
 def _times(process: Process) -> Tensor:

@@ -15,6 +15,7 @@ from trilemma.sampler import Sampler
 from trilemma.sampling import sample
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting, Spoiled
+from trilemma.testing.empty import without_a_sample
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import startable
@@ -24,6 +25,9 @@ from trilemma.testing.watching import Watch
 MEAN, VARIANCE = 0.3, 0.25
 DRAWN = 4096
 DEVIATIONS = 5.6  # of a standard normal: two tests are passed by what is right but for 4 in 10⁸ seeds
+
+MANY, FINE = 20_000, 256  # samples and steps where the law of the samples has no closed form
+ALLOWED = 6.1  # a bias of 1 and 5.03 of a standard normal: two tests are passed but for 1 in 10⁶ seeds
 
 
 def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -36,6 +40,7 @@ def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "float32, bfloat16 and float64", lambda: _dtypes(sampler, steps)
     if isinstance(sampler.grid, str):
         yield "one step and one sample", lambda: _one(sampler)
+    yield "an empty batch gives none", lambda: without_a_sample(sampler, steps)
     yield "NaN is named", lambda: _nan(sampler, steps)
     if sampler.has_plan:
         yield "no host read and no allocation in the loop", lambda: _loop(sampler, steps)
@@ -96,7 +101,7 @@ def _batches(sampler: Sampler, steps: int) -> str:
 def _marginals(sampler: Sampler, steps: int) -> str:
     """Mean and variance of many samples against the exact law of the plan."""
     if not sampler.has_plan:
-        raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
+        return _marginals_of_data(sampler)
     model = _model()
     times = sampler.times(model.process, steps)
     tableau = sampler.plan(model.process, times)
@@ -113,6 +118,30 @@ def _marginals(sampler: Sampler, steps: int) -> str:
     assert off < DEVIATIONS, f"the mean of {DRAWN} samples is {off:.1f} standard errors off"
     assert spread < DEVIATIONS, f"the variance of {DRAWN} samples is {spread:.1f} standard errors off"
     return f"{DRAWN} samples, {max(off, spread):.1f} standard errors off; a false alarm in 2·10⁷ seeds"
+
+
+def _marginals_of_data(sampler: Sampler) -> str:
+    """Mean and variance of many samples in many small steps against those of the data, for a sampler without a plan.
+
+    A bias of one standard error is let pass, so that a right sampler of order 1 is not taken for a wrong one.
+    """
+    if not isinstance(sampler.grid, str):
+        raise Skipped("its grid cannot be made fine, and the law of its samples is known of a plan only")
+    if not sampler.order:
+        raise Skipped("it declares order 0: its samples need not tend to the data")
+    model = _model()
+    generator = torch.Generator().manual_seed(20)
+    start = torch.randn(MANY, 1, 1, 1, dtype=torch.float64, generator=generator)
+    alpha, sigma = (float(level[0]) for level in model.process.levels(sampler.times(model.process, FINE)))
+    start = alpha * MEAN + math.sqrt(alpha**2 * VARIANCE + sigma**2) * start
+    drawn = _draw(sampler, FINE, model, latent=start, batch_size=MANY)
+    off = abs(float(drawn.mean()) - MEAN) / math.sqrt(VARIANCE / MANY)
+    spread = abs(float(drawn.var()) / VARIANCE - 1) / math.sqrt(2 / MANY)
+    assert off < ALLOWED, f"the mean of {MANY} samples is {off:.1f} standard errors off that of the data"
+    assert spread < ALLOWED, (
+        f"the variance of {MANY} samples is {spread:.1f} standard errors off that of the data"
+    )
+    return f"{MANY} samples, {max(off, spread):.1f} standard errors off; a false alarm in 10⁶ seeds"
 
 
 def _latents(sampler: Sampler, steps: int) -> str:

@@ -37,6 +37,7 @@ class EulerMaruyama(Sampler):
 
     order = 1
     deterministic = False
+    strong_order = 1.0  # and not ½: the noise is additive, G being the same for all states
     from_pure_noise = False
 
     def plan(self, process: Process, times: Tensor) -> Tableau:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from trilemma.denoiser import Denoiser
 from trilemma.guidance import Guidance
 from trilemma.ops import keyed_normal
 from trilemma.testing.angle import AngleProcess
@@ -59,6 +60,42 @@ class Unbalanced(PaperScale):
 
     def weights(self, t: float) -> tuple[float, ...]:
         return (self.scale, -self.scale)
+
+
+@dataclass(frozen=True)
+class HalfTheScale(PaperScale):
+    """Goes half as far as its scale says; at 1 there is nothing to see."""
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        return (1 + (self.scale - 1) / 2, (1 - self.scale) / 2)
+
+
+@dataclass(frozen=True)
+class WholeBatch(PaperScale):
+    """Combines by the largest prediction of the batch, which need not be there."""
+
+    linear = False
+
+    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
+        given, null = predictions
+        return given + (self.scale - 1) * (given - null) / (1 + 0 * given.abs().max())
+
+
+@dataclass(frozen=True)
+class NeedsATime(AngleProcess):
+    """Asks whether the first of its times is the data."""
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t if float(t.reshape(-1)[0]) else t.clamp_min(1e-9)
+        return super().moments(t)
+
+
+class LooksAtTheFirst(GaussianMixtureDenoiser):
+    """Reads the first state of the batch, which need not be there."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        z[0].isnan()
+        return super().forward(z, t, **cond)
 
 
 class BatchMean(GaussianMixtureDenoiser):

@@ -56,6 +56,84 @@ class RightByHand(Right):
 
 
 @dataclass(frozen=True)
+class RightWithNoise(Right):
+    """Ancestral steps: of the noise that q(z_s | z_t, x̂₀) has, as much as there is."""
+
+    deterministic = False
+    strong_order: float | None = 1.0
+    exact: tuple[str, ...] = ()
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        alpha, sigma = process.levels(times)
+        ratio = alpha[:-1] / alpha[1:] * (sigma[1:] / sigma[:-1]).square()
+        noise = sigma[1:] * (1 - ratio * alpha[:-1] / alpha[1:]).clamp_min(0).sqrt()
+        columns = torch.stack([times[:-1], ratio, alpha[1:] - alpha[:-1] * ratio, noise], -1).tolist()
+        return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in columns), "x0")
+
+
+@dataclass(frozen=True)
+class ClaimsStrongOrderTwo(RightWithNoise):
+    """Says that its paths converge with the second order."""
+
+    strong_order: float | None = 2.0
+
+
+@dataclass(frozen=True)
+class AlternatingNoise(RightWithNoise):
+    """Turns the sign of the noise in every other step: the law is right, and no path converges."""
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        rows = super().plan(process, times).rows
+        return Tableau(
+            tuple(replace(row, C=(-1) ** r * scalar(row.C)) for r, row in enumerate(rows)), "x0"
+        )
+
+
+@dataclass(frozen=True)
+class LoudByHand(RightWithNoise):
+    """Ancestral steps without a plan, with half as much noise again."""
+
+    loudness = 1.5
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        for step, row in enumerate(self.plan(predict.denoiser.process, times).rows):
+            B, C = scalar(row.B[0][1]), self.loudness * scalar(row.C)
+            z = scalar(row.A) * z + B * predict(z, row.t) + C * noise(step)
+            report(step + 1, float(times[step + 1]), z)
+        return z
+
+
+@dataclass(frozen=True)
+class RightWithNoiseByHand(LoudByHand):
+    """The same with the right noise."""
+
+    loudness = 1.0
+
+
+@dataclass(frozen=True)
+class LooksAtTheFirst(RightByHand):
+    """Reads the first state of the batch, which need not be there."""
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        z[0].isnan()
+        return super().sample(predict, z, times, noise, report)
+
+
+@dataclass(frozen=True)
 class ClaimsOrderTwo(Right):
     """A first-order method that says 2."""
 

@@ -1,0 +1,83 @@
+"""What guidance should predict: the targets of guidance on exact models, and what a guidance makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.conversion import convert
+from trilemma.denoiser import Denoiser
+from trilemma.guidance import Guidance
+from trilemma.prediction import Prediction
+from trilemma.routing import as_conditions
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+
+
+def guided_prediction(
+    model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int
+) -> Prediction:
+    """The function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
+    indices = torch.arange(count)
+    branches = [model.encode(branch, indices) for branch in guidance.branches(cond)]
+    joined = {name: torch.cat([branch[name] for branch in branches]) for name in branches[0]}
+    others = guidance.networks(model)
+    return Prediction(
+        model,
+        guidance,
+        {**joined, **as_conditions(guidance.targets(cond, indices))},
+        len(branches),
+        torch.float64,
+        [others.get(branch, model) for branch in range(len(branches))],
+    )
+
+
+def classifier_free_target(
+    model: GaussianMixtureDenoiser,
+    z: Tensor,
+    t: Tensor,
+    labels: Tensor,
+    scale: float,
+    parameterization: str = "eps",
+) -> Tensor:
+    """ε_∅ + s (ε_c − ε_∅), exactly; the same in every parameterization, as each is affine in ε (2207.12598).
+
+    No process has p_∅^(1−s) p_c^s noised for its law unless s is 0 or 1: the target is one of predictions.
+
+    Args:
+        z: states [B, ...], float64.
+        t: times [B] or single.
+        labels: c [B].
+        scale: s.
+    """
+    alpha, sigma = model.process.alpha(t.double()), model.process.sigma(t.double())
+    null, given = (
+        model.predict(z, alpha, sigma, parameterization, entry) for entry in (None, labels)
+    )
+    return null + scale * (given - null)
+
+
+def classifier_target(
+    model: GaussianMixtureDenoiser,
+    z: Tensor,
+    t: Tensor,
+    labels: Tensor,
+    scale: float,
+    parameterization: str = "eps",
+) -> Tensor:
+    """ε_∅ − s σ ∇_z log p(c | z, t) with the classifier that knows the mixture, exactly (2105.05233).
+
+    At s = 1 it is ε_c, as ∇ log p(z) + ∇ log p(c | z) = ∇ log p(z | c). Arguments as above.
+    """
+    alpha, sigma = model.process.alpha(t.double()), model.process.sigma(t.double())
+    with torch.inference_mode(False), torch.enable_grad():
+        place = z.detach().clone().requires_grad_()
+        chosen = model.class_log_probabilities(place, t)[torch.arange(len(z)), labels]
+        (gradient,) = torch.autograd.grad(chosen.sum(), place)
+    column = (-1,) + (1,) * len(model.shape)
+    alpha, sigma = alpha.reshape(column), sigma.reshape(column)
+    eps = model.predict(z, alpha, sigma, "eps") - scale * sigma * gradient
+    p, q = convert("eps", parameterization, alpha, sigma)
+    return p * z + q * eps
