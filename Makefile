@@ -20,7 +20,7 @@ demo: install
 	$(VENV)/bin/trilemma sample mnist -n 64 --sampler ddim --steps 20 --guidance cfg:scale=2 \
 		--cond 'class=[0,1,2,3,4,5,6,7,8,9]' --seed 0 --out digits.png
 
-test: $(VENV)/.test
+test: $(VENV)/.peers
 	$(python) -m pytest -q
 
 lint: $(VENV)/.dev
@@ -51,6 +51,12 @@ $(VENV)/.install: $(VENV)/.requirements $(build_sources)
 
 $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.install
 	$(pip_install) --no-build-isolation -e '.[$*]'
+	touch $@
+
+# The other libraries that the parity tests compare with, without the vision packages and services that they ask for and
+# their samplers do not need.
+$(VENV)/.peers: $(VENV)/.test
+	$(pip_install) --no-deps azula k-diffusion
 	touch $@
 
 $(VENV)/.requirements: constraints.txt
