@@ -50,6 +50,11 @@ def startable(sampler: Sampler) -> tuple[Process, ...]:
 
 
 def local_times(steps: int) -> Tensor:
-    """Uneven times from 0.9 to 0.3, above the data: an end at σ = 0 hides the order, even steps hide mistakes."""
-    place = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    return START + (END - START) * place * (1.35 - 0.35 * place)
+    """Times from 0.9 to 0.3, above the data, as an end at σ = 0 hides the order. Every other step is twice as long as
+    its neighbours: on steps that are even, or as good as even once they are small, weights for even steps would do.
+    """
+    lengths = torch.linspace(1.35, 0.65, steps, dtype=torch.float64)
+    lengths[1::2] *= 2
+    place = lengths.cumsum(0) / lengths.sum()
+    place[-1] = 1.0
+    return START + (END - START) * torch.cat([torch.zeros(1, dtype=torch.float64), place])

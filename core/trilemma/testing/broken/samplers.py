@@ -84,9 +84,7 @@ class AlternatingNoise(RightWithNoise):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         rows = super().plan(process, times).rows
-        return Tableau(
-            tuple(replace(row, C=(-1) ** r * scalar(row.C)) for r, row in enumerate(rows)), "x0"
-        )
+        return Tableau(tuple(replace(row, C=(-1) ** r * scalar(row.C)) for r, row in enumerate(rows)), "x0")
 
 
 @dataclass(frozen=True)
@@ -174,6 +172,22 @@ class UnfilledHistory(EmptyHistory):
 def _extrapolated(row: Row, lags: int) -> Row:
     B = scalar(row.B[0][1])
     return replace(row, B=((0, 1.5 * B), (1, -0.5 * B))[:lags])
+
+
+@dataclass(frozen=True)
+class EvenSteps(Right):
+    """A two-step method with the weights of even steps, and says 2."""
+
+    order = 2
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        rows = first_order(times, process)
+        alpha, sigma = process.levels(times)
+        for n in range(1, len(rows)):
+            if float(alpha[n - 1]) and float(sigma[n + 1]):
+                weight = scalar(rows[n].B[0][1])
+                rows[n] = replace(rows[n], B=((0, 1.5 * weight), (1, -0.5 * weight)))
+        return Tableau(tuple(rows), "x0")
 
 
 @dataclass(frozen=True)
