@@ -19,13 +19,14 @@ class Work:
 
     Attributes:
         function: the operator as Python calls it; a plugin's kernel backend answers to the same arguments.
-        arguments, keywords: of the call, which does the whole work once.
+        arguments, keywords: of the call.
         peers: other ways to do the same, by name.
         error: the largest error of a call, given what it returned, in units of the tolerance that the tests state,
             found against float64; above 1 the cell fails.
         least_bytes: that any implementation must move.
         operations: floating-point operations; 0 where only memory counts.
-        explained: the operator's own arguments, where `function` is something around it.
+        explained: the native operator's arguments, where they are others than those of the call.
+        doing: makes the whole work, done once, of an implementation, where that is more than the call.
     """
 
     function: Callable[..., Any]
@@ -36,9 +37,12 @@ class Work:
     least_bytes: int
     operations: int = 0
     explained: tuple[Any, ...] | None = None
+    doing: Callable[[Callable[..., Any]], Callable[[], Any]] | None = None
 
     def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
         """The work done by `function`."""
+        if self.doing is not None:
+            return self.doing(function)
         return partial(function, *self.arguments, **self.keywords)
 
 

@@ -40,8 +40,8 @@ def _in_place(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.silu(F.group_norm(x, GROUPS, weight.to(x.dtype), bias.to(x.dtype), EPS), inplace=True)
 
 
-def _ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return group_norm_act(x, GROUPS, weight, bias, eps=EPS, silu=True)
+def _by(operator: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda x, weight, bias: operator(x, GROUPS, weight, bias, eps=EPS, silu=True)
 
 
 def _given(
@@ -68,7 +68,16 @@ def _forward(shape: tuple[int, ...], dtype: torch.dtype, memory_format: str, dev
     }
     least = 2 * given[0].numel() * given[0].element_size()
     explained = (given[0], GROUPS, *given[1:], None, None, None, EPS, True)
-    return Work(_ours, tuple(given), {}, peers, error, least, explained=explained)
+    return Work(
+        group_norm_act,
+        (),
+        {},
+        peers,
+        error,
+        least,
+        explained=explained,
+        doing=lambda operator: partial(_by(operator), *given),
+    )
 
 
 def _backward(shape: tuple[int, ...], dtype: torch.dtype, memory_format: str, device: torch.device) -> Work:
@@ -101,4 +110,13 @@ def _backward(shape: tuple[int, ...], dtype: torch.dtype, memory_format: str, de
     least = 3 * given[0].numel() * given[0].element_size()
     statistics = torch.zeros(shape[0], GROUPS, device=device)
     explained = (dy, given[0], statistics, statistics, GROUPS, *given[1:], None, None, True, [True] * 5)
-    return Work(gradients, prepared(_ours), {}, peers, error, least, explained=explained)
+    return Work(
+        group_norm_act,
+        (),
+        {},
+        peers,
+        error,
+        least,
+        explained=explained,
+        doing=lambda operator: partial(gradients, *prepared(_by(operator))),
+    )
