@@ -12,8 +12,10 @@ from trilemma.testing.checks import (
 )
 from trilemma.testing.flow import reference_flow
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
+from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.record import Record
 
 __all__ = [
@@ -27,7 +29,10 @@ __all__ = [
     "check_process",
     "check_sampler",
     "checks",
+    "classifier_free_target",
+    "classifier_target",
     "generate_checks",
+    "PhaseProcess",
     "parametrize_with_checks",
     "point_mass",
     "reference_flow",
