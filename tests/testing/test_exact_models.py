@@ -129,7 +129,9 @@ def test_in_phase_space_the_predictions_agree(data):
     model = GaussianMixtureDenoiser(PHASE, **data, shape=(2, 1, 1))
     mean, cov = PHASE.moments(TIME)
     full = model.score(states(4, 1, 1), TIME).view(3, 2, 2)
-    torch.testing.assert_close(mean[:, :, None] * x0.view(3, 1, 2), states(4, 1, 1).view(3, 2, 2) + cov @ full)
+    torch.testing.assert_close(
+        mean[:, :, None] * x0.view(3, 1, 2), states(4, 1, 1).view(3, 2, 2) + cov @ full
+    )
     torch.testing.assert_close(score.view(3, 2), full[:, 1])
     factor = torch.linalg.cholesky(cov)
     noise = torch.linalg.solve(factor, states(4, 1, 1).view(3, 2, 2) - mean[:, :, None] * x0.view(3, 1, 2))

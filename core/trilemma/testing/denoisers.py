@@ -112,7 +112,11 @@ def _strides(model: Denoiser) -> str:
     whole = _answer(model, z, t, cond)
     wide = torch.full((*z.shape[:-1], 2 * z.shape[-1]), 7, dtype=z.dtype)
     wide[..., ::2] = z
-    for strided in (wide[..., ::2], z.flip(0).contiguous().flip(0), z.transpose(0, 1).contiguous().transpose(0, 1)):
+    for strided in (
+        wide[..., ::2],
+        z.flip(0).contiguous().flip(0),
+        z.transpose(0, 1).contiguous().transpose(0, 1),
+    ):
         error = float((_answer(model, strided, t, cond) - whole).abs().max() / (1e-6 + whole.abs().max()))
         assert error < 1e-3, f"answers move by {error:.2g} when the state is not contiguous"
     return "contiguous and not"

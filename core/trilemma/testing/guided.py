@@ -16,9 +16,7 @@ from trilemma.routing import as_conditions
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
 
-def guided_prediction(
-    model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int
-) -> Prediction:
+def guided_prediction(model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int) -> Prediction:
     """The function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
     indices = torch.arange(count)
     branches = [model.encode(branch, indices) for branch in guidance.branches(cond)]
@@ -53,9 +51,7 @@ def classifier_free_target(
         scale: s.
     """
     alpha, sigma = model.process.alpha(t.double()), model.process.sigma(t.double())
-    null, given = (
-        model.predict(z, alpha, sigma, parameterization, entry) for entry in (None, labels)
-    )
+    null, given = (model.predict(z, alpha, sigma, parameterization, entry) for entry in (None, labels))
     return null + scale * (given - null)
 
 

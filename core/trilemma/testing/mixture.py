@@ -132,7 +132,10 @@ class GaussianMixtureDenoiser(Denoiser):
     def class_log_probabilities(self, z: Tensor, t: Tensor) -> Tensor:
         """log p(c | z, t) [B, classes] of states z [B, ...] at times t ([B] or single): the perfect classifier."""
         column = (-1,) + (1,) * len(self.shape)
-        alpha, sigma = self.process.alpha(t.double()).view(column), self.process.sigma(t.double()).view(column)
+        alpha, sigma = (
+            self.process.alpha(t.double()).view(column),
+            self.process.sigma(t.double()).view(column),
+        )
         V = alpha.square() * self.variances.view(-1, 1, *column[1:]) + sigma.square()
         return self._log_posterior(z - alpha * self.means.unsqueeze(1), V, None).mT
 

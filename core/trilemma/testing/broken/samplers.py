@@ -115,9 +115,7 @@ class AlternatingNoise(RightWithNoise):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         rows = super().plan(process, times).rows
-        return Tableau(
-            tuple(replace(row, C=(-1) ** r * scalar(row.C)) for r, row in enumerate(rows)), "x0"
-        )
+        return Tableau(tuple(replace(row, C=(-1) ** r * scalar(row.C)) for r, row in enumerate(rows)), "x0")
 
 
 @dataclass(frozen=True)
