@@ -21,6 +21,7 @@ from trilemma.testing.record import Record
 __all__ = [
     "GaussianDenoiser",
     "GaussianMixtureDenoiser",
+    "PhaseProcess",
     "Record",
     "check_denoiser",
     "check_guidance",
@@ -32,7 +33,6 @@ __all__ = [
     "classifier_free_target",
     "classifier_target",
     "generate_checks",
-    "PhaseProcess",
     "parametrize_with_checks",
     "point_mass",
     "reference_flow",

@@ -89,13 +89,13 @@ def _compiles(call: Callable[[Tensor], Tensor], z: Tensor) -> str:
     with torch.inference_mode():
         plain = call(z.clone())
         try:
-            compiled = torch.compile(call, fullgraph=True, backend="eager")(z.clone())  # type: ignore[no-untyped-call]
+            compiled = torch.compile(call, fullgraph=True, backend="eager")(z.clone())
         except Exception as error:  # of dynamo, which has many
             raise AssertionError(
                 f"its graph breaks: {str(error).strip().splitlines()[0]}; without a break, or declare fullgraph = False"
             ) from error
         finally:
             torch._dynamo.reset()
-    error = float(((compiled - plain).abs() / (1 + plain.abs())).max())
-    assert error < 1e-5, f"compiled, it gives values that are {error:.2g} off"
+    off = float(((compiled - plain).abs() / (1 + plain.abs())).max())
+    assert off < 1e-5, f"compiled, it gives values that are {off:.2g} off"
     return "without a break"

@@ -132,8 +132,8 @@ def _dtypes(model: Denoiser) -> str:
         except RuntimeError as error:
             raise AssertionError(f"in {dtype} it raises: {error}") from error
         assert answer.dtype == dtype, f"in {dtype} it answers in {answer.dtype}"
-        error = float((answer.double() - exact).abs().max() / (1e-6 + exact.abs().max()))
-        assert error < tolerance, f"answers in {dtype} are {error:.2g} off"
+        off = float((answer.double() - exact).abs().max() / (1e-6 + exact.abs().max()))
+        assert off < tolerance, f"answers in {dtype} are {off:.2g} off"
     return "they agree"
 
 

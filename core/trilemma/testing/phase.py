@@ -23,7 +23,8 @@ class PhaseProcess(Process):
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         E, one = self._flow(t), torch.eye(2, dtype=torch.float64)
-        return E[..., 0], one - E @ (one - _START) @ E.mT
+        cov: Tensor = one - E @ (one - _START) @ E.mT
+        return E[..., 0], cov
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         E = self._flow(t - s)
@@ -33,7 +34,8 @@ class PhaseProcess(Process):
         return (_SPEED * _F).expand(*t.shape, 2, 2)
 
     def diffusion(self, t: Tensor) -> Tensor:
-        return (_SPEED**0.5 * _G).expand(*t.shape, 2, 2)
+        G: Tensor = _SPEED**0.5 * _G
+        return G.expand(*t.shape, 2, 2)
 
     def _flow(self, t: Tensor) -> Tensor:
         """e^(Fτ) = e^(−τ) (1 + (F + 1) τ), as (F + 1)² = 0."""

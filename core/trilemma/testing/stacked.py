@@ -50,7 +50,7 @@ def predicted(parameterization: str, x0: Tensor, pull: Tensor, cov: Tensor) -> T
         case "score":
             return -last
         case "eps":
-            scale = torch.linalg.cholesky(cov)[:, -1, -1]
+            scale: Tensor = torch.linalg.cholesky(cov)[:, -1, -1]
             return scale.view(-1, *(1,) * (x0.dim() - 1)) * last
     raise UsageError(
         f"{parameterization!r} is defined for a process of one component only; "
