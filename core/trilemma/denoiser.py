@@ -68,8 +68,11 @@ class Denoiser(nn.Module):
         parameterization: what it puts out: x0, eps, v, score or flow.
         shape: shape (C, H, W) of one sample of the data.
         conditions: what it can be conditioned on, by name.
+        fullgraph: whether it compiles into one graph (`torch.compile`); False for one that decides by values.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
+
+    fullgraph: bool = True
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class Sampler(ABC):
         from_pure_noise: whether it can take its first step from α = 0, where a rectified flow starts.
         tolerance: of each step's error, where the sampler adapts its steps to it; None where they are those of the
             grid. The conformance kit holds it to what it says in place of an order.
+        fullgraph: whether its own `sample` compiles into one graph (`torch.compile`), which reading a value on the
+            host, such as a coefficient or an error, prevents; of no meaning for a sampler with a plan.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
 
@@ -38,6 +40,7 @@ class Sampler(ABC):
     strong_order: float | None = None
     tolerance: float | None = None
     from_pure_noise: bool = True
+    fullgraph: bool = True
     exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

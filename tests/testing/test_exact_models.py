@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from trilemma.errors import UsageError
+from trilemma.testing import classifier_free_target, classifier_target, run_checks
 from trilemma.testing.flow import integrate, reference_flow
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
+from trilemma.testing.phase import PhaseProcess
 
 TIME = torch.tensor([0.5, 0.5, 0.2], dtype=torch.float64)
 
@@ -84,6 +86,98 @@ def test_the_integrator_is_exact_to_rounding():
 def test_a_point_mass_answers_with_its_point():
     model = point_mass(LOCAL[0], 0.7, shape=(2, 1, 1))
     torch.testing.assert_close(model(states(2, 1, 1), TIME), torch.full((3, 2, 1, 1), 0.7).double())
+
+
+PHASE = PhaseProcess()
+DATA = [
+    {"means": (0.3,), "variances": 0.25},
+    {"means": (0.7,), "variances": 0.0},
+    {"means": (-1.0, 0.2, 1.1), "variances": (0.04, 0.12, 0.06)},
+]
+
+
+def log_density(model, z, t):
+    """Of the state, from the law of (x₀, z) by torch.distributions."""
+    mean, cov = model.process.moments(t)
+    total = []
+    for m, s, w in zip(model.means, model.variances, model.weights, strict=True):
+        V = s * mean[:, :, None] * mean[:, None, :] + cov
+        law = torch.distributions.MultivariateNormal((mean * m.flatten()[:1]), V)
+        total.append(w.log() + law.log_prob(z.reshape(len(z), -1, m.numel()).movedim(-1, 0)).sum(0))
+    return torch.stack(total).logsumexp(0)
+
+
+@pytest.mark.parametrize("data", DATA, ids=("gaussian", "point", "mixture"))
+def test_in_phase_space_the_score_is_the_slope_of_the_log_density(data):
+    model = GaussianMixtureDenoiser(PHASE, **data, shape=(2, 1, 1))
+    z, h = states(4, 1, 1), 1e-5
+    score = model.score(z, TIME)
+    for entry in range(4):
+        step = torch.zeros_like(z)
+        step[:, entry] = h
+        slope = (log_density(model, z + step, TIME) - log_density(model, z - step, TIME)) / (2 * h)
+        torch.testing.assert_close(score[:, entry, 0, 0], slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("data", DATA, ids=("gaussian", "point", "mixture"))
+def test_in_phase_space_the_predictions_agree(data):
+    """Tweedie's formula by all components, and ε of the last by its Cholesky factor."""
+    x0, eps, score = (
+        GaussianMixtureDenoiser(PHASE, **data, shape=(2, 1, 1), parameterization=name)(states(4, 1, 1), TIME)
+        for name in ("x0", "eps", "score")
+    )
+    model = GaussianMixtureDenoiser(PHASE, **data, shape=(2, 1, 1))
+    mean, cov = PHASE.moments(TIME)
+    full = model.score(states(4, 1, 1), TIME).view(3, 2, 2)
+    torch.testing.assert_close(
+        mean[:, :, None] * x0.view(3, 1, 2), states(4, 1, 1).view(3, 2, 2) + cov @ full
+    )
+    torch.testing.assert_close(score.view(3, 2), full[:, 1])
+    factor = torch.linalg.cholesky(cov)
+    noise = torch.linalg.solve(factor, states(4, 1, 1).view(3, 2, 2) - mean[:, :, None] * x0.view(3, 1, 2))
+    torch.testing.assert_close(eps.view(3, 2), noise[:, 1])
+
+
+def test_the_flow_in_phase_space_carries_a_gaussian_to_its_marginal():
+    model = GaussianMixtureDenoiser(PHASE, (0.3,), 0.25)
+    centre_and_axes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    moved = reference_flow(model, centre_and_axes.view(3, 2, 1, 1), 0.8, 0.2).view(3, 2)
+    A = (moved[1:] - moved[:1]).mT
+    mean, cov = PHASE.moments(torch.tensor([0.8, 0.2], dtype=torch.float64))
+    V = 0.25 * mean[:, :, None] * mean[:, None, :] + cov
+    torch.testing.assert_close(A @ V[0] @ A.mT, V[1], rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(moved[0] + A @ (0.3 * mean[0]), 0.3 * mean[1], rtol=1e-9, atol=1e-10)
+
+
+def test_one_component_is_the_case_of_several():
+    for process in LOCAL:
+        model = GaussianMixtureDenoiser(process, shape=(1, 2, 1))
+        found = model.score(states(1, 2, 1), TIME)
+        exact = model.predict(states(1, 2, 1), process.alpha(TIME), process.sigma(TIME), "score")
+        torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.parametrize("name", ["v", "flow"])
+def test_what_phase_space_does_not_define_is_refused(name):
+    with pytest.raises(UsageError, match="one component only"):
+        GaussianMixtureDenoiser(PHASE, parameterization=name)
+
+
+def test_the_phase_process_and_its_models_pass_the_kit():
+    assert [record for record in run_checks("process", PHASE) if record.failed] == []
+    model = GaussianMixtureDenoiser(PHASE)
+    assert [record for record in run_checks("denoiser", model) if record.failed] == []
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("process", LOCAL, ids=lambda p: type(p).__name__)
+def test_the_perfect_classifier_leads_where_classifier_free_guidance_does(process, scale):
+    model = GaussianMixtureDenoiser(process, shape=(1, 2, 1))
+    labels = torch.tensor([0, 1, 2])
+    for name in ("eps", "x0"):
+        free = classifier_free_target(model, states(1, 2, 1), TIME, labels, scale, name)
+        led = classifier_target(model, states(1, 2, 1), TIME, labels, scale, name)
+        torch.testing.assert_close(led, free, rtol=1e-10, atol=1e-10)
 
 
 def test_what_is_no_mixture_is_refused():

@@ -10,7 +10,13 @@ from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken import FAULTS
-from trilemma.testing.broken.samplers import Right, RightByHand, RightWithNoise, RightWithNoiseByHand
+from trilemma.testing.broken.samplers import (
+    OneGraph,
+    Right,
+    RightByHand,
+    RightWithNoise,
+    RightWithNoiseByHand,
+)
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
@@ -30,6 +36,7 @@ class RightNormals:
     [
         ("sampler", Right()),
         ("sampler", RightByHand()),
+        ("sampler", OneGraph()),
         ("sampler", RightWithNoise()),
         ("sampler", RightWithNoiseByHand()),
         *(("process", process) for process in LOCAL),

@@ -12,13 +12,16 @@ from trilemma.testing.checks import (
 )
 from trilemma.testing.flow import reference_flow
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
+from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.record import Record
 
 __all__ = [
     "GaussianDenoiser",
     "GaussianMixtureDenoiser",
+    "PhaseProcess",
     "Record",
     "check_denoiser",
     "check_guidance",
@@ -27,6 +30,8 @@ __all__ = [
     "check_process",
     "check_sampler",
     "checks",
+    "classifier_free_target",
+    "classifier_target",
     "generate_checks",
     "parametrize_with_checks",
     "point_mass",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from trilemma.denoiser import Denoiser
+from trilemma.testing.compiling import network_compiles
 from trilemma.testing.empty import without_a_state
 from trilemma.testing.record import Skipped
 
@@ -21,6 +23,10 @@ def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]
     yield "a state's answer does not depend on the batch", lambda: _batch(model)
     yield "conditions are taken, with and without null", lambda: _conditions(model)
     yield "weights survive a save", lambda: _saved(model)
+    yield "NaN stays in its sample", lambda: _nan(model)
+    yield "states in any strides", lambda: _strides(model)
+    yield "float32, bfloat16 and float64", lambda: _dtypes(model)
+    yield "compiles into one graph", lambda: network_compiles(model, *_asked(model, 2))
     yield "an empty batch gives none", lambda: without_a_state(model, *_asked(model, 1))
 
 
@@ -86,6 +92,49 @@ def _conditions(model: Denoiser) -> str:
                 f"{name}={label} gives no finite answer"
             )
     return ", ".join(model.conditions)
+
+
+def _nan(model: Denoiser) -> str:
+    """A state that is not finite gives no finite answer, and spoils no other."""
+    z, t, cond = _asked(model, 2)
+    whole = _answer(model, z, t, cond)
+    spoiled = z.clone()
+    spoiled[1] = math.nan
+    answer = _answer(model, spoiled, t, cond)
+    assert not bool(answer[1].isfinite().any()), "a state of NaN has a finite answer"
+    error = float((answer[0] - whole[0]).abs().max() / (1e-6 + whole[0].abs().max()))
+    assert error < 1e-3, f"an answer moves by {error:.2g} when its neighbour is NaN"
+    return "and in no other"
+
+
+def _strides(model: Denoiser) -> str:
+    z, t, cond = _asked(model, 2)
+    whole = _answer(model, z, t, cond)
+    wide = torch.full((*z.shape[:-1], 2 * z.shape[-1]), 7, dtype=z.dtype)
+    wide[..., ::2] = z
+    for strided in (
+        wide[..., ::2],
+        z.flip(0).contiguous().flip(0),
+        z.transpose(0, 1).contiguous().transpose(0, 1),
+    ):
+        error = float((_answer(model, strided, t, cond) - whole).abs().max() / (1e-6 + whole.abs().max()))
+        assert error < 1e-3, f"answers move by {error:.2g} when the state is not contiguous"
+    return "contiguous and not"
+
+
+def _dtypes(model: Denoiser) -> str:
+    z, t, cond = _asked(model, 2)
+    exact = _answer(model, z, t, cond).double()
+    for dtype, tolerance in ((torch.float64, 1e-3), (torch.float32, 1e-3), (torch.bfloat16, 0.2)):
+        cast = copy.deepcopy(model).to(dtype)
+        try:
+            answer = _answer(cast, z.to(dtype), t, cond)
+        except RuntimeError as error:
+            raise AssertionError(f"in {dtype} it raises: {error}") from error
+        assert answer.dtype == dtype, f"in {dtype} it answers in {answer.dtype}"
+        off = float((answer.double() - exact).abs().max() / (1e-6 + exact.abs().max()))
+        assert off < tolerance, f"answers in {dtype} are {off:.2g} off"
+    return "they agree"
 
 
 def _saved(model: Denoiser) -> str:

@@ -21,7 +21,7 @@ def reference_flow(
     """z at time `end` of the probability-flow equation through states z [B, ...] at time `start`, to about 1e-12.
 
     In y = z/α and ρ = σ/α it is dy/dρ = ε̂(y, ρ), whatever the process; ρ = sinh u keeps the steps even near 0 and
-    far from it.
+    far from it. Of several components it is dz/dt = F z − ½ G Gᵀ ∇ log p, in t.
 
     Args:
         model: the data, and the process.
@@ -32,6 +32,8 @@ def reference_flow(
     Raises:
         TrilemmaError: where the integration does not settle.
     """
+    if model.process.components > 1:
+        return _flow_of_components(model, z, start, end, labels)
     times = torch.tensor([start, end], dtype=torch.float64)
     alpha, sigma = model.process.levels(times)
     u = (sigma / alpha).asinh()
@@ -43,6 +45,20 @@ def reference_flow(
 
     y = integrate(slope, z / alpha[0], float(u[0]), float(u[1]))
     return alpha[1] * y
+
+
+def _flow_of_components(
+    model: GaussianMixtureDenoiser, z: Tensor, start: float, end: float, labels: Tensor | None
+) -> Tensor:
+    K = model.process.components
+
+    def slope(place: float, state: Tensor) -> Tensor:
+        t = torch.full((len(state),), place, dtype=torch.float64)
+        F, G = model.process.drift(t), model.process.diffusion(t)
+        parts, score = (entry.reshape(len(state), K, -1) for entry in (state, model.score(state, t, labels)))
+        return (F @ parts - G @ G.mT @ score / 2).reshape(state.shape)
+
+    return integrate(slope, z, start, end)
 
 
 def integrate(

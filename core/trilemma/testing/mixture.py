@@ -11,6 +11,7 @@ from trilemma.conversion import functional
 from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
 from trilemma.process import Process
+from trilemma.testing import stacked
 
 
 class GaussianMixtureDenoiser(Denoiser):
@@ -22,7 +23,8 @@ class GaussianMixtureDenoiser(Denoiser):
     components or more it takes the condition `class`, the component; the null class is the whole mixture.
 
     Args:
-        process: with one component.
+        process: of any number of components. Of several, z = μ ⊗ x₀ + L ε with L Lᵀ the covariance, ε and the score
+            are those of the last component (2112.07068), and v and flow are not defined.
         means: m_c, a number or a tensor of shape `shape` each.
         variances: s_c² ≥ 0, one for all or one each.
         weights: w_c > 0, up to a factor; equal by default.
@@ -45,8 +47,7 @@ class GaussianMixtureDenoiser(Denoiser):
         count = len(means)
         conditions = [Condition("class", count, null=count)] if count > 1 else []
         super().__init__(process, parameterization, shape, conditions)
-        if process.components != 1:
-            raise UsageError(f"{type(process).__name__} has {process.components} components; give one with 1")
+        stacked.checked(parameterization, process.components)
         spread = [float(variances)] * count if isinstance(variances, int | float) else list(variances)
         mass = [1.0] * count if weights is None else list(weights)
         if not count or len(spread) != count or len(mass) != count or min(spread) < 0 or min(mass) <= 0:
@@ -61,6 +62,12 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         host = t.to("cpu", torch.float64)
+        if self.process.components > 1:
+            labels = cond["class"].cpu() if "class" in cond else None
+            state = z.to("cpu", torch.float64)
+            x0, pull = self._stacked(state, host, labels)
+            cov = self.process.moments(host)[1]
+            return stacked.predicted(self.parameterization, x0, pull, cov).to(z.device, z.dtype)
         alpha, sigma = self.process.alpha(host), self.process.sigma(host)
         labels = cond["class"].cpu() if "class" in cond else None
         answer = self.predict(z.to("cpu", torch.float64), alpha, sigma, self.parameterization, labels)
@@ -92,6 +99,25 @@ class GaussianMixtureDenoiser(Denoiser):
         a, b = functional(parameterization, alpha, sigma)
         return a * x0 + b * eps
 
+    def score(self, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """∇_z log p(z_t) [B, K·C, ...], by all components, of states z at times t [B], float64."""
+        pull = self._stacked(z, t.double(), labels)[1]
+        return -pull.reshape(z.shape)
+
+    def _stacked(self, z: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        mean, cov = self.process.moments(t)
+        prior = self._log_prior(labels).expand(-1, len(z))
+        return stacked.posterior(z, mean, cov, self.means, self.variances, prior)
+
+    def _log_prior(self, labels: Tensor | None) -> Tensor:
+        """log w_c [c, 1 or B], −∞ for components that a label excludes."""
+        prior = self.weights.log().unsqueeze(1)
+        if labels is None:
+            return prior
+        component = torch.arange(len(self.means)).unsqueeze(1)
+        asked = (labels == component) | (labels == len(self.means))
+        return prior.masked_fill(~asked, -torch.inf)
+
     def _posterior(self, centred: Tensor, V: Tensor, labels: Tensor | None) -> Tensor:
         """r_c [c, B, 1, ...]: of the mixture, or one for the component that a label names."""
         r = self._log_posterior(centred, V, labels).exp()
@@ -100,11 +126,7 @@ class GaussianMixtureDenoiser(Denoiser):
     def _log_posterior(self, centred: Tensor, V: Tensor, labels: Tensor | None) -> Tensor:
         size = self.means[0].numel()
         distance = (centred.square() / V).flatten(2).sum(-1)
-        prior = self.weights.log().unsqueeze(1)
-        if labels is not None:
-            component = torch.arange(len(self.means)).unsqueeze(1)
-            asked = (labels == component) | (labels == len(self.means))
-            prior = prior.masked_fill(~asked, -torch.inf)
+        prior = self._log_prior(labels)
         return (prior - (distance + size * V.flatten(1).log()) / 2).log_softmax(0)
 
     def class_log_probabilities(self, z: Tensor, t: Tensor) -> Tensor:

@@ -58,17 +58,19 @@ def measure(
     error: Callable[[int], float],
     counts: tuple[int, ...],
 ) -> Measured:
-    """The slope over the first two counts; over the next two where that misses what is declared."""
+    """The slope over the first two counts; where that is not clear of what must be reached, the best of two."""
     name = type(process).__name__.removesuffix("Process")
     errors = [error(steps) for steps in counts[:2]]
+    slopes: list[float] = []
     for k in range(1, len(counts)):
         if k == len(errors):
             errors.append(error(counts[k]))
         before, after = errors[k - 1], errors[k]
-        slope = math.inf if after < FLOOR else math.log(before / after, counts[k] / counts[k - 1])
-        if not slope < declared - SLACK:
+        slopes.append(math.inf if after < FLOOR else math.log(before / after, counts[k] / counts[k - 1]))
+        if slopes[-1] >= declared - SLACK / 2:
             break
-    return Measured(what, data, name, (counts[k - 1], counts[k]), (before, after), slope)
+    k = 1 + slopes.index(max(slopes))
+    return Measured(what, data, name, (counts[k - 1], counts[k]), (errors[k - 1], errors[k]), slopes[k - 1])
 
 
 def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Measured]:

@@ -98,6 +98,7 @@ class RK(Sampler):
     grid: Grid = "trailing"
 
     deterministic = True
+    fullgraph = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,6 +46,12 @@ FAULTS: Final = (
     Fault("no sampler of an empty batch", "sampler", samplers.LooksAtTheFirst(), "an empty batch gives none"),
     Fault("no process of an empty batch", "process", others.NeedsATime(), "an empty batch gives none"),
     Fault("no guidance of an empty batch", "guidance", others.WholeBatch(), "an empty batch gives none"),
+    Fault("a graph that breaks", "sampler", samplers.ClaimsOneGraph(), "compiles into one graph"),
+    Fault("a network's broken graph", "denoiser", others.DecidesByValue(AngleProcess()), "compiles into one graph"),
+    Fault("NaN swallowed", "denoiser", others.SwallowsNaN(AngleProcess()), "NaN stays in its sample"),
+    Fault("strides forgotten", "denoiser", others.ReadsMemory(AngleProcess()), "states in any strides"),
+    Fault("a state written to", "denoiser", others.WritesToItsState(AngleProcess()), "inputs are left alone"),
+    Fault("one dtype only", "denoiser", others.OnlyFloat32(AngleProcess()), "float32, bfloat16 and float64"),
     Fault("half of the scale", "guidance", others.HalfTheScale(), "the exact target of its scale"),
     Fault(
         "no denoiser of an empty batch",

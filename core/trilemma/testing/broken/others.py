@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from trilemma.denoiser import Denoiser
 from trilemma.guidance import Guidance
 from trilemma.ops import keyed_normal
+from trilemma.process import Process
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.local import StraightProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -96,6 +98,50 @@ class LooksAtTheFirst(GaussianMixtureDenoiser):
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         z[0].isnan()
         return super().forward(z, t, **cond)
+
+
+class DecidesByValue(GaussianMixtureDenoiser):
+    """Asks the state what to do, and does not say that it does."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        if float(z.abs().sum()) < 0:
+            return z
+        return super().forward(z, t, **cond)
+
+
+class SwallowsNaN(GaussianMixtureDenoiser):
+    """Puts zeros in the place of NaN."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return super().forward(z.nan_to_num(), t, **cond)
+
+
+class ReadsMemory(GaussianMixtureDenoiser):
+    """Takes the state's memory for the state."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        packed = z.as_strided(z.shape, torch.empty(z.shape).stride())
+        return super().forward(packed, t, **cond)
+
+
+class WritesToItsState(GaussianMixtureDenoiser):
+    """Scales the state it is given."""
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return super().forward(z.mul_(0.5), t, **cond)
+
+
+class OnlyFloat32(GaussianMixtureDenoiser):
+    """Has a weight that no conversion reaches."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.kept = [torch.ones(1, 1)]
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        flat = super().forward(z, t, **cond).flatten(1)
+        return (flat @ self.kept[0]).view_as(z)
 
 
 class BatchMean(GaussianMixtureDenoiser):

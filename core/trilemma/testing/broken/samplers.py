@@ -40,6 +40,8 @@ class Right(Sampler):
 class RightByHand(Right):
     """The same without a plan, so that the state is in its own hands."""
 
+    fullgraph = False  # its coefficients are numbers
+
     def sample(
         self,
         predict: Prediction,
@@ -52,6 +54,35 @@ class RightByHand(Right):
         for step, row in enumerate(rows):
             z = scalar(row.A) * z + scalar(row.B[0][1]) * predict(z, row.t)
             report(step + 1, float(times[step + 1]), z)
+        return z
+
+
+@dataclass(frozen=True)
+class ClaimsOneGraph(RightByHand):
+    """Says that it compiles into one graph, and reads its coefficients on the host."""
+
+    fullgraph = True
+
+
+@dataclass(frozen=True)
+class OneGraph(Right):
+    """The Euler step without a plan and without a number."""
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        alpha, sigma = predict.denoiser.process.levels(times)
+        ratio = sigma[1:] / sigma[:-1]
+        B = alpha[1:] - alpha[:-1] * ratio
+        for step in range(len(times) - 1):
+            x0 = predict(z, times[step].expand(len(z)))
+            z = ratio[step].to(z.dtype) * z + B[step].to(z.dtype) * x0
+            report(step + 1, 0.0, z)
         return z
 
 
@@ -92,6 +123,7 @@ class LoudByHand(RightWithNoise):
     """Ancestral steps without a plan, with half as much noise again."""
 
     loudness = 1.5
+    fullgraph = False
 
     def sample(
         self,

@@ -1,0 +1,101 @@
+"""Whether what runs once a step compiles into one graph, and means the same there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+from trilemma.guidance import Unguided
+from trilemma.lowering import Program, lower
+from trilemma.ops import linear_step
+from trilemma.prediction import Prediction
+from trilemma.sampler import Sampler
+from trilemma.testing.angle import AngleProcess
+from trilemma.testing.local import local_times
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma.testing.record import Skipped
+from trilemma.testing.scalar import MIXTURE
+
+STEPS = 3
+
+
+def loop_compiles(sampler: Sampler) -> str:
+    """The whole loop, network included, of a few steps on an exact model."""
+    if not sampler.has_plan and not sampler.fullgraph:
+        raise Skipped("declares fullgraph=False")
+    model, times = MIXTURE.denoiser(AngleProcess()), local_times(STEPS)
+    z = torch.linspace(-1, 1, 3, dtype=torch.float64).view(-1, 1, 1, 1)
+    if not sampler.has_plan:
+        predict = cast(Prediction, ModelPrediction(model))
+        return _compiles(lambda z: sampler.sample(predict, z, times, lambda step: 0.1 * z, _silent), z)
+    process = model.process
+    plan = sampler.plan(process, times)
+    program = lower(plan, model.parameterization, process, Unguided(), 1, float(times[-1]))
+    return _compiles(lambda z: _run(program, model, z), z)
+
+
+def network_compiles(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> str:
+    if not model.fullgraph:
+        raise Skipped("declares fullgraph=False")
+    return _compiles(lambda z: model(z, t, **cond), z)
+
+
+class ModelPrediction:
+    """`trilemma.prediction.Prediction` of an exact model, with no memory."""
+
+    def __init__(self, denoiser: GaussianMixtureDenoiser) -> None:
+        self.denoiser = denoiser
+
+    def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
+        time = torch.as_tensor(t, dtype=torch.float64)
+        process = self.denoiser.process
+        return self.denoiser.predict(z, process.alpha(time), process.sigma(time), parameterization)
+
+
+def _silent(step: int, t: float, state: Tensor) -> None:
+    return
+
+
+def _run(program: Program, model: Denoiser, start: Tensor) -> Tensor:
+    """The rows of a program, the noise of each its number."""
+    states = [start.clone() for _ in range(program.states)]
+    history = start.new_zeros((program.history, *start.shape)) if program.history else None
+    current = 0
+    for row, t in enumerate(program.times):
+        output = model(states[current], torch.full((len(start),), t))
+        following = program.write_state[row]
+        linear_step(
+            states[following],
+            states[current],
+            states[program.read_state[row]],
+            output,
+            program.table,
+            row,
+            history=history,
+            write_slot=program.write_history[row],
+            read_slots=program.read_history[row],
+            noise=torch.full_like(start, 0.1 * row),
+        )
+        current = following
+    return states[current]
+
+
+def _compiles(call: Callable[[Tensor], Tensor], z: Tensor) -> str:
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        plain = call(z.clone())
+        try:
+            compiled = torch.compile(call, fullgraph=True, backend="eager")(z.clone())
+        except Exception as error:  # of dynamo, which has many
+            raise AssertionError(
+                f"its graph breaks: {str(error).strip().splitlines()[0]}; without a break, or declare fullgraph = False"
+            ) from error
+        finally:
+            torch._dynamo.reset()
+    off = float(((compiled - plain).abs() / (1 + plain.abs())).max())
+    assert off < 1e-5, f"compiled, it gives values that are {off:.2g} off"
+    return "without a break"

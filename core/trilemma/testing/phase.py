@@ -1,0 +1,45 @@
+"""A process of two components: what a plugin for phase space can be tested beside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+
+_F = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
+_G = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+_START = torch.diag(torch.tensor([0.0, 0.04], dtype=torch.float64))  # of a velocity that knows nothing of x₀
+_SPEED = 7.0
+
+
+class PhaseProcess(Process):
+    """Critically damped: dx = v dτ, dv = −(x + 2v) dτ + 2 dW, τ = 7t. What stands still is N(0, I).
+
+    With E = e^(Fτ): mean E (1, 0), covariance I − E (I − diag(0, 0.04)) Eᵀ.
+    """
+
+    components = 2
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        E, one = self._flow(t), torch.eye(2, dtype=torch.float64)
+        cov: Tensor = one - E @ (one - _START) @ E.mT
+        return E[..., 0], cov
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        E = self._flow(t - s)
+        return E, torch.eye(2, dtype=torch.float64) - E @ E.mT
+
+    def drift(self, t: Tensor) -> Tensor:
+        return (_SPEED * _F).expand(*t.shape, 2, 2)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        G: Tensor = _SPEED**0.5 * _G
+        return G.expand(*t.shape, 2, 2)
+
+    def _flow(self, t: Tensor) -> Tensor:
+        """e^(Fτ) = e^(−τ) (1 + (F + 1) τ), as (F + 1)² = 0."""
+        tau = _SPEED * t.double()[..., None, None]
+        one = torch.eye(2, dtype=torch.float64)
+        flow: Tensor = (-tau).exp() * (one + (_F + one) * tau)
+        return flow
