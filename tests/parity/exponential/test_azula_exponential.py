@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from trilemma import lookup
-
-
-@pytest.fixture
-def azula(monkeypatch):
-    """azula.sample; its networks' einops is not needed."""
-    if importlib.util.find_spec("azula") is None:
-        pytest.skip("azula is not installed")
-    if importlib.util.find_spec("einops") is None:
-        for name in ("einops", "einops.layers", "einops.layers.torch"):
-            monkeypatch.setitem(sys.modules, name, MagicMock())
-    yield importlib.import_module("azula.sample")
-    for name in [name for name in sys.modules if name.split(".")[0] == "azula"]:
-        del sys.modules[name]
 
 
 @pytest.mark.parametrize(

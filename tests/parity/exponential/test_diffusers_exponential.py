@@ -5,18 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trilemma import lookup
-from trilemma.process import Process
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")
-diffusers = pytest.importorskip("diffusers")
-
-
-class Pythagorean(Process):
-    """α = 1/√(1 + ρ²), σ = ρ α with ρ = 10 t: the state that these schedulers keep for a level ρ."""
-
-    def moments(self, t):
-        rho = 10 * t.double()
-        return (1 + rho.square()).rsqrt()[..., None], (rho.square() / (1 + rho.square()))[..., None, None]
 
 
 def theirs(scheduler, rhos, start, exact_x0, noise=()):
@@ -56,13 +46,14 @@ def theirs(scheduler, rhos, start, exact_x0, noise=()):
         *((f"deis:points={n}", "DEISMultistepScheduler", {"solver_order": n}, False) for n in (1, 2, 3)),
     ],
 )
-def test_agrees(spec, name, options, to_data, sigmas, start, fresh, exact_x0, run_plan) -> None:
+def test_agrees(
+    spec, name, options, to_data, sigmas, start, fresh, exact_x0, run_plan, diffusers, pythagorean
+) -> None:
     rhos = sigmas if to_data else sigmas[:-1]
     final = {"final_sigmas_type": "zero"} if "DPM" in name else {}
     scheduler = getattr(diffusers, name)(lower_order_final=False, **final, **options)
     noise = fresh if "sde" in spec else ()
     start, noise = (start / 9).view(-1, 1, 1, 1), [entry.view(-1, 1, 1, 1) for entry in noise]
     expected = theirs(scheduler, rhos, start, exact_x0, noise)
-    process = Pythagorean()
-    found = run_plan(lookup.build("sampler", spec)[0].plan(process, rhos / 10), process, start, noise)
+    found = run_plan(lookup.build("sampler", spec)[0].plan(pythagorean, rhos / 10), pythagorean, start, noise)
     assert float((found - expected).abs().max()) < 2e-5

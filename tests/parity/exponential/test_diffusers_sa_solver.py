@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from trilemma.process import Process
 from trilemma_plugins.solvers.sa_solver import SASolver
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")
-diffusers = pytest.importorskip("diffusers")
-
-
-class Pythagorean(Process):
-    """α = 1/√(1 + ρ²), σ = ρ α with ρ = 10 t: the state that the scheduler keeps for a level ρ."""
-
-    def moments(self, t):
-        rho = 10 * t.double()
-        return (1 + rho.square()).rsqrt()[..., None], (rho.square() / (1 + rho.square()))[..., None, None]
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("points", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (2, 3), (3, 3)])
-def test_agrees(points, tau, sigmas, start, fresh, exact_x0, run_plan, monkeypatch) -> None:
+def test_agrees(
+    points, tau, sigmas, start, fresh, exact_x0, run_plan, monkeypatch, diffusers, pythagorean
+) -> None:
     rhos, noise = sigmas[:-1], [entry.view(-1, 1, 1, 1) for entry in fresh]
     drawn = iter(noise)
     monkeypatch.setattr("diffusers.schedulers.scheduling_sasolver.randn_tensor", lambda *_, **__: next(drawn))
@@ -36,6 +28,5 @@ def test_agrees(points, tau, sigmas, start, fresh, exact_x0, run_plan, monkeypat
         alpha = (1 + rho**2) ** -0.5
         x0 = exact_x0(x, alpha, rho * alpha)
         x = scheduler.step((x - alpha * x0) / (rho * alpha), t, x).prev_sample
-    process = Pythagorean()
-    plan = SASolver(*points, tau=tau, slope="half").plan(process, rhos / 10)
-    assert float((run_plan(plan, process, z, noise) - x).abs().max()) < 1e-9
+    plan = SASolver(*points, tau=tau, slope="half").plan(pythagorean, rhos / 10)
+    assert float((run_plan(plan, pythagorean, z, noise) - x).abs().max()) < 1e-9

@@ -7,11 +7,10 @@ import pytest
 from trilemma import lookup
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")
-diffusers = pytest.importorskip("diffusers")
 
 
 @pytest.mark.parametrize(("warmup", "skip"), [("prk", False), ("heun", True)])
-def test_agrees(warmup, skip, start, exact_x0, run_plan) -> None:
+def test_agrees(warmup, skip, start, exact_x0, run_plan, diffusers) -> None:
     steps, z = 10, (start / 9).view(-1, 1, 1, 1)
     scheduler = diffusers.PNDMScheduler(
         beta_start=1e-4, beta_end=0.02, steps_offset=1, set_alpha_to_one=True, skip_prk_steps=skip
