@@ -2,7 +2,7 @@
 
     python benchmarks/sampler_tables.py docs/results/samplers.jsonl --out docs/results --at 10 --at 50
 
-Writes OUT/samplers.md, OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
+Writes OUT/samplers.md (or another STEM), OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
 OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at). Needs the extra bench.
 """
 
@@ -175,17 +175,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--speed", type=Path, help="take images/s from this file, of a run on a quiet machine"
     )
+    parser.add_argument("--stem", default="samplers", help="how the files' names begin")
     parser.add_argument("--at", type=int, action="append", help="NFE budget of a panel [default: 10 and 50]")
     options = parser.parse_args(arguments)
     records = read(options.records)
     if options.speed is not None:
         records = with_speed(records, read(options.speed))
     options.out.mkdir(parents=True, exist_ok=True)
-    pictures = "\n![Fréchet distance against NFE](samplers-nfe.png)\n"
-    pictures += "\n![Quality, coverage, speed](samplers-triangle.png)\n"
-    (options.out / "samplers.md").write_text("# Samplers\n\n" + tables(records) + pictures, encoding="utf-8")
-    plot_nfe(records, options.out / "samplers-nfe.png")
-    plot_triangle(records, options.at or [10, 50], options.out / "samplers-triangle.png")
+    curve, triangle = f"{options.stem}-nfe.png", f"{options.stem}-triangle.png"
+    pictures = f"\n![Fréchet distance against NFE]({curve})\n\n![Quality, coverage, speed]({triangle})\n"
+    (options.out / f"{options.stem}.md").write_text(
+        "# Samplers\n\n" + tables(records) + pictures, encoding="utf-8"
+    )
+    plot_nfe(records, options.out / curve)
+    plot_triangle(records, options.at or [10, 50], options.out / triangle)
     return 0
 
 
