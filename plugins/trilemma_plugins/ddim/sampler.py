@@ -45,6 +45,7 @@ class DDIM(Sampler):
     clip: float | None = None
 
     order = 1
+    exact = ("point",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

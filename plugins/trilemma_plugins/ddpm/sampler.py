@@ -44,6 +44,10 @@ class DDPM(Sampler):
     order = 1
     deterministic = False
 
+    @property
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]  # the large variance is that of Gaussian data
+        return ("point",) if self.variance == "small" else ()
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variance not in ("small", "large"):
