@@ -44,6 +44,22 @@ def test_agrees(spec, peer, options, azula, noising, monkeypatch, sigmas, start,
     assert float((run_plan(plan, noising, start, fresh) - theirs).abs().max()) < 1e-9
 
 
+@pytest.mark.parametrize(("spec", "peer"), [("heun", "HeunSampler"), ("deis:points=2", "zEABSampler")])
+def test_onto_the_data_theirs_is_not_a_number(spec, peer, azula, process, sigmas, start, exact_x0, run_plan):
+    class Exact:
+        def schedule(self, t):
+            return process.alpha(t), process.sigma(t)
+
+        def __call__(self, z, t, **_):
+            return SimpleNamespace(mean=exact_x0(z, 1.0, float(process.sigma(t))))
+
+    on_grid = type(peer, (getattr(azula, peer),), {"timesteps": sigmas / 10})
+    theirs = on_grid(Exact(), steps=len(sigmas) - 1, silent=True)(start.clone())
+    assert not bool(theirs.isfinite().all())
+    plan = lookup.build("sampler", spec)[0].plan(process, sigmas / 10)
+    assert bool(run_plan(plan, process, start).isfinite().all())
+
+
 def test_the_exact_model_is_that_of_the_engine(exact_x0):
     """What the parity tests ask, they ask of the mixture that the conformance kit ships."""
     from trilemma.testing import GaussianMixtureDenoiser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -59,6 +61,23 @@ def test_their_other_times_step_to_where_they_do_not_go_on(spacing, diffusers, s
     assert ours[600] < ours[50] / 5
     assert theirs[600] > 2 * theirs[50]
     assert theirs[600] > 20 * ours[600], (ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps", "wrong"),
+    [
+        ("leading", 20, 0),
+        ("leading", 30, 0),
+        ("linspace", 20, 19),
+        ("trailing", 30, 10),
+        ("trailing", 60, 39),
+    ],
+)
+def test_how_many_of_their_steps_land_elsewhere(spacing, steps, wrong, diffusers):
+    scheduler = diffusers.DDIMScheduler(timestep_spacing=spacing)
+    scheduler.set_timesteps(steps)
+    times = scheduler.timesteps.tolist()
+    assert sum(t - 1000 // steps != s for t, s in itertools.pairwise(times)) == wrong
 
 
 def follow(scheduler, steps, levels, start, exact_x0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from trilemma import lookup
 
@@ -56,3 +57,19 @@ def test_churn_agrees(name, k_diffusion, monkeypatch, process, sigmas, start, fr
     plan = lookup.build("sampler", f"{name}:{CHURN}")[0].plan(process, sigmas / 10)
     assert sum(bool(row.C) for row in plan.rows) == len(churned) == 5
     assert float((run_plan(plan, process, start, churned) - theirs).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["2m", "3m"])
+def test_in_one_step_theirs_has_no_sample(name, k_diffusion, process, sigmas, start, exact_x0, run_plan):
+    ends = sigmas[[0, -1]]
+    with pytest.raises(UnboundLocalError):
+        getattr(k_diffusion, f"sample_dpmpp_{name}_sde")(
+            lambda x, sigma: exact_x0(x, 1.0, float(sigma[0])),
+            start.clone(),
+            ends,
+            disable=True,
+            noise_sampler=lambda *_: 0.0,
+        )
+    plan = lookup.build("sampler", f"dpmpp-{name}-sde")[0].plan(process, ends / 10)
+    found = run_plan(plan, process, start)
+    assert torch.equal(found, exact_x0(start, 1.0, float(ends[0])))
