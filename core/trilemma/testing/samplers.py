@@ -10,6 +10,7 @@ import torch
 
 from trilemma import lookup
 from trilemma.errors import PluginUnavailable, UsageError
+from trilemma.lowering import lower
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Row, Tableau, matrix, vector
@@ -43,6 +44,7 @@ def sampler_checks(sampler: Sampler) -> Checks:
         yield "plan pays its nfe", lambda: _nfe(sampler)
         yield "plan is finite", lambda: _finite(sampler)
         yield "history is filled before it is read", lambda: _history(sampler)
+        yield "memory does not grow with the steps", lambda: _memory(sampler)
         yield "noise as declared", lambda: _noise(sampler)
     else:
         yield "noise as declared", lambda: _noise_of_sample(sampler)
@@ -136,6 +138,22 @@ def _history(sampler: Sampler) -> str:
             assert 0 <= row.base <= number, f"row {number + 1} starts from a state before the first"
             furthest = max([furthest, *(lag for lag, _ in row.B)])
     return f"up to {furthest} rows back"
+
+
+def _memory(sampler: Sampler) -> str:
+    """The states and predictions that the engine must keep are as many for 50 steps as for 25."""
+    if not isinstance(sampler.grid, str):
+        raise Skipped("its grid has one number of steps")
+    process = AngleProcess()
+    kept = []
+    for steps in (25, 50):
+        tableau = sampler.plan(process, local_times(steps))
+        program = lower(tableau, tableau.parameterization, process)
+        kept.append((program.states, program.history))
+    assert kept[0] == kept[1], (
+        f"25 steps keep {kept[0][0]} states and {kept[0][1]} predictions, 50 steps {kept[1][0]} and {kept[1][1]}"
+    )
+    return f"{kept[0][0]} states and {kept[0][1]} predictions"
 
 
 def _noise(sampler: Sampler) -> str:

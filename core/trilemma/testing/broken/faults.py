@@ -30,6 +30,7 @@ FAULTS: Final = (
     Fault("a first-order method that says 2", "sampler", samplers.ClaimsOrderTwo(), "order on a mixture"),
     Fault("the wrong previous time", "sampler", samplers.WrongPreviousTime(), "order on a Gaussian"),
     Fault("weights for even steps", "sampler", samplers.EvenSteps(), "order on a Gaussian"),
+    Fault("all predictions kept", "sampler", samplers.LongMemory(), "memory does not grow with the steps"),
     Fault("a first history of zeros", "sampler", samplers.EmptyHistory(), "order on a Gaussian"),
     Fault(
         "a history that is not there", "sampler", samplers.UnfilledHistory(), "history is filled before it is read"
