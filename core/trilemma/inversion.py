@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 from trilemma.loading import load
+from trilemma.prediction import Prediction
 from trilemma.process import Process
 from trilemma.runner import Callback
 from trilemma.sampler import Sampler
@@ -45,7 +46,8 @@ def invert(
     A sampler whose rows are one step each is run backwards, row by row (`inverse`). Any other deterministic plan, with
     stages or a history, is a method for the probability-flow equation, which it solves just as well upwards: the last
     step of the way back, from the smallest time t > 0 to the data, is run backwards, and from t on the sampler's own
-    plan is taken on the rising times. There and back then agree to the sampler's error, which falls at its order.
+    plan is taken on the rising times. There and back then agree to the sampler's error, which falls at its order. One
+    that adapts its steps to a tolerance goes up from the smallest time a network is asked at, and agrees to it.
 
     Args:
         model: a denoiser, or the name or directory of one.
@@ -73,7 +75,7 @@ def invert(
     forwards = cast(Sampler, built)
     denoiser = load(model, device=device, fused=True) if isinstance(model, str | Path) else model
     parts = _parts(forwards, denoiser.process, steps, refine)
-    rows = [len(part.plan(denoiser.process, part.times(denoiser.process, steps)).rows) for part in parts]
+    rows = [_rows(part, denoiser.process, steps) for part in parts]
     latent: Tensor = x
     record: dict[str, Any] = {}
     for number, part in enumerate(parts):
@@ -104,7 +106,9 @@ def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[
     """
     name = type(sampler).__name__
     if not sampler.has_plan:
-        raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
+        if sampler.tolerance is None or not sampler.deterministic:
+            raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
+        return [Inverse(Landing(process.earliest_time), refine), Climbing(sampler)]
     times = sampler.times(process, steps)
     tableau = sampler.plan(process, times)
     noisy = any(any(matrix(row.C, tableau.components)) for row in tableau.rows)
@@ -116,6 +120,10 @@ def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[
         return [Inverse(sampler, refine)]
     landing = Inverse(Landing(float(times[-2])), refine)
     return [landing, Rising(sampler)] if len(times) > 2 else [landing]
+
+
+def _rows(part: Sampler, process: Process, steps: int) -> int:
+    return len(part.plan(process, part.times(process, steps)).rows) if part.has_plan else steps
 
 
 def _counted(callback: Callback | None, before: int, total: int) -> Callback | None:
@@ -203,6 +211,42 @@ class Rising(Sampler):
             raise UsageError(
                 f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use for example ddim:eta=0"
             ) from error
+
+
+@dataclass(frozen=True)
+class Climbing(Sampler):
+    """An adaptive sampler's own steps upwards, from the smallest time a network is asked at to the prior.
+
+    Args:
+        sampler: whose steps are taken.
+    """
+
+    sampler: Sampler
+
+    deterministic = True
+    fullgraph = False
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    @property
+    def tolerance(self) -> float | None:  # type: ignore[override]
+        return self.sampler.tolerance
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        last = float(self.sampler.times(process, steps)[0])
+        return torch.linspace(process.earliest_time, last, steps + 1, dtype=torch.float64)
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        return self.sampler.sample(predict, z, times, noise, report)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,22 @@ def test_it_reports_times_that_fall_to_the_data():
     assert times[-1] == 0
 
 
+@pytest.mark.parametrize("process", ["vp", "vp-continuous", "ve", "edm", "flow"])
+def test_inversion_goes_the_same_way_up(process):
+    """To the tolerance; the last step onto the data is the same in both ways."""
+    model = GaussianMixtureDenoiser(
+        lookup.build("process", process)[0], (-1.0, 0.2, 1.1), (0.04, 0.12, 0.06), (0.3, 0.3, 0.4)
+    )
+    x = torch.tensor([-1.2, -0.4, 0.3, 1.0], dtype=torch.float64).view(-1, 1, 1, 1)
+    options = {"sampler": "rk:tolerance=1e-8", "steps": 10, "dtype": torch.float64}
+    latent = trilemma.invert(model, x, refine=8, **options)
+    assert float(latent.samples.abs().max()) > 0.5
+    again = trilemma.sample(model, latent=latent.samples, **options)
+    assert float((again.samples - x).abs().max()) < 1e-5
+    loose = trilemma.invert(model, x, refine=8, **{**options, "sampler": "rk:tolerance=1e-2"})
+    assert loose.provenance["nfe"] < latent.provenance["nfe"]
+
+
 def test_what_never_arrives_is_named(monkeypatch):
     monkeypatch.setattr(rk, "ATTEMPTS", 3)
     with pytest.raises(TrilemmaError, match="3 steps did not reach the data at tolerance 1e-06"):

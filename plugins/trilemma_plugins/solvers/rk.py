@@ -75,6 +75,7 @@ class RK(Sampler):
     (PI control, q the order of the error, at most five times more or less). Steps are a sample's own, so no other
     sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the smallest time
     a network is asked at onto the data, returns x̂₀. The steps asked for are the guess that the first is made by.
+    Inversion takes the same path upwards.
 
     Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The step is decided
     by what is seen, so this sampler reads the host once a step and is fused and captured by nothing.
@@ -188,7 +189,7 @@ class RK(Sampler):
 
 
 class Path:
-    """The angle φ that falls from `start` to `end` between two times."""
+    """The angle φ that goes from `start` to `end` between two times, down to the data or up from it."""
 
     def __init__(self, process: Process, begin: float, stop: float) -> None:
         self.process, self.begin, self.stop = process, begin, stop
@@ -197,9 +198,11 @@ class Path:
 
     def at(self, angle: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Times [B], float64, of angles [B], and r there, in the dtype of states and broadcastable against them."""
-        t = self.process.time_of_log_snr(-2 * angle.tan().log()).clamp(self.stop, self.begin)
-        t = torch.where(angle >= self.start, self.begin, t)  # exactly, as the inverse of λ is not
-        t = torch.where(angle <= self.end, self.stop, t)
+        angle = angle.clamp(min(self.start, self.end), max(self.start, self.end))
+        t = self.process.time_of_log_snr(-2 * angle.tan().log())
+        t = t.clamp(min(self.begin, self.stop), max(self.begin, self.stop))
+        t = torch.where(angle == self.start, self.begin, t)  # exactly, as the inverse of λ is not
+        t = torch.where(angle == self.end, self.stop, t)
         return t, _like(torch.hypot(*self.process.levels(t)), like)
 
 
