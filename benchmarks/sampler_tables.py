@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
+SHOWN = 3.0
 COLOURS = [f"C{i}" for i in range(10)]
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 
@@ -94,6 +95,7 @@ def _number(value: float | None, metric: str) -> str:
 def plot_nfe(records: Sequence[Record], path: Path) -> None:
     """Fréchet distance against NFE, both logarithmic; the names stand in the order of the lines' right ends."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     names = short_names(records)
     lines = {
@@ -120,6 +122,7 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
     axes.set_xticks(budgets, [str(budget) for budget in budgets], minor=False)
     axes.set_xticks([], minor=True)
     axes.set(xlabel="network evaluations a sample (NFE)", ylabel="Fréchet distance (lower is better)")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
@@ -131,7 +134,8 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
 def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path) -> None:
     """Recall against Fréchet distance, a panel a budget; a bubble's area is proportional to images/s.
 
-    The numbers in the bubbles are places in Fréchet distance; the key is beside each panel.
+    The numbers in the bubbles are places in Fréchet distance; the key is beside each panel. Those more than SHOWN times
+    the best are off the panel and marked so in the key: the others would be one blot.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
@@ -148,7 +152,11 @@ def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path)
         for place, r in enumerate(ranked, 1):
             spec, x, y = r["key"]["sampler"], r["metrics"]["frechet"], r["metrics"]["recall"]
             area = 900 * (r["images_per_second"] or 0) / fastest if fastest else 250
-            label = f"{place}  {names[spec]}"
+            beyond = x > SHOWN * ranked[0]["metrics"]["frechet"]
+            label = f"{place}  {names[spec]}" + (f"  → {x:.3g}" if beyond else "")
+            if beyond:
+                axes.scatter([], [], s=20, alpha=0.5, color=colours[spec], label=label)
+                continue
             axes.scatter(x, y, s=max(area, 20), alpha=0.5, color=colours[spec], label=label)
             axes.annotate(str(place), (x, y), fontsize=8, ha="center", va="center")
         axes.set(
