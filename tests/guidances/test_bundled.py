@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 
+import pytest
 import torch
 
 import trilemma
@@ -50,3 +51,16 @@ def test_a_spec_names_it():
     assert not torch.equal(guided.samples, plain.samples)
     alone = trilemma.sample("mnist", indices=[1], guidance="classifier:label=[7,3],scale=5", **settings)
     assert torch.allclose(alone.samples[0], guided.samples[1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("scale", "least"), [(0, 0.0), (5, 0.8)])
+def test_it_leads_the_bundled_model_to_its_label(scale, least):
+    """By the classifier of the metrics, which is another one and sees clean digits alone."""
+    labels = list(range(10))
+    drawn = trilemma.sample(
+        "mnist", 30, sampler="ddim", steps=15, guidance=f"classifier:scale={scale},label={labels}", seed=5
+    )
+    judge = trilemma.lookup.build("metric", "mnist-features")[0].network
+    agreement = float((judge(drawn.samples)[1].argmax(1) == torch.arange(30) % 10).float().mean())
+    assert agreement >= least
+    assert scale or agreement < 0.5

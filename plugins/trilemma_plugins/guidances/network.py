@@ -15,9 +15,10 @@ class NoisyDigitNetwork(nn.Module):
     """Three convolutions whose normalised channels are scaled and shifted by the time, and two linear layers.
 
         h ← SiLU(GN(conv h)·(1 + a(t)) + b(t))   three times, 2×2 patches of 28 → 14 → 7 → 4
-        logits = W₂ SiLU(W₁ vec(h) + b₁) + b₂
+        logits = cos(πt/2) (W₂ SiLU(W₁ vec(h) + b₁) + b₂)
 
-    Smooth everywhere, for its gradient at z is what guides.
+    Smooth everywhere, for its gradient at z is what guides. The cosine is the signal that is left (α of the cosine
+    schedule): as it fades, so must the evidence, whose gradient normalised channels would not let fade.
 
     Attributes:
         shape: of the states it takes.
@@ -48,4 +49,5 @@ class NoisyDigitNetwork(nn.Module):
         for convolution, norm, inject in zip(self.convolutions, self.norms, self.injections, strict=True):
             scale, shift = inject(embedding)[:, :, None, None].chunk(2, 1)
             h = silu(torch.addcmul(shift, norm(convolution(h)), 1 + scale))
-        return self.classify(silu(self.embed(h.flatten(1))))
+        evidence = self.classify(silu(self.embed(h.flatten(1))))
+        return (t.to(z.dtype)[:, None] * (math.pi / 2)).cos() * evidence
