@@ -157,7 +157,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.sa_solver:SASolver",
             summary="stochastic Adams predictor and corrector in x̂₀, noise tau=1; one evaluation a step",
             reference="arXiv:2309.05019",
-            variants=("tau=0",),
+            variants=("tau=0", "tau=0.5"),
         )
     )
     registry.sampler(
