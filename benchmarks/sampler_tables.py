@@ -12,8 +12,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from trilemma import lookup
+from trilemma.errors import PluginUnavailable
 
 Record = Mapping[str, Any]
 SHOWN = 3.0
@@ -47,16 +51,22 @@ def with_speed(records: Sequence[Record], measured: Sequence[Record]) -> list[Re
 
 
 def short_names(records: Sequence[Record]) -> dict[str, str]:
-    """Specs without the options that all specs of the same sampler share."""
-    specs = {r["key"]["sampler"] for r in records}
-    options = {spec: dict.fromkeys(spec.partition(":")[2].split(",")) for spec in specs}
+    """Specs without the options that have their defaults, where the sampler is installed."""
     names = {}
-    for spec in specs:
-        head = spec.partition(":")[0]
-        family = [options[other] for other in specs if other.partition(":")[0] == head]
-        own = [option for option in options[spec] if not all(option in other for other in family)]
-        names[spec] = f"{head}:{','.join(own)}" if own else head
+    for spec in {r["key"]["sampler"] for r in records}:
+        head, _, options = spec.partition(":")
+        own = [option for option in options.split(",") if option not in _defaults(head)]
+        names[spec] = f"{head}:{','.join(own)}" if own and options else head
     return names
+
+
+@cache
+def _defaults(head: str) -> frozenset[str]:
+    try:
+        spec = lookup.describe("sampler", lookup.sampler(head))
+    except PluginUnavailable:
+        return frozenset()
+    return frozenset(spec.partition(":")[2].split(","))
 
 
 def tables(records: Sequence[Record]) -> str:
@@ -190,13 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.speed is not None:
         records = with_speed(records, read(options.speed))
     options.out.mkdir(parents=True, exist_ok=True)
-    curve, triangle = f"{options.stem}-nfe.png", f"{options.stem}-triangle.png"
-    pictures = f"\n![Fréchet distance against NFE]({curve})\n\n![Quality, coverage, speed]({triangle})\n"
-    (options.out / f"{options.stem}.md").write_text(
-        "# Samplers\n\n" + tables(records) + pictures, encoding="utf-8"
-    )
-    plot_nfe(records, options.out / curve)
-    plot_triangle(records, options.at or [10, 50], options.out / triangle)
+    text = "# Samplers\n\n" + tables(records)
+    if len({r["budget"] for r in records}) > 1:
+        curve, triangle = f"{options.stem}-nfe.png", f"{options.stem}-triangle.png"
+        text += f"\n![Fréchet distance against NFE]({curve})\n\n![Quality, coverage, speed]({triangle})\n"
+        plot_nfe(records, options.out / curve)
+        plot_triangle(records, options.at or [10, 50], options.out / triangle)
+    (options.out / f"{options.stem}.md").write_text(text, encoding="utf-8")
     return 0
 
 
