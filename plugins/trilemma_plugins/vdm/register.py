@@ -1,6 +1,6 @@
-"""Registers the process of variational diffusion models."""
+"""Registers variational diffusion models: their process, bound and network."""
 
-from trilemma.plugins import ProcessSpec, Registry, hookimpl
+from trilemma.plugins import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -10,6 +10,22 @@ def trilemma_register(registry: Registry) -> None:
             name="vdm",
             target="trilemma_plugins.vdm.process:VDM",
             summary="variance-preserving process of a log-SNR that is linear, cosine or learned",
+            reference="arXiv:2107.00630",
+        )
+    )
+    registry.objective(
+        ObjectiveSpec(
+            name="vlb",
+            target="trilemma_plugins.vdm.objective:VariationalBound",
+            summary="variational bound in bits per dimension, of T steps or continuous time, with a learned schedule",
+            reference="arXiv:2107.00630",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
+            name="vdm",
+            target="trilemma_plugins.vdm.denoiser:FourierDenoiser",
+            summary="any network with Fourier features of its input and gamma as its clock",
             reference="arXiv:2107.00630",
         )
     )
