@@ -1,6 +1,6 @@
 """Registers variational diffusion models: their process, bound and network."""
 
-from trilemma.plugins import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, hookimpl
+from trilemma.plugins import DenoiserSpec, MetricSpec, ObjectiveSpec, ProcessSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -27,5 +27,13 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.vdm.denoiser:FourierDenoiser",
             summary="any network with Fourier features of its input and gamma as its clock",
             reference="arXiv:2107.00630",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="bpd",
+            target="trilemma_plugins.vdm.metric:BitsPerDimension",
+            summary="bits per dimension of images on 256 levels, by the variational bound or the probability flow",
+            reference="arXiv:2107.00630, arXiv:2011.13456",
         )
     )
