@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -74,6 +75,8 @@ class BitsPerDimension(ModelMetric):
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+        if like.dtype in (torch.float16, torch.bfloat16):  # states near the data differ in digits these do not have
+            model, like = copy.deepcopy(model).float(), like.float()
         for rows in torch.arange(len(images)).split(batch_size):
             x = images[rows].to(like.device)
             cond = {k: v.to(x.device) for k, v in _conditions(model, labels, rows).items()}
