@@ -7,7 +7,17 @@ import math
 import numpy
 import pytest
 import torch
-from trilemma_plugins.vdm.gaussian import HIGH, LOW, VARIANCE, Cubic, ExactNoise, Wobbly, closed_form, corners, with_interior
+from trilemma_plugins.vdm.gaussian import (
+    HIGH,
+    LOW,
+    VARIANCE,
+    Cubic,
+    ExactNoise,
+    Wobbly,
+    closed_form,
+    corners,
+    with_interior,
+)
 
 from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
@@ -41,7 +51,9 @@ def test_continuous_bound_is_the_closed_form_for_any_interior(interior: Interior
     ("steps", "expected", "digits"), [(10, 15.7276, 5e-5), (100, 6.48569, 5e-6), (1000, 6.006237, 5e-7)]
 )
 def test_discrete_bounds(steps: int, expected: float, digits: float) -> None:
-    assert per_time(Linear(), steps, torch.arange(1, steps + 1, dtype=torch.float64) / steps).mean().item() == pytest.approx(expected, abs=digits)
+    assert per_time(
+        Linear(), steps, torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    ).mean().item() == pytest.approx(expected, abs=digits)
 
 
 def test_prior_term() -> None:

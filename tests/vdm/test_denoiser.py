@@ -62,7 +62,9 @@ def test_the_clock_does_not_move_with_the_ends() -> None:
 
 
 def test_other_processes_keep_their_time() -> None:
-    network = lookup.denoiser("vdm", process=lookup.process("flow"), parameterization="v", shape=(1, 8, 8), **SMALL)
+    network = lookup.denoiser(
+        "vdm", process=lookup.process("flow"), parameterization="v", shape=(1, 8, 8), **SMALL
+    )
     t = torch.tensor([0.3, 0.7])
     assert torch.equal(network._clock(t), t)
     z = torch.ones(2, 1, 8, 8)

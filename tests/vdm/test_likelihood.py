@@ -17,7 +17,15 @@ from trilemma_plugins.vdm.gaussian import closed_form
 from trilemma_plugins.vdm.likelihood_bound import bound_terms
 from trilemma_plugins.vdm.process import VDM
 
-PROCESSES = ["vdm", "vdm:schedule=cosine", "vdm:schedule=learned,width=8", "vp-continuous", "flow", "edm", "sub-vp"]
+PROCESSES = [
+    "vdm",
+    "vdm:schedule=cosine",
+    "vdm:schedule=learned,width=8",
+    "vp-continuous",
+    "flow",
+    "edm",
+    "sub-vp",
+]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -106,9 +114,7 @@ def test_a_table_has_its_own_steps() -> None:
     gamma = -process.log_snr(times)
     expected = float((gamma.diff().expm1() / 2 * 0.25 / (0.25 + gamma[1:].exp())).sum())
     found = bound_terms(model, x, {}, generator(1))["diffusion"] / 16
-    assert float(found.mean()) == pytest.approx(
-        expected, abs=4 * float(found.std()) / math.sqrt(len(x))
-    )
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / math.sqrt(len(x)))
     assert expected > closed_form(*gamma[[0, -1]].tolist())
 
 

@@ -69,9 +69,7 @@ def test_the_flow_is_the_density() -> None:
 
 def test_a_model_with_a_null_class_is_measured_with_it() -> None:
     model = GaussianDenoiser(VDM(), [-0.9, 0.9, 0.0], 0.09, "eps", (1, 4, 4)).eval()
-    alone, classes = (
-        BitsPerDimension().measure(m, pixels(), LABELS, 96, 0) for m in (gaussian(), model)
-    )
+    alone, classes = (BitsPerDimension().measure(m, pixels(), LABELS, 96, 0) for m in (gaussian(), model))
     assert classes == alone
 
 

@@ -39,8 +39,10 @@ def test_gamma_runs_between_its_ends(schedule: str) -> None:
     gamma = process.gamma(torch.linspace(0, 1, 101, dtype=torch.float64))
     torch.testing.assert_close(gamma[[0, -1]].detach(), torch.tensor([-13.3, 5.0], dtype=torch.float64))
     assert bool((gamma.diff() > 0).all())
-    torch.testing.assert_close(process.alpha(torch.tensor(0.3)) ** 2 + process.sigma(torch.tensor(0.3)) ** 2,
-                               torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(
+        process.alpha(torch.tensor(0.3)) ** 2 + process.sigma(torch.tensor(0.3)) ** 2,
+        torch.ones((), dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -68,7 +70,9 @@ def test_transitions_do_not_cancel() -> None:
     assert Q == pytest.approx(process.sigma(s).item() ** 2 * 18.3 * float(t - s), rel=1e-7)
 
 
-@pytest.mark.parametrize("name", sorted(c.spec.name for c in catalog().components() if c.spec.kind == "sampler"))
+@pytest.mark.parametrize(
+    "name", sorted(c.spec.name for c in catalog().components() if c.spec.kind == "sampler")
+)
 def test_every_sampler_runs_on_a_learned_schedule(name: str) -> None:
     """Samples of N(0, ¼) come out finite and about as wide."""
     denoiser = GaussianDenoiser(bent(), shape=(1, 16, 16))
@@ -96,7 +100,9 @@ def test_the_schedule_is_saved_with_the_network(tmp_path: Path) -> None:
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
     for dtype in (torch.float32, torch.bfloat16):
         loaded = model_directory.load_model(tmp_path / "m", dtype=dtype)
-        torch.testing.assert_close(loaded.process.log_snr(t), denoiser.process.log_snr(t), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            loaded.process.log_snr(t), denoiser.process.log_snr(t), rtol=1e-6, atol=1e-6
+        )
         assert not loaded.process.ends.requires_grad
 
 
@@ -117,3 +123,14 @@ def test_fixed_schedules_have_nothing_to_train() -> None:
 def test_bad_options_are_refused(spec: str) -> None:
     with pytest.raises(UsageError):
         lookup.process(spec)
+
+
+def test_a_network_has_its_own_dtype_beside_the_schedule() -> None:
+    """Samples of a network in bfloat16 on a learned schedule, which stays in float64."""
+    torch.manual_seed(0)
+    options = {"channels": [8], "blocks": 1, "groups": 4}
+    network = lookup.denoiser("unet", process=bent(), shape=(1, 8, 8), **options).to(torch.bfloat16).eval()
+    assert {entry.dtype for entry in network.weights()} == {torch.bfloat16}
+    assert network.process.ends.dtype == torch.float64
+    found = sample(network.requires_grad_(False), 2, sampler="ddim", steps=4, seed=0)
+    assert bool(found.samples.isfinite().all())

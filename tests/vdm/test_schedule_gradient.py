@@ -6,7 +6,16 @@ import math
 
 import pytest
 import torch
-from trilemma_plugins.vdm.gaussian import HIGH, LOW, VARIANCE, Cubic, ExactNoise, closed_form, corners, with_interior
+from trilemma_plugins.vdm.gaussian import (
+    HIGH,
+    LOW,
+    VARIANCE,
+    Cubic,
+    ExactNoise,
+    closed_form,
+    corners,
+    with_interior,
+)
 from torch import Tensor
 
 from trilemma_plugins.vdm.gate import Gate
@@ -52,7 +61,9 @@ def test_the_ends_get_the_slope_of_the_closed_form() -> None:
     x, t, noise = corners((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
     VariationalBound().diffusion(denoiser, denoiser, x, t, noise, {}).mean().backward()
     expected = [s * VARIANCE / (VARIANCE + math.exp(g)) / 2 for s, g in ((-1, LOW), (1, HIGH))]
-    torch.testing.assert_close(process.ends.grad, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        process.ends.grad, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
+    )
 
 
 def drawn(interior: Interior, seed: int, low: float = LOW) -> Tensor:
@@ -68,7 +79,11 @@ def test_endpoints_move_the_bound_and_the_interior_does_not() -> None:
         means = torch.stack([drawn(interior, seed, low).mean() for seed in range(25)]) / 16
         return means.mean().item(), means.std().item() / 5
 
-    (linear, wide), (cubic, wider), (moved, _) = estimate(Linear()), estimate(Cubic()), estimate(Linear(), -9.0)
+    (linear, wide), (cubic, wider), (moved, _) = (
+        estimate(Linear()),
+        estimate(Cubic()),
+        estimate(Linear(), -9.0),
+    )
     error = math.hypot(wide, wider)
     assert error < 0.02
     assert abs(linear - cubic) < 4 * error

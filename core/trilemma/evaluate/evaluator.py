@@ -136,7 +136,9 @@ class Evaluator:
             batch = self.network.observe(pixels_of(images), labels)
             for accumulator in filled.values():
                 accumulator.update(batch)
-        return {spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()}
+        return {
+            spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()
+        }
 
     def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
         """What the metrics without samples find on n images, at most all, of the split that is not the reference."""

@@ -67,9 +67,7 @@ class FourierDenoiser(Denoiser):
         self.residual = residual and parameterization == "eps"
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        features = [
-            wave(2**n * math.pi * z) for n in self.frequencies for wave in (torch.sin, torch.cos)
-        ]
+        features = [wave(2**n * math.pi * z) for n in self.frequencies for wave in (torch.sin, torch.cos)]
         answer = self.network(torch.cat([z, *features], 1), self._clock(t), **cond)[:, : self.shape[0]]
         return z + answer if self.residual else cast(Tensor, answer)
 

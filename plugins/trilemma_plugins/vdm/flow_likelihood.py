@@ -46,9 +46,7 @@ def log_likelihood(
     process, dims = model.process, x[0].numel()
     at_ends = ends(process)
     low, high = (-process.log_snr(at_ends)).tolist()
-    signs = [
-        torch.randint(0, 2, x.shape, generator=generator).to(x).mul_(2).sub_(1) for _ in range(probes)
-    ]
+    signs = [torch.randint(0, 2, x.shape, generator=generator).to(x).mul_(2).sub_(1) for _ in range(probes)]
 
     def slope(gamma: float, state: State) -> State:
         t = process.time_of_log_snr(torch.tensor([-gamma], dtype=torch.float64))
@@ -77,7 +75,7 @@ def log_likelihood(
 def dequantized(x: Tensor, generator: torch.Generator, levels: int = 256) -> Tensor:
     """x + u with u uniform over the width 2/(levels − 1) of a grey level, centred: a density on it bounds P(x), as
 
-        log P(x) ≥ E log p(x + u) + D log(2/(levels − 1)).
+    log P(x) ≥ E log p(x + u) + D log(2/(levels − 1)).
     """
     u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     return x + (u - 0.5) * (2 / (levels - 1))

@@ -1,4 +1,4 @@
-"""Gaussian data with their exact denoiser, differentiable in γ, and second moments without Monte Carlo."""
+"""Gaussian data whose bound is known in closed form: their exact denoiser, differentiable in γ."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ def corners(times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64) * math.sqrt(VARIANCE)
     noise = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
     count = len(times)
-    return x.repeat(count).view(-1, 1, 1, 1), times.repeat_interleave(4), noise.repeat(count).view(-1, 1, 1, 1)
+    return (
+        x.repeat(count).view(-1, 1, 1, 1),
+        times.repeat_interleave(4),
+        noise.repeat(count).view(-1, 1, 1, 1),
+    )
 
 
 def closed_form(low: float = LOW, high: float = HIGH) -> float:

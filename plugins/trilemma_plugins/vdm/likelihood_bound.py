@@ -63,9 +63,7 @@ def _continuous(process: Process, batch: int, generator: torch.Generator) -> tup
     return process.time_of_log_snr(-gamma), (high - low).expand(batch) / 2
 
 
-def _discrete(
-    process: Process, batch: int, steps: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _discrete(process: Process, batch: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     if process.table is None:
         first, last = ends(process).tolist()
         times = torch.linspace(first, last, steps + 1, dtype=torch.float64)

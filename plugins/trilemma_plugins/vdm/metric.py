@@ -74,8 +74,11 @@ class BitsPerDimension(ModelMetric):
             )
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
-        like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-        if like.dtype in (torch.float16, torch.bfloat16):  # states near the data differ in digits these do not have
+        like = next((p for p in model.weights() if p.is_floating_point()), torch.zeros(()))
+        if like.dtype in (
+            torch.float16,
+            torch.bfloat16,
+        ):  # states near the data differ in digits these do not have
             model, like = copy.deepcopy(model).float(), like.float()
         for rows in torch.arange(len(images)).split(batch_size):
             x = images[rows].to(like.device)

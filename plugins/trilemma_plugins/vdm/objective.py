@@ -68,9 +68,7 @@ class VariationalBound(Objective):
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"vlb: steps={self.steps!r} is no number of steps; give at least 1, or None")
         if self.weighting not in ("bound", "sigmoid", "uniform"):
-            raise UsageError(
-                f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform"
-            )
+            raise UsageError(f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform")
         if self.interior not in ("variance", "bound"):
             raise UsageError(f"vlb: unknown interior={self.interior!r}; expected variance or bound")
         if self.levels < 2:
