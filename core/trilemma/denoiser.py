@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
-    def weights(self) -> list[Tensor]:
+    def own_tensors(self) -> list[Tensor]:
         """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
         process = self.process
         learned = (*process.parameters(), *process.buffers()) if isinstance(process, nn.Module) else ()

@@ -7,6 +7,8 @@ import math
 import numpy
 import pytest
 import torch
+
+from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
 from trilemma_plugins.vdm.gaussian import (
     HIGH,
     LOW,
@@ -18,8 +20,6 @@ from trilemma_plugins.vdm.gaussian import (
     corners,
     with_interior,
 )
-
-from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
 from trilemma_plugins.vdm.levels import decode, level_indices, level_log_probabilities, level_values
 from trilemma_plugins.vdm.objective import VariationalBound

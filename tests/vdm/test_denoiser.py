@@ -81,6 +81,7 @@ def test_one_step_trains_network_and_schedule() -> None:
     loss.backward()
     assert bool(loss.isfinite())
     for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
     assert bool((network.process.ends.grad != 0).all())
     save(network.state_dict())

@@ -1,4 +1,4 @@
-"""The process: closed forms, the kit's checks, every sampler, gradients, and weights that are saved in float64's care."""
+"""The process: closed forms, the kit's checks, every sampler, gradients, and weights that keep float64."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_transitions_do_not_cancel() -> None:
     process = VDM()
     s, t = torch.tensor(0.5, dtype=torch.float64), torch.tensor(0.5 + 1e-9, dtype=torch.float64)
     Q = process.transition(s, t)[1].item()
-    assert Q == pytest.approx(process.sigma(s).item() ** 2 * 18.3 * float(t - s), rel=1e-7)
+    assert pytest.approx(process.sigma(s).item() ** 2 * 18.3 * float(t - s), rel=1e-7) == Q
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,8 @@ def test_gradients_flow_to_the_schedule_only_by_gamma() -> None:
 
 
 def test_fixed_schedules_have_nothing_to_train() -> None:
-    assert not list(VDM("cosine").parameters()) and not VDM("cosine").state_dict()
+    assert not list(VDM("cosine").parameters())
+    assert not VDM("cosine").state_dict()
     assert [name for name, _ in VDM("linear", endpoints=True).named_parameters()] == ["ends"]
 
 
@@ -130,7 +131,7 @@ def test_a_network_has_its_own_dtype_beside_the_schedule() -> None:
     torch.manual_seed(0)
     options = {"channels": [8], "blocks": 1, "groups": 4}
     network = lookup.denoiser("unet", process=bent(), shape=(1, 8, 8), **options).to(torch.bfloat16).eval()
-    assert {entry.dtype for entry in network.weights()} == {torch.bfloat16}
+    assert {entry.dtype for entry in network.own_tensors()} == {torch.bfloat16}
     assert network.process.ends.dtype == torch.float64
     found = sample(network.requires_grad_(False), 2, sampler="ddim", steps=4, seed=0)
     assert bool(found.samples.isfinite().all())

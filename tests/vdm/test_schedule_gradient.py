@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
+from trilemma_plugins.vdm.gate import Gate
 from trilemma_plugins.vdm.gaussian import (
     HIGH,
     LOW,
@@ -16,9 +19,6 @@ from trilemma_plugins.vdm.gaussian import (
     corners,
     with_interior,
 )
-from torch import Tensor
-
-from trilemma_plugins.vdm.gate import Gate
 from trilemma_plugins.vdm.interior import Interior, Linear
 from trilemma_plugins.vdm.objective import VariationalBound
 from trilemma_plugins.vdm.process import VDM

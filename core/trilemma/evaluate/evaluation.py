@@ -118,7 +118,7 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         torch.default_generator.manual_seed(seed)
         fresh = build_denoiser(model.card)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
-    like = model.weights()[0]
+    like = model.own_tensors()[0]
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
 
 

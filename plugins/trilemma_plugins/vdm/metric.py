@@ -74,7 +74,7 @@ class BitsPerDimension(ModelMetric):
             )
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
-        like = next((p for p in model.weights() if p.is_floating_point()), torch.zeros(()))
+        like = next((p for p in model.own_tensors() if p.is_floating_point()), torch.zeros(()))
         if like.dtype in (
             torch.float16,
             torch.bfloat16,
