@@ -96,6 +96,13 @@ class Denoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
+    def own_tensors(self) -> list[Tensor]:
+        """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
+        process = self.process
+        learned = (*process.parameters(), *process.buffers()) if isinstance(process, nn.Module) else ()
+        apart = {id(entry) for entry in learned}
+        return [entry for entry in (*self.parameters(), *self.buffers()) if id(entry) not in apart]
+
     def with_identity_attention(self) -> Denoiser:
         """This network, its weights shared, with every self-attention map replaced by the identity (2403.17377).
 

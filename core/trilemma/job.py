@@ -272,7 +272,7 @@ def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | No
 
 def _where(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:
     """dtype (None for a network without parameters) and device of a network."""
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = model.own_tensors()
     floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
     if not tensors:
         return None, torch.device(device or "cpu")

@@ -166,7 +166,7 @@ def _owner(given: str) -> str:
 
 def _shared(model: Denoiser, evaluator: Evaluator, conditions: Conditions) -> Record:
     """What decides the numbers of all cells; the threads only where speed is one of them."""
-    parameter = next(iter(model.parameters()), None)
+    parameter = next(iter(model.own_tensors()), None)
     return {
         "model": describe_model(model),
         "n": conditions.n,

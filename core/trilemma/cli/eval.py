@@ -58,8 +58,16 @@ def command(
         metrics=tuple(metrics or advised.get("metrics", evaluate.METRICS)),
         reference=reference,
     )
+    if evaluator.of_the_model:  # which differentiate the network, as its fused operators cannot be
+        network = trilemma.load(model, device=device, dtype=kind)
+    measured = evaluate.untrained(network, seed) if untrained else network
+    if not evaluator.comparisons:
+        record = evaluate.evaluate_model(measured, evaluator, n=n, batch_size=batch_size, seed=seed)
+        record |= {"untrained": untrained, "baseline": None}
+        typer.echo(json.dumps(record, ensure_ascii=False)) if as_json else _print_of_the_model(record)
+        return
     record = evaluate.evaluate(
-        evaluate.untrained(network, seed) if untrained else network,
+        measured,
         evaluator,
         sampler=sampler,
         steps=steps,
@@ -103,6 +111,22 @@ def _print_table(record: dict[str, Any]) -> None:
         f"{record['threads']} threads"
     )
     console.print(f"features: {record['features']}")
+    if record["of_the_model"]:
+        _print_of_the_model(record)
+
+
+def _print_of_the_model(record: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    name = record["model"]["name"] + (", untrained" if record["untrained"] else "")
+    for metric, found in record["of_the_model"].items():
+        table = Table(title=f"{name}: {metric}")
+        table.add_column("term")
+        table.add_column("value", justify="right")
+        for term, value in found.items():
+            table.add_row(term, value if isinstance(value, str) else _number(value))
+        Console().print(table)
 
 
 def _number(value: float | None) -> str:

@@ -1,8 +1,8 @@
 """Evaluation: metrics of a model's samples against a data set, in the space of a feature network."""
 
-from trilemma.evaluate.evaluation import evaluate, untrained
+from trilemma.evaluate.evaluation import evaluate, evaluate_model, untrained
 from trilemma.evaluate.evaluator import METRICS, Evaluator
-from trilemma.evaluate.metric import Accumulator, FeatureNetwork, Metric, Observation
+from trilemma.evaluate.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
 
 __all__ = [
     "METRICS",
@@ -10,7 +10,9 @@ __all__ = [
     "Evaluator",
     "FeatureNetwork",
     "Metric",
+    "ModelMetric",
     "Observation",
     "evaluate",
+    "evaluate_model",
     "untrained",
 ]

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
+from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
 from trilemma.guidance import Guidance
 from trilemma.model_directory import build_denoiser
+from trilemma.provenance import describe_model
 from trilemma.sampler import Sampler
 from trilemma.sampling import SampleChunks, sample_chunks
 
@@ -46,7 +47,8 @@ def evaluate(
         progress: show a progress bar on stderr.
 
     Returns:
-        A record that can be written as JSON; `metrics` maps the metrics' specs to their values.
+        A record that can be written as JSON; `metrics` maps the metrics' specs to their values, `of_the_model` those of
+        metrics that need no samples to all that they found.
 
     Raises:
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
@@ -71,7 +73,35 @@ def evaluate(
     record = dict(chunks.provenance)
     record["cond"] = "the training labels, in their proportions" if labels is not None else None
     record["network_dtype"] = str(chunks.job.network_dtype).removeprefix("torch.")
-    return {**record, "threads": torch.get_num_threads(), **evaluator.describe(), "metrics": values}
+    record |= {"threads": torch.get_num_threads(), **evaluator.describe(), "metrics": values}
+    return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
+
+
+def evaluate_model(
+    model: Denoiser, evaluator: Evaluator, *, n: int = 10_000, batch_size: int = 250, seed: int = 0
+) -> dict[str, Any]:
+    """What the metrics that draw no samples find, of an evaluator that has no other; `of_the_model` in the record.
+
+    Args:
+        n: images of the split that is not the reference, at most all.
+        seed: of every random draw.
+
+    Raises:
+        UsageError: for fewer than one image.
+        TrilemmaError: where a metric refuses the model.
+    """
+    if n < 1:
+        raise UsageError(f"n={n!r} is no number of images; give at least 1")
+    return {
+        "model": describe_model(model),
+        "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).images)),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        **evaluator.describe(),
+        "measured": OTHER_SPLIT[evaluator.reference],
+        "metrics": {},
+        "of_the_model": evaluator.measure_model(model, n, batch_size, seed),
+    }
 
 
 def untrained(model: Denoiser, seed: int) -> Denoiser:
@@ -88,7 +118,7 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         torch.default_generator.manual_seed(seed)
         fresh = build_denoiser(model.card)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
-    like = next(iter(model.parameters()))
+    like = model.own_tensors()[0]
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
+from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork
+from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
@@ -66,9 +67,9 @@ class Evaluator:
         return network
 
     @cached_property
-    def components(self) -> dict[str, AnyMetric]:
+    def components(self) -> dict[str, AnyMetric | ModelMetric]:
         """The metrics by the specs they were given by."""
-        found: dict[str, AnyMetric] = {}
+        found: dict[str, AnyMetric | ModelMetric] = {}
         for given in self.metrics:
             metric, spec = lookup.build("metric", given)
             if isinstance(metric, FeatureNetwork):
@@ -77,6 +78,16 @@ class Evaluator:
                 )
             found[given if isinstance(given, str) else spec] = metric
         return found
+
+    @cached_property
+    def comparisons(self) -> dict[str, AnyMetric]:
+        """Those of the metrics that compare samples with the reference."""
+        return {spec: m for spec, m in self.components.items() if not isinstance(m, ModelMetric)}
+
+    @cached_property
+    def of_the_model(self) -> dict[str, ModelMetric]:
+        """Those of the metrics that need no samples."""
+        return {spec: m for spec, m in self.components.items() if isinstance(m, ModelMetric)}
 
     @cached_property
     def _splits(self) -> dict[str, LabelledImages]:
@@ -97,7 +108,7 @@ class Evaluator:
     def reference_counts(self) -> dict[str, int]:
         """How many reference images each metric takes."""
         total = len(self.split(self.reference).images)
-        limits = {spec: metric.reference_images for spec, metric in self.components.items()}
+        limits = {spec: metric.reference_images for spec, metric in self.comparisons.items()}
         return {spec: total if limit is None else min(limit, total) for spec, limit in limits.items()}
 
     @cached_property
@@ -106,7 +117,7 @@ class Evaluator:
         data = self.split(self.reference)
         filled: dict[str, Accumulator] = {}
         wanted: dict[str, Tensor] = {}
-        for spec, metric in self.components.items():
+        for spec, metric in self.comparisons.items():
             filled[spec] = metric.accumulator()
             wanted[spec] = torch.zeros(len(data.images), dtype=torch.bool)
             wanted[spec][stratified(data.labels, self.reference_counts[spec])] = True
@@ -120,12 +131,24 @@ class Evaluator:
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
         """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; they are not kept."""
         reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
-        filled = {spec: metric.accumulator() for spec, metric in self.components.items()}
+        filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         for images, labels in batches:
             batch = self.network.observe(pixels_of(images), labels)
             for accumulator in filled.values():
                 accumulator.update(batch)
-        return {spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.components.items()}
+        return {
+            spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()
+        }
+
+    def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
+        """What the metrics without samples find on n images, at most all, of the split that is not the reference."""
+        data = self.split(OTHER_SPLIT[self.reference])
+        rows = stratified(data.labels, min(n, len(data.images)))
+        images, labels = pixels_of(data.images[rows]), data.labels[rows]
+        return {
+            spec: metric.measure(model, images, labels, batch_size, seed)
+            for spec, metric in self.of_the_model.items()
+        }
 
     @cached_property
     def baseline(self) -> dict[str, Any]:
@@ -140,7 +163,7 @@ class Evaluator:
         """What the numbers are measured with, as a record that can be written as JSON."""
         return {
             "dataset": self.dataset,
-            "features": self.network.identity,
+            "features": self.network.identity if self.comparisons else None,
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
         }

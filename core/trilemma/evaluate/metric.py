@@ -1,12 +1,15 @@
-"""What a metric is: two sets of images, each accumulated batch by batch, and one number from the pair."""
+"""What a metric is: one number from two sets of images, each accumulated batch by batch, or from model and images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trilemma.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,30 @@ class Metric(ABC, Generic[A]):
 
 
 AnyMetric = Metric[Any]
+
+
+class ModelMetric(ABC):
+    """Numbers of a model itself on images of the data, such as a likelihood; it draws no samples.
+
+    Attributes:
+        lower_is_better: how to read the first of them.
+    """
+
+    lower_is_better: bool = True
+
+    @abstractmethod
+    def measure(
+        self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
+    ) -> dict[str, float | str]:
+        """What it finds, by name, the number that stands for all of it first.
+
+        Args:
+            model: in evaluation mode, with its own operators: they can be differentiated.
+            images: with pixels in [−1, 1], [N, C, H, W].
+            labels: int64 [N], None where there are none.
+            batch_size: images in one call of the network.
+            seed: of every random draw.
+
+        Raises:
+            TrilemmaError: for a model that it cannot measure.
+        """

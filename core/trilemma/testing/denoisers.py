@@ -32,7 +32,7 @@ def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]
 
 def _asked(model: Denoiser, count: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(3)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = next((p.dtype for p in model.own_tensors() if p.is_floating_point()), torch.float32)
     components = model.process.components
     shape = (components * model.shape[0], *model.shape[1:])
     z = torch.randn(count, *shape, generator=generator).to(dtype)

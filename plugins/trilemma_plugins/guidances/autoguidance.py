@@ -53,7 +53,7 @@ class Autoguidance(Guidance):
         if isinstance(self.model, Denoiser):
             weak = self.model
         elif self.model is not None:
-            first = next(denoiser.parameters(), torch.empty(0))
+            first = next(iter(denoiser.own_tensors()), torch.empty(0))
             weak = load(self.model, device=first.device, dtype=first.dtype)
         else:
             raise UsageError("autoguidance needs a weaker model; give model=name, a directory or a denoiser")

@@ -1,0 +1,1 @@
+"""Variational diffusion models: a noise schedule that is learned with the bound."""

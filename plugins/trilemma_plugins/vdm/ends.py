@@ -1,0 +1,24 @@
+"""Between which times a model's likelihood is measured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trilemma.process import Process
+
+LAST = 1 - 1e-3  # where a process without signal at t = 1 is entered instead
+
+
+def ends(process: Process) -> Tensor:
+    """t₀ < t₁ [2], float64: 0 and 1, or next to them where log SNR is infinite there."""
+    bounds = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    finite = process.log_snr(bounds).isfinite() & (process.levels(bounds)[0] > 0)
+    if process.table is not None:
+        finite[0] = False  # the network was never asked below the first point of its table
+    return torch.where(finite, bounds, torch.tensor([process.earliest_time, LAST], dtype=torch.float64))
+
+
+def prior_deviation(process: Process) -> float:
+    """P of the prior N(0, P²) that sampling starts from."""
+    return float(process.prior(torch.ones(1, 1, 1, 1, dtype=torch.float64)))

@@ -1,0 +1,150 @@
+"""The variational bound as a training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
+from trilemma.objective import Objective
+from trilemma_plugins.vdm.bound import (
+    bits_per_dimension,
+    continuous_weight,
+    discrete_weight,
+    noise_error,
+    prior_kl,
+    reconstruction,
+)
+from trilemma_plugins.vdm.gate import Gate
+from trilemma_plugins.vdm.process import VDM
+from trilemma_plugins.vdm.times import spread_times
+
+Weighting = Literal["bound", "sigmoid", "uniform"]
+Descent = Literal["variance", "bound"]
+
+
+@dataclass(frozen=True)
+class VariationalBound(Objective):
+    """Bits per dimension of the bound of −log p(x): prior, reconstruction, and the diffusion term
+
+        ½ T expm1(γ_t − γ_s) w ‖ε − ε̂(z_t)‖²   (T steps),     ½ γ'(t) w ‖ε − ε̂(z_t)‖²   (continuous time).
+
+    w = 1 is the bound; "sigmoid" has w = sigmoid(bias + γ) (2303.00848); "uniform" takes ‖ε − ε̂‖² over uniform t,
+    whatever the schedule. A learned schedule gets, in the same backward pass, the gradient of this loss for its ends
+    and the gradient of its variance for its interior.
+
+    Args:
+        steps: T; None for continuous time.
+        weighting: "bound", "sigmoid" or "uniform".
+        bias: b of the sigmoid weighting.
+        interior: what the interior of a learned schedule descends on: the "variance" of the diffusion term, or the
+            "bound", which in continuous time does not depend on it.
+        stratified: low-discrepancy times, instead of independent ones.
+        levels: grey levels of a pixel.
+
+    Raises:
+        UsageError: for an unknown weighting or interior, fewer than one step or two levels; in training, for a process
+            that is not `vdm`.
+
+    References:
+        Kingma et al., Variational Diffusion Models, arXiv:2107.00630.
+        Kingma & Gao, Understanding Diffusion Objectives as the ELBO, arXiv:2303.00848.
+    """
+
+    steps: int | None = None
+    weighting: Weighting = "bound"
+    bias: float = 2.0
+    interior: Descent = "variance"
+    stratified: bool = True
+    levels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"vlb: steps={self.steps!r} is no number of steps; give at least 1, or None")
+        if self.weighting not in ("bound", "sigmoid", "uniform"):
+            raise UsageError(f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform")
+        if self.interior not in ("variance", "bound"):
+            raise UsageError(f"vlb: unknown interior={self.interior!r}; expected variance or bound")
+        if self.levels < 2:
+            raise UsageError(f"vlb: levels={self.levels!r} is no number of grey levels; give at least 2")
+
+    def loss(
+        self,
+        network: nn.Module,
+        denoiser: Denoiser,
+        x0: Tensor,
+        cond: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The bound in bits per dimension, mean over the batch."""
+        process = _schedule_of(denoiser)
+        gate = Gate() if self.interior == "variance" else None
+        t = self.draw_times(len(x0), generator)
+        diffusion = self.diffusion(network, denoiser, x0, t, _normal(x0, generator), cond, gate)
+        if gate is not None:
+            gate.open(bits_per_dimension(diffusion, x0))
+        alpha, sigma = _levels(process.gamma(torch.tensor([0.0, 1.0], dtype=torch.float64)))
+        alpha, sigma = alpha.to(x0), sigma.to(x0)
+        z0 = alpha[0] * x0 + sigma[0] * _normal(x0, generator)
+        beside = prior_kl(x0, alpha[1], sigma[1]) + reconstruction(x0, z0, alpha[0], sigma[0], self.levels)
+        return bits_per_dimension(diffusion + beside, x0).mean()
+
+    def draw_times(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
+        u = spread_times(batch, generator, self.stratified)
+        return u if self.steps is None else (torch.floor(u * self.steps) + 1) / self.steps
+
+    def diffusion(
+        self,
+        network: nn.Module,
+        denoiser: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        cond: Mapping[str, Tensor],
+        gate: Gate | None = None,
+    ) -> Tensor:
+        """The diffusion term [B], in nats, of data x₀ [B, ...] at times t [B] with noise [B, ...]."""
+        process = _schedule_of(denoiser)
+        with nullcontext() if gate is None else process.gated(gate):
+            gamma = process.gamma(t)
+            column = (-1, *[1] * (x0.dim() - 1))
+            alpha, sigma = (entry.to(x0).view(column) for entry in _levels(gamma))
+            z = alpha * x0 + sigma * noise
+            prediction = network(z, t.to(x0.device, torch.float32), **cond).to(x0.dtype)
+            weight = self._weight(process, t, gamma)
+        error = noise_error(prediction, denoiser.parameterization, x0, noise, alpha, sigma)
+        return weight.to(error) * error
+
+    def _weight(self, process: VDM, t: Tensor, gamma: Tensor) -> Tensor:
+        if self.weighting == "uniform":
+            return torch.ones_like(gamma)
+        if self.steps is None:
+            weight = continuous_weight(process.slope(t))
+        else:
+            weight = discrete_weight(process.gamma(t - 1 / self.steps), gamma, self.steps)
+        return weight if self.weighting == "bound" else weight * torch.sigmoid(self.bias + gamma)
+
+
+def _levels(gamma: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.randn(like.shape, generator=generator, dtype=dtype).to(like)
+
+
+def _schedule_of(denoiser: Denoiser) -> VDM:
+    if not isinstance(denoiser.process, VDM):
+        name = type(denoiser.process).__name__
+        raise UsageError(
+            f'vlb: the bound is trained on the process vdm, not {name}; set [process] spec = "vdm"'
+        )
+    return denoiser.process

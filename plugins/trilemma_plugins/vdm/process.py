@@ -1,0 +1,144 @@
+"""The variance-preserving process of a schedule γ(t), fixed or learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.errors import UsageError
+from trilemma.process import Process
+from trilemma_plugins.vdm.gate import Gate
+from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
+
+Schedule = Literal["linear", "cosine", "learned"]
+
+
+class VDM(Process, nn.Module):
+    """z_t = α x₀ + σ ε,   α² = sigmoid(−γ(t)),   σ² = sigmoid(γ(t)),   γ(t) = γ₀ + (γ₁ − γ₀) η(t),
+
+    with γ = −log SNR and an interior η that rises from 0 to 1. A denoiser on this process holds it as a part of
+    itself, so that its weights are trained, averaged and saved with the network's.
+
+    What samplers ask for (`moments` and all that follows) carries no gradient: an objective other than the bound would
+    move the noise to wherever its own loss is small. `gamma` and `slope` carry it.
+
+    Args:
+        schedule: "linear" or "cosine" in γ, or "learned", the monotonic network.
+        gamma_min, gamma_max: γ₀ and γ₁, or what they start from.
+        endpoints: whether γ₀ and γ₁ are learned; by default where the schedule is.
+        width: hidden units of the monotonic network.
+
+    Raises:
+        UsageError: for an unknown schedule, ends that do not rise, or a width below 1.
+
+    References:
+        Kingma et al., Variational Diffusion Models, arXiv:2107.00630.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule = "linear",
+        gamma_min: float = -13.3,
+        gamma_max: float = 5.0,
+        endpoints: bool | None = None,
+        width: int = 1024,
+    ) -> None:
+        super().__init__()
+        if not gamma_min < gamma_max:
+            raise UsageError(
+                f"vdm: gamma_min={gamma_min!r}, gamma_max={gamma_max!r}; expected gamma_min < gamma_max"
+            )
+        if width < 1:
+            raise UsageError(f"vdm: width={width!r} is no number of hidden units; give at least 1")
+        self.gamma_min, self.gamma_max = float(gamma_min), float(gamma_max)
+        self.interior = _interior(schedule, self.gamma_min, self.gamma_max, width)
+        ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)
+        if schedule == "learned" if endpoints is None else endpoints:
+            self.ends: Tensor = nn.Parameter(ends)
+        else:
+            self.register_buffer("ends", ends, persistent=False)
+        self._gate: Gate | None = None
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """γ(t), float64 on the host, shape of t, with its gradient to the schedule."""
+        low, high = self._ends()
+        return low + (high - low) * self._gated(self.interior(_host(t)))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """γ'(t), float64 on the host, shape of t, with its gradient to the schedule."""
+        low, high = self._ends()
+        return (high - low) * self._gated(self.interior.slope(_host(t)))
+
+    @contextmanager
+    def gated(self, gate: Gate) -> Iterator[None]:
+        """Within it the gradient to the interior goes through `gate`, of `gamma` and `slope` at times [B]."""
+        self._gate = gate
+        try:
+            yield
+        finally:
+            self._gate = None
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        gamma = self._still(self.gamma, t)
+        return torch.sigmoid(-gamma).sqrt()[..., None], torch.sigmoid(gamma)[..., None, None]
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -self._still(self.gamma, t)
+
+    def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Ψ² = sigmoid(−γ_t)/sigmoid(−γ_s) and Q = −σ_t² expm1(γ_s − γ_t), where nothing cancels."""
+        gamma_s, gamma_t = self._still(self.gamma, s), self._still(self.gamma, t)
+        psi = (torch.sigmoid(-gamma_t) / torch.sigmoid(-gamma_s)).sqrt()
+        Q = -torch.sigmoid(gamma_t) * (gamma_s - gamma_t).expm1()
+        return psi[..., None, None], Q[..., None, None]
+
+    def drift(self, t: Tensor) -> Tensor:
+        """F = d log α/dt = −½ σ² γ'."""
+        rate = torch.sigmoid(self._still(self.gamma, t)) * self._still(self.slope, t)
+        return -rate[..., None, None] / 2
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """G² = σ² γ'."""
+        rate = torch.sigmoid(self._still(self.gamma, t)) * self._still(self.slope, t)
+        return rate.sqrt()[..., None, None]
+
+    def _ends(self) -> Tensor:
+        return self.ends.to("cpu", torch.float64)
+
+    def _gated(self, value: Tensor) -> Tensor:
+        return value if self._gate is None else self._gate(value)
+
+    @staticmethod
+    @torch.no_grad()
+    def _still(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+        return function(t)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VDM:
+        """Moves between devices with the network, but keeps its dtype: a γ in bfloat16 has two digits."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        super()._apply(moved, recurse)
+        return self
+
+
+def _host(t: Tensor) -> Tensor:
+    return t.to("cpu", torch.float64)
+
+
+def _interior(schedule: str, gamma_min: float, gamma_max: float, width: int) -> Interior:
+    makers: dict[str, Callable[[], Any]] = {
+        "linear": Linear,
+        "cosine": lambda: Cosine(gamma_min, gamma_max),
+        "learned": lambda: Monotone(gamma_min, gamma_max, width),
+    }
+    if schedule not in makers:
+        raise UsageError(f"vdm: unknown schedule={schedule!r}; expected one of {', '.join(makers)}")
+    made: Interior = makers[schedule]()
+    return made

@@ -1,0 +1,131 @@
+"""Likelihoods of models whose density is known: the bound, and the probability-flow equation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from trilemma import lookup
+from trilemma.process import Process
+from trilemma.testing import GaussianDenoiser
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma_plugins.vdm.ends import ends, prior_deviation
+from trilemma_plugins.vdm.flow_likelihood import dequantized, log_likelihood
+from trilemma_plugins.vdm.gaussian import closed_form
+from trilemma_plugins.vdm.likelihood_bound import bound_terms
+from trilemma_plugins.vdm.process import VDM
+
+PROCESSES = [
+    "vdm",
+    "vdm:schedule=cosine",
+    "vdm:schedule=learned,width=8",
+    "vp-continuous",
+    "flow",
+    "edm",
+    "sub-vp",
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pushed_log_density(process: Process, x: torch.Tensor, mean: float, variance: float) -> torch.Tensor:
+    """log p [B] of N(0, P²) carried from t₁ to t₀ by the exact flow, which keeps (y − m)/√(s² + r²) constant."""
+    at_ends = ends(process)
+    alpha, sigma = process.alpha(at_ends), process.sigma(at_ends)
+    spread = (variance + (sigma / alpha).square()).sqrt()
+    ratio = spread[0] / spread[1]
+    deviation = prior_deviation(process) / alpha[1] * ratio
+    centre = mean * (1 - ratio)
+    law = torch.distributions.Normal(centre, deviation)
+    return law.log_prob(x).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("spec", PROCESSES)
+@pytest.mark.parametrize("parameterization", ["eps", "v"])
+def test_the_flow_has_the_closed_form_on_gaussian_data(spec: str, parameterization: str) -> None:
+    process = lookup.process(spec)
+    if parameterization == "v" and spec in ("edm", "flow"):
+        parameterization = "x0"
+    model = GaussianDenoiser(process, 0.3, 0.25, parameterization, (1, 2, 2))
+    x = torch.randn(3, 1, 2, 2, generator=generator(), dtype=torch.float64) / 2
+    found, evaluations = log_likelihood(model, x, {}, generator(1), tolerance=1e-7)
+    torch.testing.assert_close(found, pushed_log_density(process, x, 0.3, 0.25), rtol=0, atol=1e-4)
+    assert evaluations < 2000
+
+
+def test_the_flow_on_a_mixture() -> None:
+    """γ₁ = 16 leaves nothing of the data in the prior, γ₀ = −13.3 next to no noise on them."""
+    process = VDM(gamma_max=16.0)
+    model = GaussianMixtureDenoiser(process, parameterization="eps")
+    x = torch.tensor([-1.2, -0.5, 0.1, 0.7, 1.1], dtype=torch.float64).view(-1, 1, 1, 1)
+    found, _ = log_likelihood(model, x, {"class": torch.full((5,), 3)}, generator(), tolerance=1e-7)
+    variance = model.variances + math.exp(-13.3)
+    law = torch.distributions.Normal(model.means.flatten(), variance.sqrt())
+    expected = (law.log_prob(x.view(-1, 1)) + model.weights.log()).logsumexp(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_probes_average_to_the_trace() -> None:
+    """In two dimensions whose posterior is not diagonal one probe is off, and many agree with the mixture."""
+    process = VDM(gamma_max=16.0)
+    means = [torch.tensor([-0.8, -0.5]).view(1, 1, 2), torch.tensor([0.8, 0.5]).view(1, 1, 2)]
+    model = GaussianMixtureDenoiser(process, means, 0.1, parameterization="eps", shape=(1, 1, 2))
+    x = torch.tensor([0.1, 0.2], dtype=torch.float64).view(1, 1, 1, 2)
+    law = torch.distributions.Normal(model.means, math.sqrt(0.1 + math.exp(-13.3)))
+    expected = (law.log_prob(x).flatten(1).sum(1) + math.log(0.5)).logsumexp(0)
+    many = x.expand(400, 1, 1, 2)
+    found, _ = log_likelihood(model, many, {"class": torch.full((400,), 2)}, generator(), tolerance=1e-6)
+    assert float(found.std()) > 0.01
+    assert float(found.mean()) == pytest.approx(float(expected), abs=4 * float(found.std()) / 20)
+
+
+@pytest.mark.parametrize("spec", PROCESSES)
+def test_the_bound_in_continuous_time(spec: str) -> None:
+    """L∞ of Gaussian data is the closed form at the ends of γ, on every process."""
+    process = lookup.process(spec)
+    model = GaussianDenoiser(process, 0.0, 0.25, "x0" if spec in ("edm", "flow") else "eps", (1, 4, 4))
+    x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
+    terms = bound_terms(model, x, {}, generator(1))
+    low, high = (-process.log_snr(ends(process))).tolist()
+    diffusion = terms["diffusion"] / 16
+    error = float(diffusion.std()) / math.sqrt(len(x))
+    assert float(diffusion.mean()) == pytest.approx(closed_form(low, high), abs=4 * error)
+    assert error < 0.05 * closed_form(low, high)
+
+
+def test_the_bound_of_finitely_many_steps() -> None:
+    model = GaussianDenoiser(VDM(), 0.0, 0.25, "eps", (1, 4, 4))
+    x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
+    for steps, expected in ((10, 15.7276), (100, 6.48569)):
+        found = bound_terms(model, x, {}, generator(1), steps)["diffusion"] / 16
+        assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / math.sqrt(len(x)))
+
+
+def test_a_table_has_its_own_steps() -> None:
+    """Σ ½ expm1(γ_t − γ_s) E‖ε − ε̂(z_t)‖² over the table, with the exact errors s² α²/(α² s² + σ²)."""
+    process = lookup.process("vp:T=50,beta_max=0.3")
+    model = GaussianDenoiser(process, 0.0, 0.25, "eps", (1, 4, 4))
+    x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
+    times = torch.arange(1, 51, dtype=torch.float64) / 50
+    gamma = -process.log_snr(times)
+    expected = float((gamma.diff().expm1() / 2 * 0.25 / (0.25 + gamma[1:].exp())).sum())
+    found = bound_terms(model, x, {}, generator(1))["diffusion"] / 16
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / math.sqrt(len(x)))
+    assert expected > closed_form(*gamma[[0, -1]].tolist())
+
+
+def test_the_bound_lies_above_the_likelihood() -> None:
+    """prior + diffusion + reconstruction ≥ −log P of the levels by the flow, by what a Gaussian's denoiser loses below
+    the gap between two levels, where one of the data would know them: less than half a nat."""
+    model = GaussianDenoiser(VDM(), 0.0, 0.09, "eps", (1, 4, 4))
+    x = torch.randn(4000, 1, 4, 4, generator=generator(), dtype=torch.float64) * 0.3
+    x = ((x + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    bound = sum(entry for entry in bound_terms(model, x, {}, generator(1)).values()) / 16
+    log_p, _ = log_likelihood(model, dequantized(x, generator(2)), {}, generator(3))
+    exact = -(log_p / 16 + math.log(2 / 255))
+    error = float(bound.std()) / math.sqrt(len(x))
+    assert float(exact.mean()) - 4 * error < float(bound.mean()) < float(exact.mean()) + 0.5 + 4 * error
