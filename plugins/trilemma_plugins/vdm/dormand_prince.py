@@ -8,21 +8,11 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError
+from trilemma.runge_kutta import PAIRS
 
 State = tuple[Tensor, ...]
 
-# Dormand & Prince (1980), RK5(4)7M: nodes, stages, and the fifth-order weights less the fourth-order ones.
-_C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_A = (
-    (),
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+_PAIR = PAIRS["dopri5"]
 
 
 def integrate(
@@ -48,11 +38,13 @@ def integrate(
         if step < 1e-10 * (end - start) and end - u > step:
             raise TrilemmaError("the likelihood's equation cannot be integrated; check the model's weights")
         stages = [k0]
-        for c, row in zip(_C[1:], _A[1:], strict=True):
+        for c, row in zip(_PAIR.nodes[1:], _PAIR.stages, strict=True):
             last = _plus(state, stages, row, step)
             stages.append(slope(u + c * step, last))
-        evaluations += len(_A) - 1
-        error = _size(_plus(tuple(torch.zeros_like(y) for y in state), stages, _E, step), state, tolerance)
+        evaluations += len(_PAIR.stages)
+        error = _size(
+            _plus(tuple(torch.zeros_like(y) for y in state), stages, _PAIR.error, step), state, tolerance
+        )
         if error <= 1:
             u, state, k0 = (end if step == end - u else u + step), last, stages[-1]
         growth = 0.9 * max(error, 1e-10) ** -0.2 if error == error else 0.2
