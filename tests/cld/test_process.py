@@ -115,7 +115,7 @@ def test_close_to_the_data_nothing_cancels():
 
 @pytest.mark.parametrize(
     "process",
-    [REFERENCE, CLD(1.7, 0.4), CLD(1.7, 4.0), CLD(schedule="linear", beta_min=0.1, beta_max=12.0)],
+    [REFERENCE, CLD(1.7, 0.4, beta=16.0), CLD(1.7, 4.0, beta=16.0), CLD(schedule="linear", beta_min=0.1, beta_max=12.0)],
     ids=("critical", "under", "over", "linear"),
 )
 def test_the_kit_passes(process):
