@@ -17,6 +17,7 @@ from trilemma.testing.angle import AngleProcess
 from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import LOCAL, local_times, startable
+from trilemma.testing.phase_checks import phase_checks
 from trilemma.testing.orders import (
     SLACK,
     Measured,
@@ -38,6 +39,10 @@ POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 def sampler_checks(sampler: Sampler) -> Checks:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "config round trip", lambda: _round_trip(sampler)
+    if sampler.components is None or 2 in sampler.components:
+        yield from phase_checks(sampler)
+    if sampler.components is not None and 1 not in sampler.components:
+        return
     yield "times fall strictly to 0", lambda: _times(sampler)
     if sampler.has_plan:
         yield "plan pays its nfe", lambda: _nfe(sampler)
