@@ -22,7 +22,7 @@ from trilemma_plugins.processes.exploding import VE
 from trilemma_plugins.solvers.euler_maruyama import EulerMaruyama
 
 CONSTANT, LINEAR = CLD(), CLD(schedule="linear", beta_min=0.1, beta_max=8.0)
-SAMPLERS = [SSCS(), SSCS(score="midpoint"), GDDIM(points=1), GDDIM(points=2), GDDIM(points=3), EulerMaruyama()]
+SAMPLERS = [SSCS(), SSCS(score="midpoint"), GDDIM(points=1), GDDIM(points=2), GDDIM(points=3), GDDIM(3, "eps"), EulerMaruyama()]
 
 
 @pytest.mark.parametrize("process", [CONSTANT, LINEAR], ids=("constant", "linear"))
@@ -92,3 +92,30 @@ def test_a_process_that_does_not_rest_is_refused():
 def test_options_out_of_range_are_refused(made, options):
     with pytest.raises(UsageError, match="give"):
         made(**options)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "known"),
+    [(SSCS(), (0.2287, 0.2427, 0.2481)), (EulerMaruyama(grid="linspace"), (0.2795, 0.2566, 0.2525))],
+    ids=("sscs", "euler-maruyama"),
+)
+def test_the_variance_of_the_samples_is_the_known_one(sampler, known):
+    """Known from draws, so to three standard errors of 10⁵ of them or so; exact here."""
+    found = [variance_of_x(sampler, steps) for steps in (50, 150, 500)]
+    assert found == pytest.approx(known, abs=1e-3)
+
+
+@pytest.mark.parametrize("points", [2, 3])
+def test_fifty_steps_along_the_flow_beat_five_hundred_of_the_splitting(points):
+    assert abs(variance_of_x(GDDIM(points), 50) - 0.25) < abs(variance_of_x(SSCS(), 500) - 0.25)
+
+
+def test_one_point_is_met_in_any_number_of_steps():
+    for points in (1, 2, 3):
+        sampler = GDDIM(points)
+        for steps in (2, 3, 7):
+            times = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
+            mean, cov = state_law(sampler.plan(CONSTANT, times), CONSTANT, 0.7, 0.0)
+            mu, expected = CONSTANT.moments(times[-1])
+            torch.testing.assert_close(mean, 0.7 * mu, rtol=0, atol=1e-6)
+            torch.testing.assert_close(cov, expected, rtol=0, atol=1e-6)
