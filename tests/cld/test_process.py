@@ -48,7 +48,9 @@ def by_integration(process, t):
         return np.concatenate([F @ y[:2], (F @ P + P @ F.T + D).ravel()])
 
     mean, cov = start(process)
-    y = solve_ivp(slope, (0, t), np.concatenate([mean, cov.ravel()]), "DOP853", rtol=1e-13, atol=1e-15).y[:, -1]
+    y = solve_ivp(slope, (0, t), np.concatenate([mean, cov.ravel()]), "DOP853", rtol=1e-13, atol=1e-15).y[
+        :, -1
+    ]
     return y[:2], y[2:].reshape(2, 2)
 
 
@@ -115,7 +117,12 @@ def test_close_to_the_data_nothing_cancels():
 
 @pytest.mark.parametrize(
     "process",
-    [REFERENCE, CLD(1.7, 0.4, beta=16.0), CLD(1.7, 4.0, beta=16.0), CLD(schedule="linear", beta_min=0.1, beta_max=12.0)],
+    [
+        REFERENCE,
+        CLD(1.7, 0.4, beta=16.0),
+        CLD(1.7, 4.0, beta=16.0),
+        CLD(schedule="linear", beta_min=0.1, beta_max=12.0),
+    ],
     ids=("critical", "under", "over", "linear"),
 )
 def test_the_kit_passes(process):

@@ -22,7 +22,15 @@ from trilemma_plugins.processes.exploding import VE
 from trilemma_plugins.solvers.euler_maruyama import EulerMaruyama
 
 CONSTANT, LINEAR = CLD(), CLD(schedule="linear", beta_min=0.1, beta_max=8.0)
-SAMPLERS = [SSCS(), SSCS(score="midpoint"), GDDIM(points=1), GDDIM(points=2), GDDIM(points=3), GDDIM(3, "eps"), EulerMaruyama()]
+SAMPLERS = [
+    SSCS(),
+    SSCS(score="midpoint"),
+    GDDIM(points=1),
+    GDDIM(points=2),
+    GDDIM(points=3),
+    GDDIM(3, "eps"),
+    EulerMaruyama(),
+]
 
 
 @pytest.mark.parametrize("process", [CONSTANT, LINEAR], ids=("constant", "linear"))
@@ -56,7 +64,9 @@ def test_half_flows_have_their_own_halves():
 
 
 @pytest.mark.parametrize("parameterization", ["eps", "score", "x0"])
-@pytest.mark.parametrize("name", ["sscs", "sscs:score=midpoint,last=denoise", "gddim:points=3", "euler-maruyama"])
+@pytest.mark.parametrize(
+    "name", ["sscs", "sscs:score=midpoint,last=denoise", "gddim:points=3", "euler-maruyama"]
+)
 def test_a_network_may_put_out_what_it_likes(name, parameterization):
     def drawn(parameterization):
         model = GaussianMixtureDenoiser(CONSTANT, parameterization=parameterization)
@@ -77,7 +87,7 @@ def test_samplers_of_one_component_refuse_phase_space():
 
 def test_samplers_of_phase_space_refuse_one_component():
     model = GaussianMixtureDenoiser(ContinuousVP())
-    with pytest.raises(UsageError, match="sscs does not run on 1 component,.*ddim"):
+    with pytest.raises(UsageError, match=r"sscs does not run on 1 component,.*ddim"):
         sample(model, sampler="sscs", steps=4)
 
 

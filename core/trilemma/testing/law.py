@@ -19,8 +19,9 @@ def sample_law(tableau: Tableau, process: Process, mean: float, variance: float)
 def state_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[Tensor, Tensor]:
     """Mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
 
-    The exact denoiser x̂₀ = m + s² μᵀ V⁻¹ (z − μ m), V = s² μ μᵀ + Σ, is affine, so every state is an affine function of
-    the standard normals that went into it: coefficients [K, 1 + K (1 + rows)] of 1, of the start and of each row's noise.
+    The exact denoiser x̂₀ = m + s² μᵀ V⁻¹ (z − μ m), V = s² μ μᵀ + Σ, is affine, so every state is an affine
+    function of the standard normals that went into it: coefficients [K, 1 + K (1 + rows)] of 1, of the start and of
+    each row's noise.
     A clip is not affine and is left out.
     """
     rows, K = tableau.rows, tableau.components
@@ -39,9 +40,7 @@ def state_law(tableau: Tableau, process: Process, mean: float, variance: float) 
     predictions: list[Tensor] = []
     for r, row in enumerate(rows):
         predictions.append(slope[r] @ states[r] + offset[r] * one)
-        A, C = (
-            torch.tensor(matrix(entry, K), dtype=torch.float64).view(K, K) for entry in (row.A, row.C)
-        )
+        A, C = (torch.tensor(matrix(entry, K), dtype=torch.float64).view(K, K) for entry in (row.A, row.C))
         state = A @ states[r - row.base] + C @ noises[r]
         for lag, coefficient in row.B:
             column = torch.tensor(vector(coefficient, K), dtype=torch.float64)

@@ -63,7 +63,14 @@ def _marginals(sampler: Sampler) -> str:
     for name in ("eps", "score", "x0"):
         model = GaussianMixtureDenoiser(process, (MEAN,), VARIANCE, parameterization=name)
         drawn = sample(
-            model, DRAWN, sampler=sampler, steps=steps, latent=latent, seed=1, dtype=torch.float64, batch_size=DRAWN
+            model,
+            DRAWN,
+            sampler=sampler,
+            steps=steps,
+            latent=latent,
+            seed=1,
+            dtype=torch.float64,
+            batch_size=DRAWN,
         ).samples.view(DRAWN, 2)
         first = drawn if first is None else first
         apart = float((drawn - first).abs().max() / (1 + first.abs().max()))

@@ -121,7 +121,7 @@ def _inverse(process: Process) -> str:
 
 
 def _equation(process: Process) -> str:
-    """dμ/dt = F μ and dΣ/dt = F Σ + Σ Fᵀ + G Gᵀ, by differences; between the points of a table for a discrete process."""
+    """dμ/dt = F μ and dΣ/dt = F Σ + Σ Fᵀ + G Gᵀ, by differences; for a discrete process between its times."""
     step = 1e-5
     if process.table is None:
         t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)

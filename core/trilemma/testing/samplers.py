@@ -17,7 +17,6 @@ from trilemma.testing.angle import AngleProcess
 from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import LOCAL, local_times, startable
-from trilemma.testing.phase_checks import phase_checks
 from trilemma.testing.orders import (
     SLACK,
     Measured,
@@ -26,6 +25,7 @@ from trilemma.testing.orders import (
     order_along_the_flow,
     order_in_law,
 )
+from trilemma.testing.phase_checks import phase_checks
 from trilemma.testing.record import Skipped
 from trilemma.testing.running import running_checks
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels

@@ -19,13 +19,13 @@ from trilemma_plugins.cld.reverse import kick, rest, still
 
 @dataclass(frozen=True)
 class SSCS(Sampler):
-    """With the reverse equation split into what rests and a kick (`trilemma_plugins.cld.reverse`), a step of length h is
+    """With the reverse equation split into what rests and a kick (`trilemma_plugins.cld.reverse`), a step of h is
 
         half a flow at rest,   z ← z + h (D z + g s),   half a flow at rest,
 
     the flows exact, each over its own half of the interval, and two that meet merged into one. `start` asks for s, D
     and g at the time the step starts from, as published; of order 1. `midpoint` solves the kick by the explicit
-    midpoint rule at the time in the middle, two evaluations a step: a Strang splitting with parts of second order, so of
+    midpoint rule at the time in the middle, two evaluations a step: a Strang splitting with parts of order 2, so of
     order 2 in law. The half flow before the first kick changes nothing at the prior and is left out at t = 1.
 
     Use: the sampler of CLD-trained models, with `grid=squares` for few steps.

@@ -21,7 +21,7 @@ class EulerMaruyama(Sampler):
         z_s = (1 − h F) z_t + h G Gᵀ ∇ log p(z_t) + √h G ξ
 
     on any number of components of which noise enters the last. The equation has no drift where α = 0, so a rectified
-    flow must start below t = 1. A step onto the data, t = 0, returns E[z_0 | z]: x̂₀ = (z + σ² ∇ log p)/α of one component.
+    flow must start below t = 1. A step onto the data, t = 0, returns E[z_0 | z]: x̂₀ = (z + σ² ∇ log p)/α for K = 1.
 
     Use: the plain baseline for the stochastic samplers; it needs hundreds of steps.
 
