@@ -14,7 +14,7 @@ from torch import Tensor
 from trilemma.process import Process
 
 _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.leggauss(32))
-_SUBSTEPS = 48
+_SUBSTEPS = 24
 
 
 def along_the_drift(
@@ -44,15 +44,17 @@ def around_a_point(
     M = stretch * (process.drift(tau) + pull.unsqueeze(-1) * w.unsqueeze(-2))
     k = stretch * (-alpha.unsqueeze(-1) * pull).unsqueeze(-1) * _lagrange(nodes, tau).mT.unsqueeze(-2)
     K = process.components
-    source = torch.cat([torch.zeros_like(M), k], -1)
-    Y = torch.cat([torch.eye(K, dtype=torch.float64), torch.zeros(K, len(nodes), dtype=torch.float64)], -1)
+    source = torch.cat([torch.zeros_like(M), k], -1).numpy()
+    M, h = M.numpy(), h.item()  # small products, many: an array's cost less than a tensor's
+    Y = np.concatenate([np.eye(K), np.zeros((K, len(nodes)))], -1)
     for j in range(0, 2 * _SUBSTEPS, 2):
         first = M[j] @ Y + source[j]
         second = M[j + 1] @ (Y + h / 2 * first) + source[j + 1]
         third = M[j + 1] @ (Y + h / 2 * second) + source[j + 1]
         fourth = M[j + 2] @ (Y + h * third) + source[j + 2]
         Y = Y + h / 6 * (first + 2 * second + 2 * third + fourth)
-    return Y[:, :K], list(Y[:, K:].mT.unbind())
+    whole = torch.from_numpy(Y)
+    return whole[:, :K], list(whole[:, K:].mT.unbind())
 
 
 def _lagrange(nodes: Sequence[float], tau: Tensor) -> Tensor:
