@@ -1,7 +1,8 @@
 """Linear conversion between the parameterizations of a network's output.
 
 With z = αx₀ + σε every parameterization is a fixed linear functional of the pair (x₀, ε), so any two of them
-and z are linearly dependent: target = p·z + q·source.
+and z are linearly dependent: target = p·z + q·source. Of several components z stands for the part w·z of
+the last one and ε for its noise; see `trilemma.process.Process.last_component`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 
 PARAMETERIZATIONS = ("x0", "eps", "v", "score", "flow")
+OF_SEVERAL_COMPONENTS = ("x0", "eps", "score")  # v and flow are of one
 
 
 def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,3 +57,12 @@ def convert(source: str, target: str, alpha: Tensor, sigma: Tensor) -> tuple[Ten
     p = (c * b - a * d) / determinant
     q = determinant / determinant if source == target else (alpha * d - sigma * c) / determinant
     return p, q
+
+
+def check_components(parameterization: str, components: int) -> None:
+    """Raises UsageError for a parameterization that K components do not have."""
+    if components > 1 and parameterization not in OF_SEVERAL_COMPONENTS:
+        raise UsageError(
+            f"{parameterization!r} is defined for a process of one component only, and this one has {components}; "
+            f"give one of {', '.join(OF_SEVERAL_COMPONENTS)}"
+        )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 
-GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace")
+GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares")
 SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
 
 
@@ -50,7 +50,7 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
 
     uniform (2010.02502): ⌊i T/S⌋; leading (2112.10752): the same plus 1; quadratic (2010.02502):
     ⌊(i √(.8 T)/(S−1))²⌋; trailing (2305.08891): T, T − T/S, … rounded, minus 1; linspace: i (T−1)/(S−1)
-    rounded, T−1 alone for S = 1.
+    rounded, T−1 alone for S = 1; squares (2112.07068): (i/(S−1))² (T−1) rounded, which reaches the prior.
     """
     last = max(S - 1, 1)
     match grid:
@@ -64,6 +64,9 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
             indices = [(2 * (i + 1) * T + S) // (2 * S) - 1 for i in range(S)]
         case "linspace":
             indices = [(2 * i * (T - 1) + last) // (2 * last) for i in range(S)] if S > 1 else [T - 1]
+        case "squares":
+            indices = [(2 * i * i * (T - 1) + last * last) // (2 * last * last) for i in range(S)]
+            indices = indices if S > 1 else [T - 1]
         case _:
             raise ValueError(grid)
     return _distinct(indices, T)
@@ -81,6 +84,8 @@ def continuous_times(S: int, grid: str, smallest_time: float = SMALLEST_TIME) ->
             return [(i + 1) / S for i in range(S)]
         case "linspace":
             places = [i / last for i in range(S)] if S > 1 else [1.0]
+        case "squares":
+            places = [(i / last) ** 2 for i in range(S)] if S > 1 else [1.0]
         case _:
             raise ValueError(grid)
     return [smallest_time + (1 - smallest_time) * place for place in places]

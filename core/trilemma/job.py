@@ -193,6 +193,7 @@ def resolve_job(
         )
 
     sampler_used, sampler_spec = _build("sampler", sampler, Sampler)
+    _check_components(sampler_used, process)
     times = sampler_used.times(process, steps)
     if strength is not None:
         times = _below(times, strength)
@@ -244,6 +245,17 @@ def resolve_job(
     tableau = sampler_used.plan(process, times)
     return replace(
         job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1]))
+    )
+
+
+def _check_components(sampler: Sampler, process: Process) -> None:
+    if sampler.components is None or process.components in sampler.components:
+        return
+    K = process.components
+    fitting = ", ".join(lookup.samplers_of_components(K)) or "none of the installed ones"
+    raise UsageError(
+        f"{lookup.describe('sampler', sampler).partition(':')[0]} does not run on {K} component{'s' if K > 1 else ''}, "
+        f"which {type(process).__name__} has; samplers that do: {fitting}"
     )
 
 

@@ -98,6 +98,19 @@ def import_target(found: Component) -> Callable[..., Any]:
     return cast(Callable[..., Any], target)
 
 
+def samplers_of_components(components: int) -> list[str]:
+    """The names of the samplers that declare to run on a process of so many components."""
+    fitting = []
+    for found in catalog().components("sampler"):
+        try:
+            declared = getattr(import_target(found), "components", (1,))
+        except PluginUnavailable:
+            continue
+        if declared is None or components in declared:
+            fitting.append(found.address)
+    return sorted(fitting)
+
+
 def describe(kind: str, made: Any) -> str:
     """The canonical spec of an object, by its class's registered name where there is one."""
     target = f"{type(made).__module__}:{type(made).__qualname__}"

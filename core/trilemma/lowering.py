@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
+from trilemma.conversion import check_components, convert
 from trilemma.errors import TrilemmaError
 from trilemma.guidance import Guidance, Unguided
 from trilemma.ops import layout
@@ -87,7 +87,7 @@ def lower(
         TrilemmaError: for a tableau the kernel cannot run, with the row (counted from 1) that is at fault.
     """
     guidance = guidance or Unguided()
-    _check(tableau, parameterization, branches)
+    _check(tableau, parameterization, branches, process)
     rows = tableau.rows
     states = 1 + max(row.base for row in rows)
     history = max(lag for row in rows for lag, _ in row.B) if any(row.B for row in rows) else 0
@@ -116,10 +116,7 @@ def _table(tableau: Tableau, parameterization: str, process: Process, guidance: 
     """[rows, WIDTH], float64."""
     rows, columns = tableau.rows, layout.Columns(tableau.components)
     table = torch.zeros(len(rows), columns.WIDTH, dtype=torch.float64)
-    if tableau.components > 1:
-        table[:, columns.Q] = table[:, columns.S] = 1
-    else:
-        _fill_conversions(table, tableau, parameterization, process)
+    _fill_conversions(table, columns, tableau, parameterization, process)
     for r, row in enumerate(rows):
         direct = [vector(c, tableau.components) for lag, c in row.B if lag == 0]
         terms = [direct[0] if direct else [0.0] * tableau.components]
@@ -142,18 +139,20 @@ def _table(tableau: Tableau, parameterization: str, process: Process, guidance: 
     return table
 
 
-def _fill_conversions(table: Tensor, tableau: Tableau, parameterization: str, process: Process) -> None:
-    """P, Q, R and S of one component: from what the network puts out to what the sampler reads."""
+def _fill_conversions(
+    table: Tensor, columns: layout.Columns, tableau: Tableau, parameterization: str, process: Process
+) -> None:
+    """P, Q, R and S: from what the network puts out to what the sampler reads."""
     t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
-    alpha, sigma = process.alpha(t), process.sigma(t)
+    w, alpha, sigma = process.last_component(t)
     if tableau.clip is None:
-        table[:, layout.P], table[:, layout.Q] = convert(
-            parameterization, tableau.parameterization, alpha, sigma
-        )
-        table[:, layout.S] = 1
+        p, table[:, columns.Q] = convert(parameterization, tableau.parameterization, alpha, sigma)
+        table[:, columns.P] = p.unsqueeze(-1) * w
+        table[:, columns.S] = 1
     else:
-        table[:, layout.P], table[:, layout.Q] = convert(parameterization, "x0", alpha, sigma)
-        table[:, layout.R], table[:, layout.S] = convert("x0", tableau.parameterization, alpha, sigma)
+        p, table[:, columns.Q] = convert(parameterization, "x0", alpha, sigma)
+        r, table[:, columns.S] = convert("x0", tableau.parameterization, alpha, sigma)
+        table[:, columns.P], table[:, columns.R] = p.unsqueeze(-1) * w, r.unsqueeze(-1) * w
 
 
 def _row(values: Sequence[float]) -> Tensor:
@@ -164,17 +163,20 @@ def _earlier(row: Row) -> list[tuple[int, Vector]]:
     return [(lag, c) for lag, c in row.B if lag > 0]
 
 
-def _check(tableau: Tableau, parameterization: str, branches: int) -> None:
+def _check(tableau: Tableau, parameterization: str, branches: int, process: Process) -> None:
     if not tableau.rows:
         raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
     if not 1 <= tableau.components <= 2:
         raise TrilemmaError(
             f"a tableau of {tableau.components} components cannot be run, only of one or two; write `sample` instead"
         )
-    if tableau.components > 1 and (tableau.parameterization != parameterization or tableau.clip is not None):
+    if tableau.components != process.components:
         raise TrilemmaError(
-            f"in two components the network's {parameterization!r} is neither clipped nor converted; plan for that"
+            f"the sampler planned for {tableau.components} components and {type(process).__name__} has "
+            f"{process.components}; plan for those"
         )
+    check_components(parameterization, tableau.components)
+    check_components(tableau.parameterization, tableau.components)
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
     if branches > layout.MAX_BRANCHES:

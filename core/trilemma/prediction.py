@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.composition import combination
-from trilemma.conversion import convert
+from trilemma.conversion import check_components, convert
 from trilemma.denoiser import Denoiser
 from trilemma.guidance import Guidance
 from trilemma.routing import network_conditions, routed, targets_in
@@ -51,9 +51,17 @@ class Prediction:
             return self._at_own_times(z, t, parameterization)
         outputs = self._evaluate(z, t, self._evaluated(t))
         combined = combination(self.guidance, z, t, outputs, self.denoiser)
-        p, q = self._coefficients(t, parameterization)
-        prediction: Tensor = p * z + q * combined
+        *p, q = self._coefficients(t, parameterization)
+        prediction: Tensor = self._weighted(p, z) + q * combined
         return prediction
+
+    def _weighted(self, p: Sequence[float | Tensor], z: Tensor) -> Tensor:
+        """Σ_k p_k z_k of the components of z."""
+        parts = z.chunk(len(p), 1) if len(p) > 1 else (z,)
+        total = p[0] * parts[0]
+        for weight, part in zip(p[1:], parts[1:], strict=True):
+            total = total + weight * part
+        return total
 
     def _at_own_times(self, z: Tensor, t: Tensor, parameterization: str) -> Tensor:
         """One call of the network for all; a guidance, whose numbers depend on the time, sample by sample."""
@@ -71,8 +79,8 @@ class Prediction:
             combined = torch.cat(samples)
         pairs = [self._coefficients(time, parameterization) for time in times]
         table = torch.tensor(pairs, dtype=torch.float64).to(z.device, z.dtype)
-        p, q = table.T.reshape(2, -1, *(1,) * (z.dim() - 1))
-        prediction: Tensor = p * z + q * combined
+        *p, q = table.T.reshape(table.shape[1], -1, *(1,) * (z.dim() - 1))
+        prediction: Tensor = self._weighted(p, z) + q * combined
         return prediction
 
     def _evaluated(self, t: float) -> int:
@@ -91,10 +99,10 @@ class Prediction:
         outputs: Tensor = routed(self.networks, len(z))(state, time, **given)
         return outputs.to(z.dtype).chunk(evaluated)
 
-    def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, float]:
-        time = torch.tensor(t, dtype=torch.float64)
+    def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, ...]:
+        """p_1 .. p_K and q."""
         process = self.denoiser.process
-        p, q = convert(
-            self.denoiser.parameterization, parameterization, process.alpha(time), process.sigma(time)
-        )
-        return p.item(), q.item()
+        check_components(parameterization, process.components)
+        w, alpha, sigma = process.last_component(torch.tensor(t, dtype=torch.float64))
+        p, q = convert(self.denoiser.parameterization, parameterization, alpha, sigma)
+        return *(p * w).tolist(), q.item()

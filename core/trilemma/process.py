@@ -45,6 +45,24 @@ class Process(ABC):
         data = times == 0
         return self.alpha(times).masked_fill(data, 1.0), self.sigma(times).masked_fill(data, 0.0)
 
+    def last_component(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """w [..., K] and α, σ [...] of w·z = α x₀ + σ ε_K, float64, for t [...] above 0.
+
+        What a network of a process of K components predicts is of the last one. With z = μ x₀ + L ε, L Lᵀ = Σ lower
+        triangular, the part of z_K that the components before it do not explain is free of their noise:
+
+            w = (−Σ₁₁⁻¹ c, 1),   α = w·μ,   σ = L_KK = √(d − cᵀ Σ₁₁⁻¹ c),   Σ = [[Σ₁₁, c], [cᵀ, d]],
+
+        so that every conversion of one component holds for w·z, α and σ. K = 1: w = 1, z_t = α_t x₀ + σ_t ε.
+        """
+        if self.components == 1:
+            alpha = self.alpha(t)
+            return torch.ones_like(alpha).unsqueeze(-1), alpha, self.sigma(t)
+        mean, cov = self.moments(t)
+        slopes = torch.linalg.solve(cov[..., :-1, :-1], cov[..., :-1, -1:]).squeeze(-1)
+        w = torch.cat([-slopes, torch.ones_like(slopes[..., :1])], -1)
+        return w, (w * mean).sum(-1), torch.linalg.cholesky(cov)[..., -1, -1]
+
     @property
     def earliest_time(self) -> float:
         """The smallest time at which a network is asked: 1/T of a table, `smallest_time` in continuous time."""

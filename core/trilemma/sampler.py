@@ -33,6 +33,7 @@ class Sampler(ABC):
             grid. The conformance kit holds it to what it says in place of an order.
         fullgraph: whether its own `sample` compiles into one graph (`torch.compile`), which reading a value on the
             host, such as a coefficient or an error, prevents; of no meaning for a sampler with a plan.
+        components: numbers of components K of the processes it runs on; None for any.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
 
@@ -41,6 +42,7 @@ class Sampler(ABC):
     tolerance: float | None = None
     from_pure_noise: bool = True
     fullgraph: bool = True
+    components: tuple[int, ...] | None = (1,)
     exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

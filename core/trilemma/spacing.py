@@ -1,7 +1,7 @@
 """Which times a sampler visits on a process: by the place on the clock, by the noise level, or as listed.
 
     name                                           the S times
-    uniform, quadratic, leading, trailing, linspace  places on the clock, see `trilemma.grids`
+    uniform, quadratic, leading, trailing, linspace, squares  places on the clock, see `trilemma.grids`
     lambda                                         evenly spaced in λ = log(α²/σ²)
     sigma                                          evenly spaced in σ̂ = σ/α
     karras                                         evenly spaced in σ̂^(1/ρ), "karras:rho=7" (2206.00364)

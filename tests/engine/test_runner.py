@@ -17,9 +17,9 @@ from trilemma.errors import TrilemmaError
 from trilemma.guidance import Guidance
 from trilemma.lowering import lower
 from trilemma.noise import InjectedNoise
-from trilemma.process import Process
 from trilemma.runner import Runner
 from trilemma.tableau import Row, Tableau, scalar
+from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.watching import Watch
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
@@ -131,18 +131,11 @@ def test_any_tableau_is_run_as_it_reads(
     assert torch.allclose(drawn, plain_run(tableau, denoiser, guidance, start, noise), rtol=1e-9, atol=1e-9)
 
 
-class PhaseSpace(Process):
-    components = 2
-
-    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        raise AssertionError("a tableau in phase space needs no moments")
-
-
 class Coupled(Denoiser):
     """Curved in position and velocity; its output is one component."""
 
     def __init__(self) -> None:
-        super().__init__(PhaseSpace(), "score", (3, 4), [Condition("branch", size=4)])
+        super().__init__(PhaseProcess(), "score", (3, 4), [Condition("branch", size=4)])
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         x, v = z.chunk(2, 1)

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from trilemma.conversion import convert
 from trilemma.process import Process
-from trilemma.tableau import Tableau
+from trilemma.tableau import Tableau, matrix, vector
 
 
 def sample_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of a sample of N(m, s²), the state at the first time drawn from its exact marginal (K = 1).
+    """Mean and variance of a sample of N(m, s²) (K = 1); see `state_law`."""
+    found, cov = state_law(tableau, process, mean, variance)
+    return float(found), float(cov)
 
-    The exact denoiser x̂₀ = m + α s²/(α² s² + σ²)·(z − α m) is affine, so every state is an affine function of the
-    standard normals that went into it: a vector [2 + rows] of coefficients of 1, of the start and of each row's noise.
+
+def state_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[Tensor, Tensor]:
+    """Mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
+
+    The exact denoiser x̂₀ = m + s² μᵀ V⁻¹ (z − μ m), V = s² μ μᵀ + Σ, is affine, so every state is an affine
+    function of the standard normals that went into it: coefficients [K, 1 + K (1 + rows)] of 1, of the start and of
+    each row's noise.
     A clip is not affine and is left out.
     """
-    rows = tableau.rows
+    rows, K = tableau.rows, tableau.components
     t = torch.tensor([row.t for row in rows], dtype=torch.float64)
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    marginal = alpha.square() * variance + sigma.square()
-    gain = alpha * variance / marginal
+    mu, cov = process.moments(t)
+    V = variance * mu.unsqueeze(-1) * mu.unsqueeze(-2) + cov
+    gain = variance * torch.linalg.solve(V, mu.unsqueeze(-1)).squeeze(-1)
+    w, alpha, sigma = process.last_component(t)
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
-    slope, offset = p + q * gain, q * (1 - gain * alpha) * mean
+    slope = p.unsqueeze(-1) * w + q.unsqueeze(-1) * gain  # f = slope·z + offset
+    offset = q * (1 - (gain * mu).sum(-1)) * mean
 
-    sources = torch.eye(2 + len(rows), dtype=torch.float64)
-    states: list[Tensor] = [alpha[0] * mean * sources[0] + marginal[0].sqrt() * sources[1]]
+    sources = torch.eye(1 + K * (1 + len(rows)), dtype=torch.float64)
+    one, start, noises = sources[0], sources[1 : 1 + K], sources[1 + K :].unflatten(0, (len(rows), K))
+    states = [mean * mu[0].unsqueeze(-1) * one + torch.linalg.cholesky(V[0]) @ start]
     predictions: list[Tensor] = []
     for r, row in enumerate(rows):
-        predictions.append(slope[r] * states[r] + offset[r] * sources[0])
-        state = cast(float, row.A) * states[r - row.base] + cast(float, row.C) * sources[2 + r]
+        predictions.append(slope[r] @ states[r] + offset[r] * one)
+        A, C = (torch.tensor(matrix(entry, K), dtype=torch.float64).view(K, K) for entry in (row.A, row.C))
+        state = A @ states[r - row.base] + C @ noises[r]
         for lag, coefficient in row.B:
-            state = state + cast(float, coefficient) * predictions[r - lag]
+            column = torch.tensor(vector(coefficient, K), dtype=torch.float64)
+            state = state + column.unsqueeze(-1) * predictions[r - lag]
         states.append(state)
-    return float(states[-1][0]), float(states[-1][1:].square().sum())
+    last = states[-1]
+    return last[:, 0], last[:, 1:] @ last[:, 1:].mT

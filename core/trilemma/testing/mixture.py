@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trilemma.conversion import functional
+from trilemma.conversion import check_components, functional
 from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
 from trilemma.process import Process
@@ -47,7 +47,7 @@ class GaussianMixtureDenoiser(Denoiser):
         count = len(means)
         conditions = [Condition("class", count, null=count)] if count > 1 else []
         super().__init__(process, parameterization, shape, conditions)
-        stacked.checked(parameterization, process.components)
+        check_components(parameterization, process.components)
         spread = [float(variances)] * count if isinstance(variances, int | float) else list(variances)
         mass = [1.0] * count if weights is None else list(weights)
         if not count or len(spread) != count or len(mass) != count or min(spread) < 0 or min(mass) <= 0:

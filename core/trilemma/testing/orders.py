@@ -14,8 +14,9 @@ from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Tableau, scalar
 from trilemma.testing.execution import final_states, run_plan
-from trilemma.testing.law import sample_law
+from trilemma.testing.law import sample_law, state_law
 from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.record import Skipped
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
 
@@ -122,6 +123,26 @@ def law_error(sampler: Sampler, process: Process, steps: int) -> float:
     for mean, variance in LAWS:
         found = sample_law(tableau, process, mean, variance)
         errors += [found[0] - alpha * mean, math.sqrt(found[1]) - math.sqrt(alpha**2 * variance + sigma**2)]
+    return _largest(errors)
+
+
+def order_in_phase_space(sampler: Sampler) -> Measured:
+    """Of the exact mean and covariance of position and velocity, whether they are drawn or carried along the flow."""
+    process = PhaseProcess()
+    return measure(
+        "law", "gaussian", process, sampler.order, partial(phase_law_error, sampler, process), LAW_COUNTS
+    )
+
+
+def phase_law_error(sampler: Sampler, process: Process, steps: int) -> float:
+    times = local_times(steps)
+    tableau = sampler.plan(process, times)
+    mu, cov = process.moments(times[-1])
+    errors = []
+    for mean, variance in LAWS:
+        found, spread = state_law(tableau, process, mean, variance)
+        errors += (found - mean * mu).tolist()
+        errors += (spread - variance * mu[:, None] * mu - cov).flatten().tolist()
     return _largest(errors)
 
 

@@ -17,10 +17,10 @@ def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "transitions carry the moments", lambda: _transitions(process)
     yield "transitions compose", lambda: _semigroup(process)
     yield "the prior has the law of t = 1", lambda: _prior(process)
+    yield "drift and diffusion carry the moments", lambda: _equation(process)
     if process.components == 1:
         yield "signal falls into noise", lambda: _falls(process)
         yield "time_of_log_snr inverts log_snr", lambda: _inverse(process)
-        yield "drift and diffusion carry the moments", lambda: _equation(process)
         yield "perturb draws the moments", lambda: _perturb(process)
     yield "an empty batch gives none", lambda: without_a_time(process)
 
@@ -121,19 +121,22 @@ def _inverse(process: Process) -> str:
 
 
 def _equation(process: Process) -> str:
-    """dα/dt = F α and dσ²/dt = 2 F σ² + G², by differences; between the points of a table for a discrete process."""
+    """dμ/dt = F μ and dΣ/dt = F Σ + Σ Fᵀ + G Gᵀ, by differences; for a discrete process between its times."""
     step = 1e-5
     if process.table is None:
         t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     else:
         t = (torch.linspace(0, process.table - 1, 9, dtype=torch.float64).floor() + 0.5) / process.table
         step /= process.table
-    F, G = process.drift(t)[..., 0, 0], process.diffusion(t)[..., 0, 0]
-    alpha, variance = process.alpha(t), process.sigma(t).square()
-    slope_of_alpha = (process.alpha(t + step) - process.alpha(t - step)) / (2 * step)
-    slope_of_variance = (process.sigma(t + step).square() - process.sigma(t - step).square()) / (2 * step)
-    scale = 1 + slope_of_alpha.abs().max() + slope_of_variance.abs().max()
-    errors = (slope_of_alpha - F * alpha, slope_of_variance - 2 * F * variance - G.square())
+    F, G, (mean, cov) = process.drift(t), process.diffusion(t), process.moments(t)
+    later, earlier = process.moments(t + step), process.moments(t - step)
+    slope_of_mean, slope_of_cov = ((b - a) / (2 * step) for a, b in zip(earlier, later, strict=True))
+    scale = 1 + slope_of_mean.abs().max() + slope_of_cov.abs().max()
+    F_cov = F @ cov
+    errors = (
+        slope_of_mean - (F @ mean.unsqueeze(-1)).squeeze(-1),
+        slope_of_cov - F_cov - F_cov.mT - G @ G.mT,
+    )
     error = max(float((entry / scale).abs().max()) for entry in errors)
     assert error < 1e-4, f"the equation's moments are {error:.2g} off, relative to their slopes"
     return f"to {error:.1g}"

@@ -26,6 +26,7 @@ from trilemma.testing.orders import (
     order_along_the_flow,
     order_in_law,
 )
+from trilemma.testing.phase_checks import phase_checks
 from trilemma.testing.record import Skipped
 from trilemma.testing.running import running_checks
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
@@ -39,6 +40,10 @@ POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 def sampler_checks(sampler: Sampler) -> Checks:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "config round trip", lambda: _round_trip(sampler)
+    if sampler.components is None or 2 in sampler.components:
+        yield from phase_checks(sampler)
+    if sampler.components is not None and 1 not in sampler.components:
+        return
     yield "times fall strictly to 0", lambda: _times(sampler)
     if sampler.has_plan:
         yield "plan pays its nfe", lambda: _nfe(sampler)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trilemma.conversion import OF_SEVERAL_COMPONENTS
 from trilemma.errors import UsageError
-
-PARAMETERIZATIONS = ("x0", "eps", "score")  # v and flow are of one component
 
 
 def posterior(
@@ -54,14 +53,5 @@ def predicted(parameterization: str, x0: Tensor, pull: Tensor, cov: Tensor) -> T
             return scale.view(-1, *(1,) * (x0.dim() - 1)) * last
     raise UsageError(
         f"{parameterization!r} is defined for a process of one component only; "
-        f"ask for {', '.join(PARAMETERIZATIONS)}"
+        f"ask for {', '.join(OF_SEVERAL_COMPONENTS)}"
     )
-
-
-def checked(parameterization: str, components: int) -> None:
-    """Raises UsageError for a parameterization that K components do not have."""
-    if components > 1 and parameterization not in PARAMETERIZATIONS:
-        raise UsageError(
-            f"{parameterization!r} is defined for a process of one component only, and this one has {components}; "
-            f"give one of {', '.join(PARAMETERIZATIONS)}"
-        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trilemma.denoising import onto_data
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
@@ -17,10 +18,10 @@ from trilemma.tableau import Row, Tableau
 class EulerMaruyama(Sampler):
     """A step of dz = (F z − G² ∇ log p) dt + G dW from t down to s, h = t − s:
 
-        z_s = (1 − h F) z_t + h G² ∇ log p(z_t) + √h G ξ
+        z_s = (1 − h F) z_t + h G Gᵀ ∇ log p(z_t) + √h G ξ
 
-    The equation has no drift where α = 0, so a rectified flow must start below t = 1. A step onto the data, t = 0,
-    returns x̂₀ = (z + σ² ∇ log p)/α.
+    on any number of components of which noise enters the last. The equation has no drift where α = 0, so a rectified
+    flow must start below t = 1. A step onto the data, t = 0, returns E[z_0 | z]: x̂₀ = (z + σ² ∇ log p)/α for K = 1.
 
     Use: the plain baseline for the stochastic samplers; it needs hundreds of steps.
 
@@ -39,9 +40,12 @@ class EulerMaruyama(Sampler):
     deterministic = False
     strong_order = 1.0  # and not ½: the noise is additive, G being the same for all states
     from_pure_noise = False
+    components = None
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
+        if process.components > 1:
+            return self._several(process, t, s)
         h, F, variance = t - s, process.drift(t)[..., 0, 0], process.diffusion(t)[..., 0, 0].square()
         alpha, sigma = process.levels(t)
         onto_data = s == 0
@@ -50,3 +54,22 @@ class EulerMaruyama(Sampler):
         C = torch.where(onto_data, 0.0, (h * variance).sqrt())
         rows = torch.stack([t, A, B, C], -1).tolist()
         return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "score", self.clip)
+
+    def _several(self, process: Process, t: Tensor, s: Tensor) -> Tableau:
+        """The same with matrices."""
+        h, F, G = (t - s)[:, None, None], process.drift(t), process.diffusion(t)
+        A = torch.eye(process.components, dtype=torch.float64) - h * F
+        B, C = (h * G @ G.mT)[..., -1], h.sqrt() * G
+        landed_A, landed_B = onto_data(process, t, "score")
+        onto = (s == 0)[:, None]
+        A, B = torch.where(onto[..., None], landed_A, A), torch.where(onto, landed_B, B)
+        C = C.masked_fill(onto[..., None], 0.0)
+        rows = tuple(
+            Row(t, _lines(a), ((0, tuple(b)),), _lines(c))
+            for t, a, b, c in zip(t.tolist(), A.tolist(), B.tolist(), C.tolist(), strict=True)
+        )
+        return Tableau(rows, "score", self.clip, process.components)
+
+
+def _lines(matrix: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix))

@@ -1,0 +1,86 @@
+"""Exponential Adams methods for the probability-flow equation in phase space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from trilemma.denoising import onto_data
+from trilemma.errors import UsageError
+from trilemma.process import Process
+from trilemma.sampler import Sampler
+from trilemma.spacing import Grid
+from trilemma.tableau import Row, Tableau
+from trilemma_plugins.cld.exponential import along_the_drift, around_a_point
+
+
+@dataclass(frozen=True)
+class GDDIM(Sampler):
+    """The probability flow dz = (F z − ½ G Gᵀ ∇ log p) dt written as dz = (M z + k f) dt, f the prediction, and
+
+        z_s = Φ(s, t) z_t + ∫ Φ(s, τ) k(τ) p(τ) dτ,   τ from t down to s,
+
+    p the polynomial in τ through the last `points` f, Φ the flow of M. In x̂₀, with ∇ log p = (α x̂₀ − w·z)/σ² by the
+    last component (`trilemma.process.Process.last_component`), M = F + ½ G Gᵀ Σ⁻¹ is what a state does around a known
+    point: Φ contracts, and data that are one point are met in any number of steps. In ε̂, ∇ log p = −ε/σ, M = F, of
+    which the flow grows backwards in time and the error of few steps with it. A step onto the data
+    returns E[z_0 | z]. As many points as there are at the start; with three the first step, of which the error would
+    stay, is taken again with the second prediction, at no further evaluation.
+
+    Use: 20 to 50 evaluations of a CLD-trained model.
+
+    Args:
+        points: of the polynomial, 1 to 3; the order.
+        prediction: "x0" or "eps", what the polynomial goes through.
+        grid: of times, see `trilemma.spacing`.
+
+    Raises:
+        UsageError: for an option out of range.
+
+    References:
+        Zhang, Tao and Chen, gDDIM: Generalized Denoising Diffusion Implicit Models, arXiv:2206.05564.
+    """
+
+    points: int = 2
+    prediction: Literal["x0", "eps"] = "x0"
+    grid: Grid = "squares"
+
+    deterministic = True
+    components = (2,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points not in (1, 2, 3):
+            raise UsageError(f"gddim: points={self.points!r} is out of range; give 1, 2 or 3")
+        if self.prediction not in ("x0", "eps"):
+            raise UsageError(f"gddim: prediction={self.prediction!r} is unknown; give x0 or eps")
+
+    @property
+    def order(self) -> int:
+        return self.points
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        t, step = times.tolist(), around_a_point if self.prediction == "x0" else along_the_drift
+        rows: list[Row] = []
+        for i in range(len(t) - 1):
+            if t[i + 1] == 0:
+                A, B = onto_data(process, times[i], self.prediction)
+                rows.append(_row(t[i], A, [B]))
+                continue
+            nodes = t[max(i + 1 - self.points, 0) : i + 1][::-1]
+            A, terms = step(process, t[i], t[i + 1], nodes)
+            if self.points == 3 and i == 1:
+                first, again = step(process, t[0], t[1], nodes)
+                terms = [term + A @ more for term, more in zip(terms, again, strict=True)]
+                rows.append(_row(t[i], A @ first, terms, base=1))
+            else:
+                rows.append(_row(t[i], A, terms))
+        return Tableau(tuple(rows), self.prediction, components=process.components)
+
+
+def _row(t: float, A: Tensor, B: Sequence[Tensor], base: int = 0) -> Row:
+    terms = tuple((lag, tuple(column.tolist())) for lag, column in enumerate(B))
+    return Row(t, tuple(map(tuple, A.tolist())), terms, 0.0, base)

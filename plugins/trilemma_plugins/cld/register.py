@@ -1,0 +1,33 @@
+"""Registers Langevin diffusion in phase space and its samplers."""
+
+from trilemma.plugins import ProcessSpec, Registry, SamplerSpec, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Registry) -> None:
+    registry.process(
+        ProcessSpec(
+            name="cld",
+            target="trilemma_plugins.cld.process:CLD",
+            summary="critically damped Langevin diffusion: position and velocity, constant or linear beta",
+            reference="arXiv:2112.07068",
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="sscs",
+            target="trilemma_plugins.cld.sscs:SSCS",
+            summary="symmetric splitting in phase space, its flows at rest exact; order 2 with score=midpoint",
+            reference="arXiv:2112.07068",
+            variants=("score=midpoint", "grid=squares"),
+        )
+    )
+    registry.sampler(
+        SamplerSpec(
+            name="gddim",
+            target="trilemma_plugins.cld.gddim:GDDIM",
+            summary="exponential Adams method in phase space, of order 1 to 3; one evaluation a step",
+            reference="arXiv:2206.05564",
+            variants=("points=1", "points=3"),
+        )
+    )

@@ -1,0 +1,131 @@
+"""Samplers in phase space: measured orders, exact laws, and who refuses what."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from trilemma import sample
+from trilemma.errors import UsageError
+from trilemma.ops.named_steps import _damped_flow
+from trilemma.testing.law import state_law
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma.testing.orders import SLACK, phase_law_error
+from trilemma_plugins.cld.gddim import GDDIM
+from trilemma_plugins.cld.process import CLD
+from trilemma_plugins.cld.reverse import rest, still
+from trilemma_plugins.cld.sscs import SSCS
+from trilemma_plugins.ddpm.process import ContinuousVP
+from trilemma_plugins.processes.exploding import VE
+from trilemma_plugins.solvers.euler_maruyama import EulerMaruyama
+
+CONSTANT, LINEAR = CLD(), CLD(schedule="linear", beta_min=0.1, beta_max=8.0)
+SAMPLERS = [
+    SSCS(),
+    SSCS(score="midpoint"),
+    GDDIM(points=1),
+    GDDIM(points=2),
+    GDDIM(points=3),
+    GDDIM(3, "eps"),
+    EulerMaruyama(),
+]
+
+
+@pytest.mark.parametrize("process", [CONSTANT, LINEAR], ids=("constant", "linear"))
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_orders(sampler, process):
+    coarse, fine = (phase_law_error(sampler, process, steps) for steps in (80, 240))
+    assert math.log(coarse / fine, 3) == pytest.approx(sampler.order, abs=SLACK)
+
+
+def variance_of_x(sampler, steps):
+    tableau = sampler.plan(CONSTANT, sampler.times(CONSTANT, steps))
+    return float(state_law(tableau, CONSTANT, 0.0, 0.25)[1][0, 0])
+
+
+def test_the_flow_at_rest_is_the_damped_one():
+    a, b = torch.tensor([0.7, 0.5], dtype=torch.float64)
+    psi, factor = rest(CONSTANT, still(CONSTANT), a, b)
+    expected = _damped_flow(float(CONSTANT.elapsed(b, a)), 1.0)
+    torch.testing.assert_close((psi, factor), expected)
+    S = still(CONSTANT)
+    torch.testing.assert_close(psi @ S @ psi.mT + factor @ factor.mT, S)
+
+
+def test_half_flows_have_their_own_halves():
+    """Two half flows that are merged are the two, under a β that changes."""
+    S = still(LINEAR)
+    a, m, b = torch.tensor([0.8, 0.6, 0.3], dtype=torch.float64)
+    (first, L1), (then, L2), (whole, L) = (rest(LINEAR, S, *pair) for pair in ((a, m), (m, b), (a, b)))
+    torch.testing.assert_close(then @ first, whole)
+    torch.testing.assert_close(then @ L1 @ L1.mT @ then.mT + L2 @ L2.mT, L @ L.mT)
+
+
+@pytest.mark.parametrize("parameterization", ["eps", "score", "x0"])
+@pytest.mark.parametrize(
+    "name", ["sscs", "sscs:score=midpoint,last=denoise", "gddim:points=3", "euler-maruyama"]
+)
+def test_a_network_may_put_out_what_it_likes(name, parameterization):
+    def drawn(parameterization):
+        model = GaussianMixtureDenoiser(CONSTANT, parameterization=parameterization)
+        return sample(model, 5, sampler=name, steps=12, seed=3, dtype=torch.float64).samples
+
+    torch.testing.assert_close(drawn(parameterization), drawn("score"), rtol=1e-3, atol=1e-3)
+
+
+def test_samplers_of_one_component_refuse_phase_space():
+    model = GaussianMixtureDenoiser(CONSTANT)
+    with pytest.raises(UsageError, match=r"ddim does not run on 2 components, which CLD has") as error:
+        sample(model, sampler="ddim", steps=4)
+    for name in ("sscs", "gddim", "euler-maruyama"):
+        assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "dpmpp" not in str(error.value)
+
+
+def test_samplers_of_phase_space_refuse_one_component():
+    model = GaussianMixtureDenoiser(ContinuousVP())
+    with pytest.raises(UsageError, match=r"sscs does not run on 1 component,.*ddim"):
+        sample(model, sampler="sscs", steps=4)
+
+
+def test_a_process_that_does_not_rest_is_refused():
+    with pytest.raises(UsageError, match="keeps its prior"):
+        still(VE())
+
+
+@pytest.mark.parametrize(
+    ("made", "options"), [(SSCS, {"score": "end"}), (SSCS, {"last": "none"}), (GDDIM, {"points": 4})]
+)
+def test_options_out_of_range_are_refused(made, options):
+    with pytest.raises(UsageError, match="give"):
+        made(**options)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "known"),
+    [(SSCS(), (0.2287, 0.2427, 0.2481)), (EulerMaruyama(grid="linspace"), (0.2795, 0.2566, 0.2525))],
+    ids=("sscs", "euler-maruyama"),
+)
+def test_the_variance_of_the_samples_is_the_known_one(sampler, known):
+    """Known from draws, so to three standard errors of 10⁵ of them or so; exact here."""
+    found = [variance_of_x(sampler, steps) for steps in (50, 150, 500)]
+    assert found == pytest.approx(known, abs=1e-3)
+
+
+@pytest.mark.parametrize("points", [2, 3])
+def test_fifty_steps_along_the_flow_beat_five_hundred_of_the_splitting(points):
+    assert abs(variance_of_x(GDDIM(points), 50) - 0.25) < abs(variance_of_x(SSCS(), 500) - 0.25)
+
+
+def test_one_point_is_met_in_any_number_of_steps():
+    for points in (1, 2, 3):
+        sampler = GDDIM(points)
+        for steps in (2, 3, 7):
+            times = torch.linspace(0.9, 0.1, steps + 1, dtype=torch.float64)
+            mean, cov = state_law(sampler.plan(CONSTANT, times), CONSTANT, 0.7, 0.0)
+            mu, expected = CONSTANT.moments(times[-1])
+            torch.testing.assert_close(mean, 0.7 * mu, rtol=0, atol=1e-6)
+            torch.testing.assert_close(cov, expected, rtol=0, atol=1e-6)
