@@ -14,6 +14,7 @@ from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Row, Tableau
 from trilemma.testing.angle import AngleProcess
+from trilemma.testing.phase import PhaseProcess
 
 SHOWN_STEPS = 5
 COUNTED_STEPS = (1, 10, 50)
@@ -28,10 +29,11 @@ def sampler_page(component: Component) -> str:
     spec = component.spec
     sampler: Sampler = lookup.sampler(component.address)
     said = read_docstring(type(sampler))
+    model = "mnist --cond class=7" if _of_one_component(sampler) else "MODEL"
     paragraphs = [
         f"# {component.address}",
         _sentence(spec.summary),
-        f"    trilemma sample mnist --sampler {component.address} --steps 20 --cond class=7",
+        f"    trilemma sample {model} --sampler {component.address} --steps 20",
         "## Equation",
         said.body,
     ]
@@ -67,6 +69,10 @@ def index_page(components: list[Component]) -> str:
 def file_name(component: Component) -> str:
     """Of a component's page."""
     return component.address.replace("/", "-") + ".md"
+
+
+def _of_one_component(sampler: Sampler) -> bool:
+    return sampler.components is None or 1 in sampler.components
 
 
 def _sentence(text: str) -> str:
@@ -108,6 +114,9 @@ def _facts(sampler: Sampler) -> str:
     if sampler.exact:
         data = {"point": "one point", "gaussian": "a Gaussian (in law)"}
         facts.append(("exact in any number of steps on", ", ".join(data[entry] for entry in sampler.exact)))
+    if sampler.components != (1,):
+        kinds = "any number" if sampler.components is None else " or ".join(map(str, sampler.components))
+        facts.append(("components K of the process", kinds))
     if not sampler.from_pure_noise:
         facts.append(("starts", "only where the prior keeps some signal (α > 0)"))
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
@@ -125,18 +134,23 @@ def _tableau(sampler: Sampler) -> str:
         return (
             "None: its steps are not one linear combination, so it runs code of its own and nothing is fused."
         )
-    process: Process = AngleProcess()
+    single = _of_one_component(sampler)
+    process: Process = AngleProcess() if single else PhaseProcess()
     times = torch.linspace(1, 0, SHOWN_STEPS + 1, dtype=torch.float64)
     if not sampler.from_pure_noise:
         times[0] = 0.98
     tableau = sampler.plan(process, times)
     head = (
-        f"{SHOWN_STEPS} even steps under α = cos(πt/2), σ = sin(πt/2); a row is one evaluation f of the network at t, "
+        f"{SHOWN_STEPS} even steps under {_UNDER[single]}; a row is one evaluation f of the network at t, "
         f"as {_NAMES[tableau.parameterization]}, and one fused kernel."
     )
     return head + "\n\n" + _rows(tableau)
 
 
+_UNDER = {
+    True: "α = cos(πt/2), σ = sin(πt/2)",
+    False: "dx = 7 v dt, dv = −7 (x + 2v) dt + √28 dW, whose coefficients are 2×2",
+}
 _NAMES = {"x0": "x̂₀", "eps": "ε̂", "v": "v̂", "score": "the score", "flow": "the velocity ε̂ − x̂₀"}
 
 
@@ -155,10 +169,26 @@ def _cells(row: Row, number: int, lags: list[int], bases: bool) -> list[str]:
     base = ["z" if row.base == 0 else f"{row.base} before"] if bases else []
     terms = dict(row.B)
     weights = [_number(terms[lag]) if lag in terms else "" for lag in lags]
-    return [str(number), f"{row.t:.3g}", *base, _number(row.A), *weights, _number(row.C) if row.C else ""]
+    return [
+        str(number),
+        f"{row.t:.3g}",
+        *base,
+        _number(row.A),
+        *weights,
+        _number(row.C) if _present(row.C) else "",
+    ]
+
+
+def _present(coefficient: Any) -> bool:
+    if isinstance(coefficient, tuple):
+        return any(_present(entry) for entry in coefficient)
+    return bool(coefficient)
 
 
 def _number(coefficient: Any) -> str:
-    """Four decimals; the minus sign of a zero is rounding's."""
+    """Four decimals, of a matrix line by line; the minus sign of a zero is rounding's."""
+    if isinstance(coefficient, tuple):
+        parts = [_number(entry) for entry in coefficient]
+        return f"({', '.join(parts)})"
     text = f"{float(coefficient):.4f}"
     return "0" if float(text) == 0 else text
