@@ -45,8 +45,8 @@ class VariationalBound(Objective):
         bias: b of the sigmoid weighting.
         interior: what the interior of a learned schedule descends on: the "variance" of the diffusion term, or the
             "bound", which in continuous time does not depend on it.
-        scale: of the gradient of the variance, which Adam divides out again but a clipped norm of all gradients does not:
-            unscaled it is larger than the network's and would leave that next to nothing.
+        scale: of the gradient of the variance, which Adam divides out again but a clipped norm of all gradients
+            does not: unscaled it is larger than the network's and would leave that next to nothing.
         stratified: low-discrepancy times, instead of independent ones.
         levels: grey levels of a pixel.
 
