@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from trilemma import lookup
+from trilemma.errors import UsageError
+from trilemma.testing import GaussianDenoiser
 from trilemma_plugins.vdm.gate import Gate
 from trilemma_plugins.vdm.gaussian import (
     HIGH,
@@ -127,3 +130,12 @@ def test_a_gate_that_was_never_opened_says_so() -> None:
     value = torch.ones(2, requires_grad=True)
     with pytest.raises(RuntimeError, match="open"):
         Gate()(value).sum().backward()
+
+
+def test_bad_options_and_other_processes_are_refused() -> None:
+    for spec in ("vlb:steps=0", "vlb:weighting=snr", "vlb:interior=mean", "vlb:scale=0", "vlb:levels=1"):
+        with pytest.raises(UsageError):
+            lookup.objective(spec)
+    model = GaussianDenoiser(lookup.process("vp-continuous"))
+    with pytest.raises(UsageError, match="set \\[process\\]"):
+        VariationalBound().loss(model, model, torch.zeros(2, 1, 1, 1), {}, torch.Generator())

@@ -45,6 +45,8 @@ class VariationalBound(Objective):
         bias: b of the sigmoid weighting.
         interior: what the interior of a learned schedule descends on: the "variance" of the diffusion term, or the
             "bound", which in continuous time does not depend on it.
+        scale: of the gradient of the variance, which Adam divides out again but a clipped norm of all gradients
+            does not: unscaled it is larger than the network's and would leave that next to nothing.
         stratified: low-discrepancy times, instead of independent ones.
         levels: grey levels of a pixel.
 
@@ -61,6 +63,7 @@ class VariationalBound(Objective):
     weighting: Weighting = "bound"
     bias: float = 2.0
     interior: Descent = "variance"
+    scale: float = 0.01
     stratified: bool = True
     levels: int = 256
 
@@ -71,6 +74,8 @@ class VariationalBound(Objective):
             raise UsageError(f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform")
         if self.interior not in ("variance", "bound"):
             raise UsageError(f"vlb: unknown interior={self.interior!r}; expected variance or bound")
+        if not self.scale > 0:
+            raise UsageError(f"vlb: scale={self.scale!r} is not positive; give a positive number")
         if self.levels < 2:
             raise UsageError(f"vlb: levels={self.levels!r} is no number of grey levels; give at least 2")
 
@@ -88,7 +93,7 @@ class VariationalBound(Objective):
         t = self.draw_times(len(x0), generator)
         diffusion = self.diffusion(network, denoiser, x0, t, _normal(x0, generator), cond, gate)
         if gate is not None:
-            gate.open(bits_per_dimension(diffusion, x0))
+            gate.open(self.scale * bits_per_dimension(diffusion, x0))
         alpha, sigma = _levels(process.gamma(torch.tensor([0.0, 1.0], dtype=torch.float64)))
         alpha, sigma = alpha.to(x0), sigma.to(x0)
         z0 = alpha[0] * x0 + sigma[0] * _normal(x0, generator)
