@@ -115,9 +115,8 @@ def test_the_variance_of_the_samples_is_the_known_one(sampler, known):
     assert found == pytest.approx(known, abs=1e-3)
 
 
-@pytest.mark.parametrize("points", [2, 3])
-def test_fifty_steps_along_the_flow_beat_five_hundred_of_the_splitting(points):
-    assert abs(variance_of_x(GDDIM(points), 50) - 0.25) < abs(variance_of_x(SSCS(), 500) - 0.25)
+def test_fifty_steps_along_the_flow_beat_five_hundred_of_the_splitting():
+    assert abs(variance_of_x(GDDIM(3), 50) - 0.25) < abs(variance_of_x(SSCS(), 500) - 0.25)
 
 
 def test_one_point_is_met_in_any_number_of_steps():
