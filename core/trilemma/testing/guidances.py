@@ -121,12 +121,13 @@ def _neutral(guidance: Guidance) -> str:
 
 
 def _is_classifier_free(guidance: Guidance) -> bool:
-    """Whether it promises ε_∅ + s (ε_c − ε_∅): one scale, neutral at 1, between the condition and none."""
+    """Whether it promises ε_∅ + s (ε_c − ε_∅): one scale at all times, neutral at 1, of the condition and none."""
     return (
         guidance.linear
         and hasattr(guidance, "scale")
         and guidance.neutral_scale == 1
         and not isinstance(guidance, Modifier)
+        and guidance.weights(0.25) == guidance.weights(0.75)
         and guidance.branches(_CONDITION) in ([_CONDITION, {"class": None}], [{"class": None}, _CONDITION])
     )
 
