@@ -36,7 +36,8 @@ SAMPLERS = [
 @pytest.mark.parametrize("process", [CONSTANT, LINEAR], ids=("constant", "linear"))
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 def test_orders(sampler, process):
-    coarse, fine = (phase_law_error(sampler, process, steps) for steps in (80, 240))
+    first = 240 if sampler == GDDIM(3, "eps") else 80  # its errors of long steps grow, and fall the faster
+    coarse, fine = (phase_law_error(sampler, process, steps) for steps in (first, 3 * first))
     assert math.log(coarse / fine, 3) == pytest.approx(sampler.order, abs=SLACK)
 
 
