@@ -36,8 +36,14 @@ SAMPLERS = [
 @pytest.mark.parametrize("process", [CONSTANT, LINEAR], ids=("constant", "linear"))
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 def test_orders(sampler, process):
+<<<<<<< HEAD
     coarse, fine = (phase_law_error(sampler, process, steps) for steps in (320, 640))
     assert math.log(coarse / fine, 2) == pytest.approx(sampler.order, abs=SLACK)
+=======
+    first = 240 if sampler == GDDIM(3, "eps") else 80  # its errors of long steps grow, and fall the faster
+    coarse, fine = (phase_law_error(sampler, process, steps) for steps in (first, 3 * first))
+    assert math.log(coarse / fine, 3) == pytest.approx(sampler.order, abs=SLACK)
+>>>>>>> cld
 
 
 def variance_of_x(sampler, steps):
@@ -127,4 +133,4 @@ def test_one_point_is_met_in_any_number_of_steps():
             mean, cov = state_law(sampler.plan(CONSTANT, times), CONSTANT, 0.7, 0.0)
             mu, expected = CONSTANT.moments(times[-1])
             torch.testing.assert_close(mean, 0.7 * mu, rtol=0, atol=1e-6)
-            torch.testing.assert_close(cov, expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(cov, expected, rtol=0, atol=1e-6)

@@ -14,7 +14,7 @@ from torch import Tensor
 from trilemma.process import Process
 
 _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.leggauss(32))
-_SUBSTEPS = 24
+_SUBSTEPS = 48
 
 
 def along_the_drift(
