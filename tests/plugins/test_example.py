@@ -44,6 +44,12 @@ def test_it_keeps_what_it_declares(angular):
     assert " passed" in tests.stdout
 
 
+def test_the_benchmark_of_samplers_takes_it_up_by_itself(angular):
+    done = angular.python("from trilemma.bench.samplers import contenders; print(*contenders())")
+    assert {"ddim", "angular"} <= set(done.stdout.split()), done.stderr
+    assert "sscs" not in done.stdout.split()  # which no process of one component is for
+
+
 def test_it_draws_digits_by_name(angular, tmp_path):
     out = tmp_path / "five.png"
     done = angular.trilemma(

@@ -44,12 +44,15 @@ class Conditions:
     progress: bool = False
 
 
-def contenders(given: Sequence[str] = ()) -> list[str]:
-    """The specs to measure: those given, or every registered sampler with its defaults and its variants."""
+def contenders(given: Sequence[str] = (), components: int = 1) -> list[str]:
+    """The specs to measure: those given, or every registered sampler that runs on a process of so many components,
+    with its defaults and its variants."""
     if given:
         return list(given)
-    found = []
+    found, fitting = [], set(lookup.samplers_of_components(components))
     for entry in catalog().components("sampler"):
+        if entry.address not in fitting:
+            continue
         variants = entry.spec.variants if isinstance(entry.spec, SamplerSpec) else ()
         found += [entry.address, *(f"{entry.address}:{variant}" for variant in variants)]
     return found

@@ -153,7 +153,14 @@ def samplers(
     )
     conditions = Conditions(n, seed, batch_size, speed=not only_quality, progress=progress)
     found: list[dict[str, Any]] = []
-    for record in records(network, evaluator, contenders(specs or ()), budgets or BUDGETS, conditions, out):
+    for record in records(
+        network,
+        evaluator,
+        contenders(specs or (), network.process.components),
+        budgets or BUDGETS,
+        conditions,
+        out,
+    ):
         found.append(record)
         if as_json:
             typer.echo(json.dumps(record, ensure_ascii=False))
