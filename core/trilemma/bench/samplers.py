@@ -12,10 +12,10 @@ import torch
 
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.output.atomic import telling
-from trilemma.plugins import SamplerSpec, catalog
+from trilemma.plugins import Component, SamplerSpec, catalog
 from trilemma.plugins.loader import one_line
 from trilemma.provenance import describe_model, versions
 from trilemma.sampler import Sampler
@@ -49,13 +49,22 @@ def contenders(given: Sequence[str] = (), components: int = 1) -> list[str]:
     with its defaults and its variants."""
     if given:
         return list(given)
-    found, fitting = [], set(lookup.samplers_of_components(components))
+    found = []
     for entry in catalog().components("sampler"):
-        if entry.address not in fitting:
+        if not _fits(entry, components):
             continue
         variants = entry.spec.variants if isinstance(entry.spec, SamplerSpec) else ()
         found += [entry.address, *(f"{entry.address}:{variant}" for variant in variants)]
     return found
+
+
+def _fits(entry: Component, components: int) -> bool:
+    """Whether a sampler runs on such a process; one that cannot be imported is measured, to say why it cannot."""
+    try:
+        declared = getattr(lookup.import_target(entry), "components", (1,))
+    except PluginUnavailable:
+        return True
+    return declared is None or components in declared
 
 
 def steps_within(sampler: Sampler, budget: int) -> int:
