@@ -12,7 +12,7 @@ from torch import Tensor
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.lookup import catalog
+from trilemma.lookup import samplers_of_components
 from trilemma.noise import PRIOR, InjectedNoise, keyed_normal
 from trilemma.process import Process
 from trilemma.sampler import Sampler
@@ -393,7 +393,7 @@ class TwoStepInData(Sampler):
         return Tableau(tuple(rows), "x0")
 
 
-@pytest.mark.parametrize("name", sorted(found.spec.name for found in catalog().components("sampler")))
+@pytest.mark.parametrize("name", samplers_of_components(1))
 @pytest.mark.parametrize("process", PROCESSES, ids=str)
 def test_every_registered_sampler_starts_keeps_and_inverts(name: str, process: Process) -> None:
     sampler, x = trilemma.sampler(name), images(2)

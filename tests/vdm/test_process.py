@@ -10,7 +10,6 @@ import torch
 
 from trilemma import lookup, model_directory
 from trilemma.errors import UsageError
-from trilemma.plugins import catalog
 from trilemma.sampling import sample
 from trilemma.testing import GaussianDenoiser, check_process
 from trilemma_plugins.vdm.process import VDM
@@ -70,9 +69,7 @@ def test_transitions_do_not_cancel() -> None:
     assert pytest.approx(process.sigma(s).item() ** 2 * 18.3 * float(t - s), rel=1e-7) == Q
 
 
-@pytest.mark.parametrize(
-    "name", sorted(c.spec.name for c in catalog().components() if c.spec.kind == "sampler")
-)
+@pytest.mark.parametrize("name", lookup.samplers_of_components(1))
 def test_every_sampler_runs_on_a_learned_schedule(name: str) -> None:
     """Samples of N(0, ¼) come out finite and about as wide."""
     denoiser = GaussianDenoiser(bent(), shape=(1, 16, 16))
