@@ -1,6 +1,6 @@
-"""Registers Langevin diffusion in phase space and its samplers."""
+"""Registers Langevin diffusion in phase space, its training and its samplers."""
 
-from trilemma.plugins import ProcessSpec, Registry, SamplerSpec, hookimpl
+from trilemma.plugins import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
@@ -29,5 +29,29 @@ def trilemma_register(registry: Registry) -> None:
             summary="exponential Adams method in phase space, of order 1 to 3; one evaluation a step",
             reference="arXiv:2206.05564",
             variants=("points=1", "points=3"),
+        )
+    )
+    registry.objective(
+        ObjectiveSpec(
+            name="hsm",
+            target="trilemma_plugins.cld.score_matching:HybridScoreMatching",
+            summary="hybrid score matching in phase space: the velocity at t = 0 integrated out",
+            reference="arXiv:2112.07068",
+        )
+    )
+    registry.objective(
+        ObjectiveSpec(
+            name="dsm",
+            target="trilemma_plugins.cld.score_matching:DenoisingScoreMatching",
+            summary="denoising score matching in phase space: the velocity at t = 0 drawn",
+            reference="arXiv:2112.07068",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
+            name="cld",
+            target="trilemma_plugins.cld.denoiser:MixedScoreDenoiser",
+            summary="any network beside the score that the prior would have",
+            reference="arXiv:2112.07068",
         )
     )
