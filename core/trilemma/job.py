@@ -73,6 +73,11 @@ class Job:
     device: torch.device
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: of the data, or of the whole state where the grid ends before it gets there."""
+        return self.model.shape if float(self.times[-1]) == 0 else self.shape
+
+    @property
     def nfe(self) -> int:
         """Evaluations of a network, the guidance's own included, that one sample pays."""
         if self.program is not None:

@@ -30,9 +30,10 @@ class Samples:
     """What `trilemma.sample` returns.
 
     Attributes:
-        samples: [n, K·C, H, W] in the order of the indices asked for.
+        samples: [n, C, H, W] in the order of the indices asked for: the data, the first of the process's components.
         provenance: what made them; can be written as JSON.
-        trajectory: the state before the first row and after each, [rows + 1, n, K·C, H, W]; None where not asked for.
+        trajectory: the whole state before the first row and after each, [rows + 1, n, K·C, H, W]; None where not asked
+            for.
         times: of these states, falling [rows + 1]; None likewise.
     """
 
@@ -159,7 +160,7 @@ def sample_chunks(
     capture: str = "auto",
     trajectory: bool = False,
 ) -> SampleChunks:
-    """An iterator of (indices [b], samples [b, K·C, H, W]), a batch of the network at a time.
+    """An iterator of (indices [b], samples [b, C, H, W]), a batch of the network at a time.
 
     Arguments and errors are those of `sample`; bad arguments are refused here, before the first batch. To
     resume an interrupted run, pass the indices that are missing.
@@ -237,14 +238,14 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     def collect(self) -> Samples:
         """All samples, in the order asked for."""
         job = self.job
-        samples = torch.empty((len(job.indices), *job.shape), dtype=job.dtype, device=job.device)
+        samples = torch.empty((len(job.indices), *job.sample_shape), dtype=job.dtype, device=job.device)
         path: Tensor | None = None
         for chunk, (_, drawn) in zip(self._chunks, self, strict=True):
             positions = chunk.positions.to(job.device)
             samples[positions] = drawn
             if self.trajectory is not None:
                 if path is None:
-                    path = samples.new_empty((len(self.trajectory), *samples.shape))
+                    path = samples.new_empty((len(self.trajectory), len(samples), *job.shape))
                 if len(path) != len(self.trajectory):
                     raise UsageError(
                         f"{type(job.sampler).__name__} took another number of steps in every batch, which one "
@@ -269,6 +270,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             if self._path is not None:
                 self.times = tuple(time for time, _ in self._path)
                 self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
+        drawn = drawn[:, : self.job.sample_shape[0]]
         return drawn.clone() if chunk.full else drawn[chunk.rows.to(drawn.device)].clone()
 
     def _start(self, chunk: Chunk, indices: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.vdm.ends import ends, prior_deviation
 from trilemma_plugins.vdm.flow_likelihood import dequantized, log_likelihood
 from trilemma_plugins.vdm.gaussian import closed_form
-from trilemma_plugins.vdm.likelihood_bound import bound_terms
+from trilemma_plugins.vdm.likelihood_bound import _noised, _pixels, _prior, bound_terms
 from trilemma_plugins.vdm.process import VDM
 
 PROCESSES = [
@@ -95,6 +95,42 @@ def test_the_bound_in_continuous_time(spec: str) -> None:
     error = float(diffusion.std()) / math.sqrt(len(x))
     assert float(diffusion.mean()) == pytest.approx(closed_form(low, high), abs=4 * error)
     assert error < 0.05 * closed_form(low, high)
+
+
+@pytest.mark.parametrize("spec", ["cld", "cld:schedule=linear", "cld:friction=0.3"])
+def test_the_diffusion_term_of_several_components(spec: str) -> None:
+    """With the exact score it is what z_t₀ says of x beyond what z_1 does: I = ½ log(1 + s² μᵀΣ⁻¹μ) of Gaussian data."""
+    process = lookup.process(spec)
+    model = GaussianMixtureDenoiser(process, (0.0,), 0.25, parameterization="eps", shape=(1, 4, 4))
+    x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
+    diffusion = bound_terms(model, x, {"class": torch.zeros(len(x), dtype=torch.long)}, generator(1))["diffusion"]
+    mean, cov = process.moments(ends(process))
+    snr = torch.stack([m @ torch.linalg.solve(S, m) for m, S in zip(mean, cov, strict=True)])
+    known = (1 + 0.25 * snr).log() / 2
+    error = float(diffusion.std()) / 16 / math.sqrt(len(x))
+    assert float(diffusion.mean()) / 16 == pytest.approx(float(known[0] - known[1]), abs=4 * error)
+    assert error < 0.05 * float(known[0] - known[1])
+
+
+def test_pixels_seen_through_several_components() -> None:
+    """The one number that a state says of a pixel, and how far off it is."""
+    process, x = lookup.process("cld"), torch.full((50_000, 1, 1, 1), 0.3, dtype=torch.float64)
+    t = torch.tensor(0.2, dtype=torch.float64)
+    y, deviation = _pixels(process, t, _noised(process, t.expand(len(x)), x, generator())[0])
+    assert float(y.mean()) == pytest.approx(0.3, abs=4 * float(deviation) / math.sqrt(len(x)))
+    assert float(y.std() / deviation) == pytest.approx(1, abs=4 / math.sqrt(2 * len(x)))
+    mean, cov = process.moments(t)
+    assert float(deviation) < float((cov[0, 0].sqrt() / mean[0]))  # better than the position alone
+
+
+def test_the_prior_term_of_several_components() -> None:
+    process, x = lookup.process("cld"), torch.tensor([0.5, -1.0], dtype=torch.float64).view(2, 1, 1, 1)
+    t = torch.tensor(0.3, dtype=torch.float64)
+    mean, cov = process.moments(t)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.diag(torch.tensor([1.0, 0.25]).double()))
+    for value, found in zip(x.flatten(), _prior(process, t, x), strict=True):
+        law = torch.distributions.MultivariateNormal(mean * value, cov)
+        torch.testing.assert_close(found, torch.distributions.kl_divergence(law, prior))
 
 
 def test_the_bound_of_finitely_many_steps() -> None:

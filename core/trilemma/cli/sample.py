@@ -124,7 +124,7 @@ def command(
 
     request = chunks(parse_indices(indices) if indices is not None else None)
     wanted = list(request.job.indices)
-    target.check(request.job.shape)
+    target.check(request.job.sample_shape)
     with target.open(wanted, _provenance(request)) as sink:
         if missing := sink.missing():
             request = chunks(missing, progress and not quiet)

@@ -177,7 +177,7 @@ class _FileSink:
         self._samples[places] = samples.float().cpu()
         if trajectory is not None:
             if self._trajectory is None:
-                self._trajectory = torch.empty((len(trajectory), *self._samples.shape))
+                self._trajectory = torch.empty((len(trajectory), len(self._samples), *trajectory.shape[2:]))
             self._trajectory[:, places] = trajectory.float().cpu()
             self._times = times
 

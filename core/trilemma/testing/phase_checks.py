@@ -71,7 +71,10 @@ def _marginals(sampler: Sampler) -> str:
             seed=1,
             dtype=torch.float64,
             batch_size=DRAWN,
-        ).samples.view(DRAWN, 2)
+            trajectory=True,
+        ).trajectory
+        assert drawn is not None
+        drawn = drawn[-1].view(DRAWN, 2)
         first = drawn if first is None else first
         apart = float((drawn - first).abs().max() / (1 + first.abs().max()))
         assert apart < 1e-2, f"a network that puts out {name} gives samples {apart:.2g} away, relatively"

@@ -1,4 +1,4 @@
-"""The variational bound of any model with one component, estimated on images."""
+"""The variational bound of any model, estimated on images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from trilemma.denoiser import Denoiser
 from trilemma.process import Process
-from trilemma.spacing import spaced_times
-from trilemma_plugins.vdm.bound import discrete_weight, noise_error, prior_kl, reconstruction
-from trilemma_plugins.vdm.ends import ends, prior_deviation
+from trilemma_plugins.vdm.bound import noise_error, reconstruction
+from trilemma_plugins.vdm.drawn_times import continuous_times, discrete_times
+from trilemma_plugins.vdm.ends import ends, prior_covariance
 from trilemma_plugins.vdm.levels import LEVELS
-from trilemma_plugins.vdm.times import spread_times
 
 
 @torch.no_grad()
@@ -25,54 +24,66 @@ def bound_terms(
     steps: int | None = None,
     levels: int = LEVELS,
 ) -> dict[str, Tensor]:
-    """One draw of the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1].
+    """One draw of the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1]:
 
-    In continuous time γ is drawn uniformly between its ends, L∞ = ½ (γ₁ − γ₀) E ‖ε − ε̂‖²: the bound does not depend on
-    the schedule, so that none of its slope is needed and all processes pay the same variance. With `steps` it is the
-    bound of that many steps, evenly spaced in time; a process on a table has no other, by default that of its T − 1.
+        −log p(x) ≤ KL(q(z₁|x) ‖ p(z₁)) + ½ ∫ (G Gᵀ)_KK E‖s − ∇ log q(z_t|x)‖² dt + E[−log p(x|z₀)],
+
+    the gradient that by the last of K components, the one that noise enters. A component that knows nothing of x at
+    t = 0, such as a velocity, is integrated out in q and costs nothing. In continuous time one component has
+    L∞ = ½ (γ₁ − γ₀) E ‖ε − ε̂‖² for γ uniform between its ends: the bound does not depend on the schedule. With `steps`
+    it is the bound of that many steps, evenly spaced in time; a process on a table has no other, by default that of
+    its T − 1.
 
     Args:
-        model: on a process of one component.
+        model: in any parameterization.
         generator: on the CPU.
+        steps: T, on processes of one component.
     """
     process = model.process
     if process.table is not None and steps is None:
         steps = process.table - 1
     if steps is None:
-        t, weight = _continuous(process, len(x), generator)
+        t, weight = continuous_times(process, len(x), generator)
     else:
-        t, weight = _discrete(process, len(x), steps, generator)
-    noise = _normal(x, generator)
-    alpha, sigma = process.scales(t, x)
-    prediction = model(alpha * x + sigma * noise, t.to(x.device, torch.float32), **cond).to(x.dtype)
+        t, weight = discrete_times(process, len(x), steps, generator)
+    z, noise = _noised(process, t, x, generator)
+    prediction = model(z, t.to(x.device, torch.float32), **cond).to(x.dtype)
+    alpha, sigma = (level.to(x).view(-1, *[1] * (x.dim() - 1)) for level in process.last_component(t)[1:])
     error = noise_error(prediction, model.parameterization, x, noise, alpha, sigma)
-    at_ends = ends(process)
-    alpha0, alpha1 = process.alpha(at_ends).to(x)
-    sigma0, sigma1 = process.sigma(at_ends).to(x)
-    z0 = alpha0 * x + sigma0 * _normal(x, generator)
+    first, last = ends(process)
+    z0, deviation = _pixels(process, first, _noised(process, first.expand(len(x)), x, generator)[0])
     return {
-        "prior": prior_kl(x, alpha1, sigma1, prior_deviation(process)),
+        "prior": _prior(process, last, x),
         "diffusion": weight.to(error) * error,
-        "reconstruction": reconstruction(x, z0, alpha0, sigma0, levels),
+        "reconstruction": reconstruction(x, z0, torch.ones_like(deviation), deviation, levels),
     }
 
 
-def _continuous(process: Process, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    low, high = -process.log_snr(ends(process))
-    gamma = low + (high - low) * spread_times(batch, generator)
-    return process.time_of_log_snr(-gamma), (high - low).expand(batch) / 2
+def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """z_t [B, K·C, ...] of x [B, C, ...] at t [B], and the noise ε_K [B, C, ...] of its last component."""
+    K = process.components
+    noise = torch.randn((K, *x.shape), generator=generator, dtype=x.dtype, device="cpu").to(x.device)
+    mean, cov = process.moments(t)
+    factor = torch.linalg.cholesky(cov)
+    table = torch.cat([mean.unsqueeze(-1), factor], -1).to(x)  # [B, K, 1 + K]
+    z = torch.einsum("bij,jb...->bi...", table, torch.cat([x.unsqueeze(0), noise]))
+    return z.flatten(1, 2), noise[-1]
 
 
-def _discrete(process: Process, batch: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    if process.table is None:
-        first, last = ends(process).tolist()
-        times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
-    else:
-        times = spaced_times(process, steps + 1, "linspace")[:-1].flip(0)
-    gamma = -process.log_snr(times)
-    drawn = (spread_times(batch, generator) * steps).long()
-    return times[drawn + 1], discrete_weight(gamma[drawn], gamma[drawn + 1], steps)
+def _pixels(process: Process, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """What states z [B, K·C, ...] say of the pixels, y = x + d ε, and d: y = d² μᵀ Σ⁻¹ z, d⁻² = μᵀ Σ⁻¹ μ."""
+    mean, cov = process.moments(t)
+    weights = torch.linalg.solve(cov, mean)
+    variance = 1 / (weights @ mean)
+    parts = z.unflatten(1, (process.components, -1))
+    return torch.einsum("i,bi...->b...", (variance * weights).to(z), parts), variance.sqrt().to(z)
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
+def _prior(process: Process, t: Tensor, x: Tensor) -> Tensor:
+    """KL(N(μ x, Σ) ‖ N(0, P)) = ½ Σ [x² μᵀP⁻¹μ + tr P⁻¹Σ − K − log |P⁻¹Σ|] [B] at a time t."""
+    mean, cov = process.moments(t)
+    prior = prior_covariance(process)
+    relative = torch.linalg.solve(prior, cov)
+    steady = relative.trace() - process.components - torch.linalg.slogdet(relative)[1]
+    slope = mean @ torch.linalg.solve(prior, mean)
+    return (slope.to(x) * x.square() + steady.to(x)).flatten(1).sum(1) / 2

@@ -63,10 +63,10 @@ class BitsPerDimension(ModelMetric):
     def measure(
         self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
     ) -> dict[str, float | str]:
-        if model.process.components != 1:
+        if model.process.components != 1 and (self.method == "flow" or self.steps is not None):
             raise UsageError(
-                "bpd measures processes of one component; this model's has "
-                f"{model.process.components}: use a metric of its own family"
+                f"bpd: this model's process has {model.process.components} components, of which the bound in continuous "
+                "time alone is known; leave out method and steps"
             )
         if tuple(images.shape[1:]) != model.shape:
             raise UsageError(
