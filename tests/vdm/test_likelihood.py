@@ -103,7 +103,9 @@ def test_the_diffusion_term_of_several_components(spec: str) -> None:
     process = lookup.process(spec)
     model = GaussianMixtureDenoiser(process, (0.0,), 0.25, parameterization="eps", shape=(1, 4, 4))
     x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
-    diffusion = bound_terms(model, x, {"class": torch.zeros(len(x), dtype=torch.long)}, generator(1))["diffusion"]
+    diffusion = bound_terms(model, x, {"class": torch.zeros(len(x), dtype=torch.long)}, generator(1))[
+        "diffusion"
+    ]
     mean, cov = process.moments(ends(process))
     snr = torch.stack([m @ torch.linalg.solve(S, m) for m, S in zip(mean, cov, strict=True)])
     known = (1 + 0.25 * snr).log() / 2
@@ -127,7 +129,9 @@ def test_the_prior_term_of_several_components() -> None:
     process, x = lookup.process("cld"), torch.tensor([0.5, -1.0], dtype=torch.float64).view(2, 1, 1, 1)
     t = torch.tensor(0.3, dtype=torch.float64)
     mean, cov = process.moments(t)
-    prior = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.diag(torch.tensor([1.0, 0.25]).double()))
+    prior = torch.distributions.MultivariateNormal(
+        torch.zeros(2).double(), torch.diag(torch.tensor([1.0, 0.25]).double())
+    )
     for value, found in zip(x.flatten(), _prior(process, t, x), strict=True):
         law = torch.distributions.MultivariateNormal(mean * value, cov)
         torch.testing.assert_close(found, torch.distributions.kl_divergence(law, prior))

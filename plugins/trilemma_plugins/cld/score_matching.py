@@ -94,7 +94,9 @@ class HybridScoreMatching(Objective):
             noise: standard normal, K of [B, C, ...] for q(z_t | z_0) and as many for z_0.
         """
         mean, cov = process.moments(t)
-        z = _combined(mean.unsqueeze(-1), (x0,)) + _combined(torch.linalg.cholesky(cov), noise[: len(mean[0])])
+        z = _combined(mean.unsqueeze(-1), (x0,)) + _combined(
+            torch.linalg.cholesky(cov), noise[: len(mean[0])]
+        )
         sigma = process.last_component(t)[2]
         return z, noise[process.components - 1], self._weight(process, t, sigma)
 
@@ -136,7 +138,9 @@ class DenoisingScoreMatching(HybridScoreMatching):
         mean_0, cov_0 = process.moments(zero)
         psi, Q = process.transition(zero, t)
         factor = torch.linalg.cholesky(Q)
-        start = torch.diagonal(cov_0, dim1=-2, dim2=-1).sqrt()  # of components that know nothing of each other
+        start = torch.diagonal(
+            cov_0, dim1=-2, dim2=-1
+        ).sqrt()  # of components that know nothing of each other
         z = _combined((psi @ mean_0.unsqueeze(-1)), (x0,))
         z = z + _combined(psi * start.unsqueeze(-2), noise[K:]) + _combined(factor, noise[:K])
         own, sigma = factor[..., -1, -1], process.last_component(t)[2]

@@ -65,8 +65,8 @@ class BitsPerDimension(ModelMetric):
     ) -> dict[str, float | str]:
         if model.process.components != 1 and (self.method == "flow" or self.steps is not None):
             raise UsageError(
-                f"bpd: this model's process has {model.process.components} components, of which the bound in continuous "
-                "time alone is known; leave out method and steps"
+                f"bpd: this process has {model.process.components} components, of which only the bound in continuous "
+                "time is known; leave out method and steps"
             )
         if tuple(images.shape[1:]) != model.shape:
             raise UsageError(
