@@ -99,7 +99,7 @@ def test_the_bound_in_continuous_time(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["cld", "cld:schedule=linear", "cld:friction=0.3"])
 def test_the_diffusion_term_of_several_components(spec: str) -> None:
-    """With the exact score it is what z_t₀ says of x beyond what z_1 does: I = ½ log(1 + s² μᵀΣ⁻¹μ) of Gaussian data."""
+    """With the exact score it is what z_t₀ says of x beyond z_1, each ½ log(1 + s² μᵀΣ⁻¹μ) on Gaussian data."""
     process = lookup.process(spec)
     model = GaussianMixtureDenoiser(process, (0.0,), 0.25, parameterization="eps", shape=(1, 4, 4))
     x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
@@ -122,7 +122,7 @@ def test_pixels_seen_through_several_components() -> None:
     assert float(y.mean()) == pytest.approx(0.3, abs=4 * float(deviation) / math.sqrt(len(x)))
     assert float(y.std() / deviation) == pytest.approx(1, abs=4 / math.sqrt(2 * len(x)))
     mean, cov = process.moments(t)
-    assert float(deviation) < float((cov[0, 0].sqrt() / mean[0]))  # better than the position alone
+    assert float(deviation) < float(cov[0, 0].sqrt() / mean[0])  # better than the position alone
 
 
 def test_the_prior_term_of_several_components() -> None:

@@ -72,6 +72,5 @@ class MixedScoreDenoiser(Denoiser):
         """r(t) [B]."""
         place = ((t.float().sqrt() - self._first) / self._step).clamp(0, _INTERVALS)
         index = place.long().clamp_max(_INTERVALS - 1)
-        low, high = self.ratios[index], self.ratios[index + 1]
-        ratio: Tensor = torch.lerp(low, high, place - index)
-        return ratio
+        ratios = cast(Tensor, self.ratios)
+        return torch.lerp(ratios[index], ratios[index + 1], place - index)
