@@ -11,8 +11,9 @@ from trilemma import lookup
 from trilemma.process import Process
 from trilemma.testing import GaussianDenoiser
 from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma_plugins.vdm.dequantization import last_noise, uniform_noise
 from trilemma_plugins.vdm.ends import ends, prior_deviation
-from trilemma_plugins.vdm.flow_likelihood import dequantized, log_likelihood
+from trilemma_plugins.vdm.flow_likelihood import log_likelihood
 from trilemma_plugins.vdm.gaussian import closed_form
 from trilemma_plugins.vdm.likelihood_bound import _noised, _pixels, _prior, bound_terms
 from trilemma_plugins.vdm.process import VDM
@@ -165,7 +166,15 @@ def test_the_bound_lies_above_the_likelihood() -> None:
     x = torch.randn(4000, 1, 4, 4, generator=generator(), dtype=torch.float64) * 0.3
     x = ((x + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
     bound = sum(entry for entry in bound_terms(model, x, {}, generator(1)).values()) / 16
-    log_p, _ = log_likelihood(model, dequantized(x, generator(2)), {}, generator(3))
-    exact = -(log_p / 16 + math.log(2 / 255))
-    error = float(bound.std()) / math.sqrt(len(x))
-    assert float(exact.mean()) - 4 * error < float(bound.mean()) < float(exact.mean()) + 0.5 + 4 * error
+    exact, noisy = (
+        (beside - log_likelihood(model, points, {}, generator(3))[0]) / 16
+        for points, beside in (
+            uniform_noise(model.process, x, generator(2)),
+            last_noise(model.process, x, generator(2)),
+        )
+    )
+    error = 4 * math.hypot(float(bound.std()), float(exact.std())) / math.sqrt(len(x))
+    assert float(exact.mean()) - error < float(bound.mean()) < float(exact.mean()) + 0.5 + error
+    assert float(noisy.mean()) == pytest.approx(
+        float(bound.mean()), abs=error
+    )  # their score is one distribution's

@@ -62,7 +62,9 @@ def test_bounds_of_fewer_steps_are_larger() -> None:
 def test_the_flow_is_the_density() -> None:
     """Of N(0, s²) at levels of width 2/255, to what the prior and dequantization move."""
     images = pixels(500)
-    found = BitsPerDimension(method="flow").measure(gaussian(), images, None, 250, 0)
+    found = BitsPerDimension(method="flow", dequantization="uniform").measure(
+        gaussian(), images, None, 250, 0
+    )
     entropy = math.log2(0.3 * math.sqrt(2 * math.pi * math.e)) - math.log2(2 / 255)
     assert list(found) == ["bpd", "interval", "images"]
     assert found["bpd"] == pytest.approx(entropy, abs=2 * found["interval"])

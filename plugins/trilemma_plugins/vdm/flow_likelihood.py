@@ -34,7 +34,7 @@ def log_likelihood(
 
     Args:
         model: on a process of one component, in any parameterization.
-        x: points of the continuous data space, not grey levels: see `dequantized`.
+        x: points of the continuous data space, not grey levels: see `trilemma_plugins.vdm.dequantization`.
         generator: on the CPU, of the signs.
         tolerance: of the error of each step.
         probes: vectors v, whose estimates are averaged.
@@ -70,12 +70,3 @@ def log_likelihood(
     square = (y.double() / deviation).square().flatten(1).sum(1)
     prior = -square / 2 - dims * (math.log(deviation) + math.log(2 * math.pi) / 2)
     return prior + change.double() * dims, evaluations
-
-
-def dequantized(x: Tensor, generator: torch.Generator, levels: int = 256) -> Tensor:
-    """x + u with u uniform over the width 2/(levels − 1) of a grey level, centred: a density on it bounds P(x), as
-
-    log P(x) ≥ E log p(x + u) + D log(2/(levels − 1)).
-    """
-    u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
-    return x + (u - 0.5) * (2 / (levels - 1))

@@ -14,11 +14,12 @@ from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import ModelMetric
 from trilemma_plugins.vdm.bound import bits_per_dimension
-from trilemma_plugins.vdm.flow_likelihood import dequantized, log_likelihood
-from trilemma_plugins.vdm.levels import LEVELS
+from trilemma_plugins.vdm.dequantization import DEQUANTIZATIONS
+from trilemma_plugins.vdm.flow_likelihood import log_likelihood
 from trilemma_plugins.vdm.likelihood_bound import bound_terms
 
 Method = Literal["bound", "flow"]
+Dequantization = Literal["noise", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,19 @@ class BitsPerDimension(ModelMetric):
     """−log₂ P(x)/D of images on 256 grey levels, with the half-width of its 95 % interval over images and draws.
 
     bound: the variational bound, its prior, diffusion and reconstruction apart, in continuous time or of T steps.
-    flow: the density of the probability-flow equation at x + u, u uniform over the width of a grey level:
-    −log₂ p(x + u)/D − log₂(2/255), an upper bound in the mean, with Hutchinson's estimate of the trace.
+    flow: the density p of the probability-flow equation, with Hutchinson's estimate of the trace, at a dequantized
+    image, which makes it an upper bound in the mean:
+
+        noise: y = x + (σ₀/α₀) ε, the noise that the process ends with, −log P ≤ E[log q(y|x) − log p(y) − log P(x|y)];
+        uniform: y = x + u, u uniform over the width of a grey level, −log P ≤ E[−log p(y)] − D log(2/255).
+
+    A network that has seen grey levels alone has its density there, less than such a width wide: "noise" is for it.
 
     A model with a null class is measured with it, so that P is that of the image alone; one without with the labels.
 
     Args:
         method: "bound" or "flow".
+        dequantization: "noise" or "uniform", of the flow.
         steps: T of the bound; None for continuous time, or all of the table the process lives on.
         draws: of time and noise an image, of the bound.
         tolerance: of the flow's integration.
@@ -47,6 +54,7 @@ class BitsPerDimension(ModelMetric):
     """
 
     method: Method = "bound"
+    dequantization: Dequantization = "noise"
     steps: int | None = None
     draws: int = 1
     tolerance: float = 1e-4
@@ -55,6 +63,10 @@ class BitsPerDimension(ModelMetric):
     def __post_init__(self) -> None:
         if self.method not in ("bound", "flow"):
             raise UsageError(f"bpd: unknown method={self.method!r}; expected bound or flow")
+        if self.dequantization not in DEQUANTIZATIONS:
+            raise UsageError(
+                f"bpd: unknown dequantization={self.dequantization!r}; expected noise or uniform"
+            )
         for name in ("steps", "draws", "tolerance", "probes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -97,9 +109,9 @@ class BitsPerDimension(ModelMetric):
         self, model: Denoiser, x: Tensor, cond: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         if self.method == "flow":
-            points = dequantized(x, generator, LEVELS)
+            points, beside = DEQUANTIZATIONS[self.dequantization](model.process, x, generator)
             log_p, _ = log_likelihood(model, points, cond, generator, self.tolerance, self.probes)
-            return {"flow": -(log_p + x[0].numel() * math.log(2 / (LEVELS - 1)))}
+            return {"flow": beside - log_p}
         draws = [bound_terms(model, x, cond, generator, self.steps) for _ in range(self.draws)]
         return {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
 
