@@ -38,7 +38,9 @@ def likelihoods(model: Denoiser, options: argparse.Namespace) -> dict[str, Mappi
     rows: dict[str, Mapping[str, Any]] = {}
     for title, spec in metrics(options.steps).items():
         rows[title] = _measured(model, f"{spec}{',' if ':' in spec else ':'}draws={options.draws}", options.n)
-    rows["bound, T = ∞, those of the ODE"] = _measured(model, f"bpd:draws={8 * options.draws}", options.n_flow)
+    rows["bound, T = ∞, those of the ODE"] = _measured(
+        model, f"bpd:draws={8 * options.draws}", options.n_flow
+    )
     rows["ODE"] = _measured(model, f"bpd:method=flow,tolerance={options.tolerance}", options.n_flow)
     return rows
 
@@ -83,9 +85,9 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [
         "# Likelihoods",
         "",
-        f"MNIST test images: {record['n']} of them for the bounds, {record['n_flow']} for the ODE, which is compared with "
-        "the bound of the same images. Bits per dimension; ± is half the 95 % interval over images and draws. The ODE's "
-        "dequantization is the noise that the process ends with.",
+        f"MNIST test images: {record['n']} of them for the bounds, {record['n_flow']} for the ODE, which is compared "
+        "with the bound of the same images. Bits per dimension; ± is half the 95 % interval over images and draws. The "
+        "ODE's dequantization is the noise that the process ends with.",
         "",
         "| model | | bits/dim | ± | prior | diffusion | reconstruction |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -96,8 +98,8 @@ def table(record: Mapping[str, Any]) -> str:
             lines.append(f"| {name} | {title} | {row['bpd']:.4f} | {row['interval']:.4f} | {parts} |")
     lines += [
         "",
-        f"Diffusion term of single images in nats a dimension, t uniform, {record['n_variance']} draws; the same network and "
-        "ends of γ.",
+        f"Diffusion term of single images in nats a dimension, t uniform, {record['n_variance']} draws; the same "
+        "network and ends of γ.",
         "",
         "| γ between its ends | mean | ± | variance | ± |",
         "|---|---:|---:|---:|---:|",
@@ -119,7 +121,9 @@ def main() -> None:
     parser.add_argument("--fixed", required=True, help="name or directory of the one on a fixed schedule")
     parser.add_argument("-n", type=int, default=2000, help="images of the bounds")
     parser.add_argument("--draws", type=int, default=4, help="of time and noise an image")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 100, 1000], help="T of the discrete bounds")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[10, 100, 1000], help="T of the discrete bounds"
+    )
     parser.add_argument("--n-flow", type=int, default=100, help="images of the ODE")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of the ODE")
     parser.add_argument("--n-variance", type=int, default=20_000, help="draws of the variance")
