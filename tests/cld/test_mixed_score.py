@@ -39,6 +39,13 @@ def test_the_network_is_added_to_it():
     torch.testing.assert_close(model(z, t), before + 1)
 
 
+def test_it_runs_in_bfloat16():
+    t, z = torch.full((3,), 0.4), torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    answer = made().bfloat16()(z.bfloat16(), t)
+    assert answer.dtype == torch.bfloat16
+    torch.testing.assert_close(answer.float(), made()(z, t), rtol=0.02, atol=0.02)
+
+
 def test_the_table_is_no_weight():
     assert not [name for name in made().state_dict() if "ratio" in name]
 

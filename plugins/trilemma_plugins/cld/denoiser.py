@@ -72,5 +72,5 @@ class MixedScoreDenoiser(Denoiser):
         """r(t) [B]."""
         place = ((t.float().sqrt() - self._first) / self._step).clamp(0, _INTERVALS)
         index = place.long().clamp_max(_INTERVALS - 1)
-        ratios = cast(Tensor, self.ratios)
-        return torch.lerp(ratios[index], ratios[index + 1], place - index)
+        ratios = cast(Tensor, self.ratios)  # in whatever dtype the network was put
+        return torch.lerp(ratios[index].float(), ratios[index + 1].float(), place - index)
