@@ -25,6 +25,8 @@ CONSTANT, LINEAR = CLD(), CLD(schedule="linear", beta_min=0.1, beta_max=8.0)
 SAMPLERS = [
     SSCS(),
     SSCS(score="midpoint"),
+    SSCS(hold="x0"),
+    SSCS(score="midpoint", hold="x0"),
     GDDIM(points=1),
     GDDIM(points=2),
     GDDIM(points=3),
@@ -66,7 +68,7 @@ def test_half_flows_have_their_own_halves():
 
 @pytest.mark.parametrize("parameterization", ["eps", "score", "x0"])
 @pytest.mark.parametrize(
-    "name", ["sscs", "sscs:score=midpoint,last=denoise", "gddim:points=3", "euler-maruyama"]
+    "name", ["sscs", "sscs:score=midpoint,last=denoise", "sscs:hold=x0", "gddim:points=3", "euler-maruyama"]
 )
 def test_a_network_may_put_out_what_it_likes(name, parameterization):
     def drawn(parameterization):
@@ -98,7 +100,8 @@ def test_a_process_that_does_not_rest_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("made", "options"), [(SSCS, {"score": "end"}), (SSCS, {"last": "none"}), (GDDIM, {"points": 4})]
+    ("made", "options"),
+    [(SSCS, {"score": "end"}), (SSCS, {"hold": "v"}), (SSCS, {"last": "none"}), (GDDIM, {"points": 4})],
 )
 def test_options_out_of_range_are_refused(made, options):
     with pytest.raises(UsageError, match="give"):
@@ -118,6 +121,18 @@ def test_the_variance_of_the_samples_is_the_known_one(sampler, known):
 
 def test_fifty_steps_along_the_flow_beat_five_hundred_of_the_splitting():
     assert abs(variance_of_x(GDDIM(3), 50) - 0.25) < abs(variance_of_x(SSCS(), 500) - 0.25)
+
+
+@pytest.mark.parametrize("score", ["start", "midpoint"])
+def test_a_kick_that_holds_x0_does_not_overshoot(score):
+    """On data of variance 10⁻⁴ and ten steps, where one that holds the score is thrown far away."""
+
+    def variance(hold):
+        sampler = SSCS(score=score, hold=hold, grid="squares")
+        tableau = sampler.plan(CONSTANT, sampler.times(CONSTANT, 10))
+        return float(state_law(tableau, CONSTANT, 0.0, 1e-4)[1][0, 0])
+
+    assert variance("x0") < 0.01 < 0.1 * variance("score")
 
 
 def test_one_point_is_met_in_any_number_of_steps():

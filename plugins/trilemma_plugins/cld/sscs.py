@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from trilemma.conversion import convert
 from trilemma.denoising import onto_data
 from trilemma.errors import UsageError
 from trilemma.process import Process
@@ -28,10 +29,17 @@ class SSCS(Sampler):
     midpoint rule at the time in the middle, two evaluations a step: a Strang splitting with parts of order 2, so of
     order 2 in law. The half flow before the first kick changes nothing at the prior and is left out at t = 1.
 
-    Use: the sampler of CLD-trained models, with `grid=squares` for few steps.
+    A kick that holds s is as long as s is steep, which near the data is beyond all bounds. One that holds x̂₀ solves
+
+        dz/dτ = D z + g (α x̂₀ − w·z)/σ²,   w, α, σ of `trilemma.process.Process.last_component`,
+
+    at the time in the middle exactly, and stays where it is however few the steps are.
+
+    Use: the sampler of CLD-trained models, with `grid=squares` for few steps, `hold=x0` for fewer.
 
     Args:
         score: "start" or "midpoint".
+        hold: what a kick holds, the "score" or "x0".
         last: the step onto the data, by one noise-free step of "euler" as published, or "denoise", E[z_0 | z].
         grid: of times, see `trilemma.spacing`. The published ones, "linspace" and "squares", leave a last step of 1e-3.
 
@@ -43,6 +51,7 @@ class SSCS(Sampler):
     """
 
     score: Literal["start", "midpoint"] = "start"
+    hold: Literal["score", "x0"] = "score"
     last: Literal["euler", "denoise"] = "euler"
     grid: Grid = "linspace"
 
@@ -53,6 +62,8 @@ class SSCS(Sampler):
         super().__post_init__()
         if self.score not in ("start", "midpoint"):
             raise UsageError(f"sscs: score={self.score!r} is unknown; give start or midpoint")
+        if self.hold not in ("score", "x0"):
+            raise UsageError(f"sscs: hold={self.hold!r} is unknown; give score or x0")
         if self.last not in ("euler", "denoise"):
             raise UsageError(f"sscs: last={self.last!r} is unknown; give euler or denoise")
 
@@ -78,31 +89,51 @@ class SSCS(Sampler):
             rows += self._kicked(process, S, t, mid, h, psi, factor)
         if onto:
             rows.append(self._last(process, times[-2]))
-        return Tableau(tuple(rows), "score", components=process.components)
+        return Tableau(tuple(rows), self.hold, components=process.components)
 
     def _kicked(
         self, process: Process, S: Tensor, t: Tensor, mid: Tensor, h: Tensor, psi: Tensor, factor: Tensor
     ) -> list[Row]:
         """A kick and the flow after it."""
-        one = torch.eye(len(S), dtype=torch.float64)
+        make = _holding_the_score if self.hold == "score" else _holding_x0
         if self.score == "start":
-            D, g = kick(process, S, t)
-            return [_row(t, psi @ (one + h * D), (psi @ g * h,), factor)]
-        D, g = kick(process, S, mid)
-        half = h / 2
-        whole = one + h * D @ (one + half * D)
+            A, b, _ = make(process, S, t if self.hold == "score" else mid, h)
+            return [_row(t, psi @ A, (psi @ b,), factor)]
+        A, b, through = make(process, S, mid, h)
+        half_A, half_b, _ = make(process, S, mid, h / 2)
+        base = A + through @ (half_A - torch.eye(len(S), dtype=torch.float64))
         return [
-            _row(mid, one + half * D, (g * half,), None),
-            _row(mid, psi @ whole, (psi @ g * h, psi @ D @ g * h * half), factor, base=1),
+            _row(mid, half_A, (half_b,), None),
+            _row(mid, psi @ base, (psi @ b, psi @ through @ half_b), factor, base=1),
         ]
 
     def _last(self, process: Process, t: Tensor) -> Row:
         if self.last == "denoise":
-            A, B = onto_data(process, t, "score")
+            A, B = onto_data(process, t, self.hold)
             return _row(t, A, (B,), None)
         F, G = process.drift(t), process.diffusion(t)
-        one = torch.eye(len(F), dtype=torch.float64)
-        return _row(t, one - t * F, (t * (G @ G.mT)[:, -1],), None)
+        one, g = torch.eye(len(F), dtype=torch.float64), (G @ G.mT)[:, -1]
+        w, alpha, sigma = process.last_component(t)
+        p, q = convert(self.hold, "score", alpha, sigma)
+        return _row(t, one - t * F + t * g.unsqueeze(-1) * (p * w), (t * q * g,), None)
+
+
+def _holding_the_score(process: Process, S: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z' = A z + b s by an Euler step of h, and hD, by which the state it is taken at enters it."""
+    D, g = kick(process, S, t)
+    return torch.eye(len(S), dtype=torch.float64) + h * D, h * g, h * D
+
+
+def _holding_x0(process: Process, S: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z' = A z + b x̂₀, exact over h; the state it is taken at enters by x̂₀ alone."""
+    D, g = kick(process, S, t)
+    w, alpha, sigma = process.last_component(t)
+    K = len(S)
+    generator = torch.zeros(K + 1, K + 1, dtype=torch.float64)
+    generator[:K, :K] = D - g.unsqueeze(-1) * w / sigma.square()
+    generator[:K, K] = g * alpha / sigma.square()
+    flow = torch.linalg.matrix_exp(h * generator)
+    return flow[:K, :K], flow[:K, K], torch.zeros_like(D)
 
 
 def _row(t: Tensor, A: Tensor, B: tuple[Tensor, ...], C: Tensor | None, base: int = 0) -> Row:
