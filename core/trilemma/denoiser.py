@@ -96,6 +96,11 @@ class Denoiser(nn.Module):
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
+    @property
+    def usual_sampler(self) -> str:
+        """Spec of the sampler that it is drawn with where no other is asked for: its card's, or ddim."""
+        return str((self.card or {}).get("sampling", {}).get("sampler", "ddim"))
+
     def own_tensors(self) -> list[Tensor]:
         """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
         process = self.process

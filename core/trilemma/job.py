@@ -149,7 +149,7 @@ def resolve_job(
     model: Denoiser | str | Path,
     n: int,
     *,
-    sampler: Sampler | str,
+    sampler: Sampler | str | None,
     steps: int,
     guidance: Guidance | str | None,
     cond: Mapping[str, Any] | None,
@@ -197,7 +197,9 @@ def resolve_job(
             f"{len(latent)} states to start from were given for {len(wanted)} samples; give one a sample"
         )
 
-    sampler_used, sampler_spec = _build("sampler", sampler, Sampler)
+    sampler_used, sampler_spec = _build(
+        "sampler", denoiser.usual_sampler if sampler is None else sampler, Sampler
+    )
     _check_components(sampler_used, process)
     times = sampler_used.times(process, steps)
     if strength is not None:

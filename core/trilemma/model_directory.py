@@ -6,6 +6,7 @@
     [denoiser]    spec, parameterization, [denoiser.options]
     [weights]     file, sha256
     [data]        shape, range, classes, dataset
+    [sampling]    sampler: what it is drawn with where no other is asked for
     [evaluation]  what `trilemma eval` measures it with
     [provenance]  how it was made
 
@@ -43,7 +44,9 @@ _KEYS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "denoiser": ({"spec": str, "parameterization": str}, {"options": dict}),
     "weights": ({"file": str, "sha256": str}, {}),
     "data": ({"shape": list}, {"range": list, "classes": list, "dataset": str}),
+    "sampling": ({}, {"sampler": str}),
 }
+_MAY_BE_MISSING = {"sampling"}
 _IN_TOML: dict[type, str] = {str: "a string", dict: "a table", list: "an array"}
 _FREE_TABLES = {"evaluation", "provenance"}
 
@@ -115,8 +118,10 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{file} has format {card.get('format')!r}, this version reads format {FORMAT}; upgrade trilemma"
         )
-    _check_keys(file, "", set(card), {"format", *_KEYS}, _FREE_TABLES)
+    _check_keys(file, "", set(card), {"format", *_KEYS} - _MAY_BE_MISSING, _FREE_TABLES | _MAY_BE_MISSING)
     for table, (required, optional) in _KEYS.items():
+        if table not in card:
+            continue
         if not isinstance(card[table], dict):
             raise ModelError(f"{file}: {table!r} must be a table; write [{table}]")
         _check_keys(file, f"{table}.", set(card[table]), set(required), set(optional))

@@ -47,7 +47,7 @@ def sample(
     model: Denoiser | str | Path,
     n: int = 1,
     *,
-    sampler: Sampler | str = "ddim",
+    sampler: Sampler | str | None = None,
     steps: int = 50,
     guidance: Guidance | str | None = None,
     cond: Mapping[str, Any] | None = None,
@@ -76,7 +76,8 @@ def sample(
     Args:
         model: a denoiser, or the name or directory of one for `trilemma.load`.
         n: number of samples.
-        sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing".
+        sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing"; by default the one that the model's card
+            names, or ddim.
         steps: number of steps; at most T for a discrete process.
         guidance: a guidance or its spec, such as "cfg:scale=2"; None for the model's own prediction.
         cond: conditions by name: one value for all, or a list that sample i takes entry i mod length of.
@@ -139,7 +140,7 @@ def sample_chunks(
     model: Denoiser | str | Path,
     n: int = 1,
     *,
-    sampler: Sampler | str = "ddim",
+    sampler: Sampler | str | None = None,
     steps: int = 50,
     guidance: Guidance | str | None = None,
     cond: Mapping[str, Any] | None = None,

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 64,
-    sampler: Annotated[str, typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing.")] = "ddim",
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's own, or ddim]."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
     guidance: Annotated[
         str | None, typer.Option(help="Guidance, such as cfg:scale=2 (scale 1 is none).")

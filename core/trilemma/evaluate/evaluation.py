@@ -24,7 +24,7 @@ def evaluate(
     model: Denoiser,
     evaluator: Evaluator,
     *,
-    sampler: Sampler | str = "ddim",
+    sampler: Sampler | str | None = None,
     steps: int = 50,
     guidance: Guidance | str | None = None,
     n: int = 10_000,

@@ -59,6 +59,13 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What the model's card says it is drawn with."""
+
+    sampler: str | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training recipe.
 
@@ -75,6 +82,7 @@ class Recipe:
         log_every: steps between lines of the log.
         tensorboard: also write TensorBoard event files.
         weights_dtype: dtype of the written weights, "float32" or "float16".
+        sampling: what the model is drawn with where nothing else is asked for.
     """
 
     dataset: Component
@@ -96,6 +104,7 @@ class Recipe:
     weights_dtype: str = "float32"
     optimizer: Optimizer = field(default_factory=Optimizer)
     samples: Samples = field(default_factory=Samples)
+    sampling: Sampling = field(default_factory=Sampling)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,7 +131,7 @@ class Recipe:
 
 _BESIDE_THE_WEIGHTS = {
     *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
-    *("samples", "evaluation"),
+    *("samples", "sampling", "evaluation"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections.abc import Mapping
@@ -238,6 +239,7 @@ class _Run:
                 "classes": list(self.dataset.classes),
                 "dataset": recipe.dataset.spec,
             },
+            "sampling": dataclasses.asdict(recipe.sampling),
             "evaluation": dict(recipe.evaluation),
             "provenance": {
                 "recipe_sha256": recipe.fingerprint(),

@@ -1,0 +1,57 @@
+"""What a model is drawn with where nothing else is asked for."""
+
+import pytest
+import torch
+
+from trilemma import sample
+from trilemma.errors import ModelError
+from trilemma.model_directory import load_model, save_model
+from trilemma.testing.mixture import GaussianMixtureDenoiser
+from trilemma.testing.phase import PhaseProcess
+from trilemma.train import read_recipe
+
+RECIPE = """
+steps = 1
+[dataset]
+spec = "mnist"
+[process]
+spec = "cld"
+[denoiser]
+spec = "cld"
+[objective]
+spec = "hsm"
+"""
+
+
+def test_the_card_s_sampler_is_used():
+    model = GaussianMixtureDenoiser(PhaseProcess())
+    model.card = {"process": {"spec": "phase"}, "sampling": {"sampler": "euler-maruyama"}}
+    model.card |= {"model": {"name": "m"}, "weights": {"sha256": "0"}}
+    assert model.usual_sampler == "euler-maruyama"
+    default = sample(model, 2, steps=5).samples
+    assert torch.equal(default, sample(model, 2, sampler="euler-maruyama", steps=5).samples)
+
+
+def test_ddim_is_the_usual_one():
+    assert GaussianMixtureDenoiser(PhaseProcess()).usual_sampler == "ddim"
+
+
+def test_a_recipe_names_it_beside_what_the_weights_depend_on(tmp_path):
+    (tmp_path / "a.toml").write_text(RECIPE)
+    (tmp_path / "b.toml").write_text(RECIPE + '[sampling]\nsampler = "gddim"\n')
+    without, named = read_recipe(tmp_path / "a.toml"), read_recipe(tmp_path / "b.toml")
+    assert named.sampling.sampler == "gddim"
+    assert named.fingerprint() == without.fingerprint()
+
+
+def test_a_card_with_another_key_is_refused(tmp_path):
+    card = {
+        "model": {"name": "m"},
+        "process": {"spec": "cld"},
+        "denoiser": {"spec": "unet", "parameterization": "eps"},
+        "data": {"shape": [1, 8, 8]},
+        "sampling": {"smapler": "gddim"},
+    }
+    save_model(tmp_path / "m", card, {})
+    with pytest.raises(ModelError, match=r"did you mean 'sampling\.sampler'"):
+        load_model(tmp_path / "m")
