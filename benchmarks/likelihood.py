@@ -2,7 +2,7 @@
 
     trilemma train plugins/trilemma_plugins/models/recipes/vdm-mnist.toml --out runs/linear \\
         --set name=vdm-mnist-linear --set process.spec=vdm:schedule=linear
-    python benchmarks/likelihood.py --learned vdm-mnist --fixed runs/linear/model
+    python benchmarks/likelihood.py --learned vdm-mnist --fixed runs/linear/model --beside cld-mnist mnist
 
 writes OUT/likelihood.json and OUT/likelihood.md. Likelihoods are of the test images. The variance is that of the
 diffusion term of single images, with t uniform, of the learned model on its own schedule and on the straight γ between
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def table(record: Mapping[str, Any]) -> str:
         "| model | | bits/dim | ± | prior | diffusion | reconstruction |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for name, rows in record["bits_per_dimension"].items():
+    beside = {f"`{name}`": {"bound of its process": row} for name, row in record["beside"].items()}
+    for name, rows in {**record["bits_per_dimension"], **beside}.items():
         for title, row in rows.items():
             parts = " | ".join(f"{row[k]:.4f}" if k in row else "" for k in COLUMNS[1:4])
             lines.append(f"| {name} | {title} | {row['bpd']:.4f} | {row['interval']:.4f} | {parts} |")
@@ -119,6 +121,7 @@ def main() -> None:
     )
     parser.add_argument("--learned", default="vdm-mnist", help="name or directory of the model")
     parser.add_argument("--fixed", required=True, help="name or directory of the one on a fixed schedule")
+    parser.add_argument("--beside", nargs="*", default=[], help="models of which the bound alone is measured")
     parser.add_argument("-n", type=int, default=2000, help="images of the bounds")
     parser.add_argument("--draws", type=int, default=4, help="of time and noise an image")
     parser.add_argument(
@@ -132,6 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    started = time.monotonic()
     models = {"learned γ": trilemma.load(options.learned), "fixed γ": trilemma.load(options.fixed)}
     record = {
         "n": options.n,
@@ -139,8 +143,13 @@ def main() -> None:
         "n_variance": options.n_variance,
         "models": {name: dict(model.card or {}) for name, model in models.items()},
         "bits_per_dimension": {name: likelihoods(model, options) for name, model in models.items()},
+        "beside": {
+            name: _measured(trilemma.load(name), f"bpd:draws={options.draws}", options.n)
+            for name in options.beside
+        },
         "variance": variances(models["learned γ"], options.n_variance),
     }
+    record |= {"threads": torch.get_num_threads(), "seconds": time.monotonic() - started}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "likelihood.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     (options.out / "likelihood.md").write_text(table(record))
