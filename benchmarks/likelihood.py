@@ -2,7 +2,7 @@
 
     trilemma train plugins/trilemma_plugins/models/recipes/vdm-mnist.toml --out runs/linear \\
         --set name=vdm-mnist-linear --set process.spec=vdm:schedule=linear
-    python benchmarks/likelihood.py --learned vdm-mnist --fixed runs/linear/model --beside cld-mnist mnist
+    python benchmarks/likelihood.py --learned vdm-mnist --fixed runs/linear/model --beside cld-mnist:first=0.003 mnist
 
 writes OUT/likelihood.json and OUT/likelihood.md. Likelihoods are of the test images. The variance is that of the
 diffusion term of single images, with t uniform, of the learned model on its own schedule and on the straight γ between
@@ -51,6 +51,14 @@ def _measured(model: Denoiser, spec: str, n: int) -> Mapping[str, Any]:
     return dict(next(iter(record["of_the_model"].values())))
 
 
+def _named(given: str) -> Denoiser:
+    return trilemma.load(given.partition(":")[0])
+
+
+def _options(given: str) -> str:
+    return given.partition(":")[1].replace(":", ",") + given.partition(":")[2]
+
+
 def variances(model: Denoiser, n: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """Mean and variance of the diffusion term, nats a dimension, on the learned interior and on the straight one."""
     from trilemma_plugins.vdm.interior import Linear
@@ -93,7 +101,7 @@ def table(record: Mapping[str, Any]) -> str:
         "| model | | bits/dim | ± | prior | diffusion | reconstruction |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    beside = {f"`{name}`": {"bound of its process": row} for name, row in record["beside"].items()}
+    beside = {f"`{name}`": {"bound": row} for name, row in record["beside"].items()}
     for name, rows in {**record["bits_per_dimension"], **beside}.items():
         for title, row in rows.items():
             parts = " | ".join(f"{row[k]:.4f}" if k in row else "" for k in COLUMNS[1:4])
@@ -121,7 +129,12 @@ def main() -> None:
     )
     parser.add_argument("--learned", default="vdm-mnist", help="name or directory of the model")
     parser.add_argument("--fixed", required=True, help="name or directory of the one on a fixed schedule")
-    parser.add_argument("--beside", nargs="*", default=[], help="models of which the bound alone is measured")
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        default=[],
+        help="models of which the bound alone is measured, with options of bpd: cld-mnist:first=0.003",
+    )
     parser.add_argument("-n", type=int, default=2000, help="images of the bounds")
     parser.add_argument("--draws", type=int, default=4, help="of time and noise an image")
     parser.add_argument(
@@ -144,8 +157,8 @@ def main() -> None:
         "models": {name: dict(model.card or {}) for name, model in models.items()},
         "bits_per_dimension": {name: likelihoods(model, options) for name, model in models.items()},
         "beside": {
-            name: _measured(trilemma.load(name), f"bpd:draws={options.draws}", options.n)
-            for name in options.beside
+            given: _measured(_named(given), f"bpd:draws={options.draws}{_options(given)}", options.n)
+            for given in options.beside
         },
         "variance": variances(models["learned γ"], options.n_variance),
     }

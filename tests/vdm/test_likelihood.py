@@ -98,6 +98,14 @@ def test_the_bound_in_continuous_time(spec: str) -> None:
     assert error < 0.05 * closed_form(low, high)
 
 
+def test_the_bound_may_end_at_a_later_time() -> None:
+    model = GaussianDenoiser(VDM(), 0.0, 0.25, "eps", (1, 4, 4))
+    x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
+    found = bound_terms(model, x, {}, generator(1), first=0.4)["diffusion"] / 16
+    expected = closed_form(-13.3 + 0.4 * 18.3, 5.0)
+    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / math.sqrt(len(x)))
+
+
 @pytest.mark.parametrize("spec", ["cld", "cld:schedule=linear", "cld:friction=0.3"])
 def test_the_diffusion_term_of_several_components(spec: str) -> None:
     """With the exact score it is what z_t₀ says of x beyond z_1, each ½ log(1 + s² μᵀΣ⁻¹μ) on Gaussian data."""

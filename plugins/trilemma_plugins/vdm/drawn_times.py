@@ -8,25 +8,26 @@ from torch import Tensor
 from trilemma.process import Process
 from trilemma.spacing import spaced_times
 from trilemma_plugins.vdm.bound import discrete_weight
-from trilemma_plugins.vdm.ends import ends
 from trilemma_plugins.vdm.times import spread_times
 
 _NODES = 513
 
 
-def continuous_times(process: Process, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """t and weights [B], float64, in continuous time: uniform in the clock Λ, in which every moment weighs the same,
+def continuous_times(
+    process: Process, between: Tensor, batch: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """t and weights [B], float64, in continuous time between t₀ and t₁: uniform in the clock Λ,
 
         dΛ = (G Gᵀ)_KK/σ_K² dt,     KL of the paths = ½ ∫ E‖ε_K − ε̂_K‖² dΛ,
 
-    noise entering the last component alone. One component has Λ = γ. Of several Λ is tabulated, and what lies between
+    in which every moment weighs the same, noise entering the last component alone. One component has Λ = γ. Of several Λ is tabulated, and what lies between
     its nodes is made up for in the weights, so that the mean is exact.
     """
     u = spread_times(batch, generator)
     if process.components == 1:
-        low, high = -process.log_snr(ends(process))
+        low, high = -process.log_snr(between)
         return process.time_of_log_snr(-(low + (high - low) * u)), (high - low).expand(batch) / 2
-    first, last = ends(process).log()
+    first, last = between.log()
     places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)  # log t
     heights = _rate(process, places.exp()) * places.exp()
     cells = (heights[1:] + heights[:-1]) / 2
@@ -39,11 +40,11 @@ def continuous_times(process: Process, batch: int, generator: torch.Generator) -
 
 
 def discrete_times(
-    process: Process, batch: int, steps: int, generator: torch.Generator
+    process: Process, between: Tensor, batch: int, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """t and weights [B], float64, of the bound of `steps` steps; one component."""
+    """t and weights [B], float64, of the bound of `steps` steps between t₀ and t₁; one component."""
     if process.table is None:
-        first, last = ends(process).tolist()
+        first, last = between.tolist()
         times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     else:
         times = spaced_times(process, steps + 1, "linspace")[:-1].flip(0)

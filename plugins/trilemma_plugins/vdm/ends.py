@@ -10,8 +10,8 @@ from trilemma.process import Process
 LAST = 1 - 1e-3  # where a process without signal at t = 1 is entered instead
 
 
-def ends(process: Process) -> Tensor:
-    """t₀ < t₁ [2], float64: 0 and 1, or next to them where log SNR is infinite there."""
+def ends(process: Process, first: float | None = None) -> Tensor:
+    """t₀ < t₁ [2], float64: 0, or `first`, and 1, or next to them where log SNR is infinite there."""
     bounds = torch.tensor([0.0, 1.0], dtype=torch.float64)
     if process.components > 1:
         finite = torch.linalg.det(process.moments(bounds)[1]) > 0
@@ -19,7 +19,10 @@ def ends(process: Process) -> Tensor:
         finite = process.log_snr(bounds).isfinite() & (process.levels(bounds)[0] > 0)
     if process.table is not None:
         finite[0] = False  # the network was never asked below the first point of its table
-    return torch.where(finite, bounds, torch.tensor([process.earliest_time, LAST], dtype=torch.float64))
+    times = torch.where(finite, bounds, torch.tensor([process.earliest_time, LAST], dtype=torch.float64))
+    if first is not None:
+        times[0] = first
+    return times
 
 
 def prior_deviation(process: Process) -> float:

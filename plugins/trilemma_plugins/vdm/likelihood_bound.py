@@ -22,6 +22,7 @@ def bound_terms(
     cond: Mapping[str, Tensor],
     generator: torch.Generator,
     steps: int | None = None,
+    first: float | None = None,
     levels: int = LEVELS,
 ) -> dict[str, Tensor]:
     """One draw of the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1]:
@@ -38,20 +39,22 @@ def bound_terms(
         model: in any parameterization.
         generator: on the CPU.
         steps: T, on processes of one component.
+        first: t₀; by default the process's own. The bound holds for any.
     """
     process = model.process
     if process.table is not None and steps is None:
         steps = process.table - 1
+    between = ends(process, first)
     if steps is None:
-        t, weight = continuous_times(process, len(x), generator)
+        t, weight = continuous_times(process, between, len(x), generator)
     else:
-        t, weight = discrete_times(process, len(x), steps, generator)
+        t, weight = discrete_times(process, between, len(x), steps, generator)
     z, noise = _noised(process, t, x, generator)
     prediction = model(z, t.to(x.device, torch.float32), **cond).to(x.dtype)
     alpha, sigma = (level.to(x).view(-1, *[1] * (x.dim() - 1)) for level in process.last_component(t)[1:])
     error = noise_error(prediction, model.parameterization, x, noise, alpha, sigma)
-    first, last = ends(process)
-    z0, deviation = _pixels(process, first, _noised(process, first.expand(len(x)), x, generator)[0])
+    start, last = between
+    z0, deviation = _pixels(process, start, _noised(process, start.expand(len(x)), x, generator)[0])
     return {
         "prior": _prior(process, last, x),
         "diffusion": weight.to(error) * error,
