@@ -17,7 +17,11 @@ from trilemma_plugins.vdm.levels import LEVELS
 
 
 def uniform_noise(
-    process: Process, x: Tensor, generator: torch.Generator, levels: int = LEVELS
+    process: Process,
+    x: Tensor,
+    generator: torch.Generator,
+    levels: int = LEVELS,
+    first: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y = x + u, u uniform over the width w = 2/(levels − 1) of a level, centred; −D log w nats."""
     width = 2 / (levels - 1)
@@ -26,10 +30,14 @@ def uniform_noise(
 
 
 def last_noise(
-    process: Process, x: Tensor, generator: torch.Generator, levels: int = LEVELS
+    process: Process,
+    x: Tensor,
+    generator: torch.Generator,
+    levels: int = LEVELS,
+    first: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y = x + r ε, r = σ₀/α₀ the noise that the process ends with; log q(y | x) − log P(x | y) nats."""
-    time = ends(process)[0]
+    """y = x + r ε, r = σ₀/α₀ the noise at t₀, `first` or where the process ends; log q(y | x) − log P(x | y) nats."""
+    time = ends(process, first)[0]
     alpha, sigma = process.alpha(time).to(x), process.sigma(time).to(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     log_q = -(noise.square() / 2 + (sigma / alpha).log() + math.log(2 * math.pi) / 2).flatten(1).sum(1)

@@ -21,6 +21,7 @@ def log_likelihood(
     generator: torch.Generator,
     tolerance: float = 1e-5,
     probes: int = 1,
+    first: float | None = None,
 ) -> tuple[Tensor, int]:
     """log p(x) [B] in nats of points x [B, ...], and the network's evaluations.
 
@@ -38,13 +39,14 @@ def log_likelihood(
         generator: on the CPU, of the signs.
         tolerance: of the error of each step.
         probes: vectors v, whose estimates are averaged.
+        first: t₀; by default the process's own.
 
     References:
         Song et al., Score-Based Generative Modeling through SDEs, arXiv:2011.13456.
         Grathwohl et al., FFJORD, arXiv:1810.01367.
     """
     process, dims = model.process, x[0].numel()
-    at_ends = ends(process)
+    at_ends = ends(process, first)
     low, high = (-process.log_snr(at_ends)).tolist()
     signs = [torch.randint(0, 2, x.shape, generator=generator).to(x).mul_(2).sub_(1) for _ in range(probes)]
 

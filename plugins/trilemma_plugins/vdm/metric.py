@@ -41,8 +41,8 @@ class BitsPerDimension(ModelMetric):
         method: "bound" or "flow".
         dequantization: "noise" or "uniform", of the flow.
         steps: T of the bound; None for continuous time, or all of the table the process lives on.
-        first: t₀, at which the bound ends with the reconstruction; by default the process's own. It holds for any, and
-            is tighter where the network's answers at still smaller times are worse than none.
+        first: t₀, at which the image is read off the state; by default the process's own end. Both methods bound by
+            any, and more tightly where the network's answers at still smaller times are worse than none.
         draws: of time and noise an image, of the bound.
         tolerance: of the flow's integration.
         probes: Hutchinson's vectors an image, of the flow.
@@ -116,8 +116,9 @@ class BitsPerDimension(ModelMetric):
         self, model: Denoiser, x: Tensor, cond: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         if self.method == "flow":
-            points, beside = DEQUANTIZATIONS[self.dequantization](model.process, x, generator)
-            log_p, _ = log_likelihood(model, points, cond, generator, self.tolerance, self.probes)
+            dequantize = DEQUANTIZATIONS[self.dequantization]
+            points, beside = dequantize(model.process, x, generator, first=self.first)
+            log_p, _ = log_likelihood(model, points, cond, generator, self.tolerance, self.probes, self.first)
             return {"flow": beside - log_p}
         draws = [bound_terms(model, x, cond, generator, self.steps, self.first) for _ in range(self.draws)]
         return {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
