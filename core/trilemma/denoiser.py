@@ -68,10 +68,12 @@ class Denoiser(nn.Module):
         parameterization: what it puts out: x0, eps, v, score or flow.
         shape: shape (C, H, W) of one sample of the data.
         conditions: what it can be conditioned on, by name.
+        components: of how many components a process may have for it; None for any number.
         fullgraph: whether it compiles into one graph (`torch.compile`); False for one that decides by values.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
 
+    components: tuple[int, ...] | None = None
     fullgraph: bool = True
 
     def __init__(

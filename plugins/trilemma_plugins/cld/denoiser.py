@@ -24,7 +24,7 @@ class MixedScoreDenoiser(Denoiser):
     Next to the prior, where the velocity alone tells its score, nothing is left for the network to learn.
 
     Args:
-        process: the noising process, of two components or more.
+        process: the noising process, of two components.
         parameterization: eps.
         shape: (C, H, W) of the data.
         network: spec of the network.
@@ -38,6 +38,8 @@ class MixedScoreDenoiser(Denoiser):
         Vahdat et al., arXiv:2106.05931.
     """
 
+    components = (2,)
+
     def __init__(
         self,
         process: Process,
@@ -47,7 +49,7 @@ class MixedScoreDenoiser(Denoiser):
         network: str = "unet",
         **options: Any,
     ) -> None:
-        if process.components < 2:
+        if process.components not in self.components:
             raise UsageError("cld: the mixed score needs a velocity; choose a process of two components")
         if parameterization != "eps":
             raise UsageError(f"cld: the mixed score is an answer in eps, not {parameterization!r}; give eps")

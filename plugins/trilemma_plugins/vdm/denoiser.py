@@ -41,6 +41,8 @@ class FourierDenoiser(Denoiser):
         Kingma et al., Variational Diffusion Models, arXiv:2107.00630.
     """
 
+    components = (1,)
+
     def __init__(
         self,
         process: Process,
