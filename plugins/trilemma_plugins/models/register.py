@@ -13,3 +13,19 @@ def trilemma_register(registry: Registry) -> None:
             reference="recipe: trilemma_plugins/models/recipes/mnist.toml",
         )
     )
+    registry.model(
+        ModelSpec(
+            name="vdm-mnist",
+            target="trilemma_plugins.models:vdm_mnist",
+            summary="handwritten digits, 28×28, on a learned noise schedule (variational diffusion)",
+            reference="recipe: trilemma_plugins/models/recipes/vdm-mnist.toml",
+        )
+    )
+    registry.model(
+        ModelSpec(
+            name="cld-mnist",
+            target="trilemma_plugins.models:cld_mnist",
+            summary="handwritten digits, 28×28, by critically damped Langevin diffusion",
+            reference="recipe: trilemma_plugins/models/recipes/cld-mnist.toml",
+        )
+    )
