@@ -45,8 +45,9 @@ def test_entropy_of_modes_apart_is_that_of_normals(options: dict[str, float]) ->
     assert data.entropy == pytest.approx(of_one + math.log2(len(data.classes)) / 2, abs=1e-5)
 
 
-def test_a_point_mass_has_no_entropy() -> None:
-    assert Mixture2D(modes=1, deviation=1e-6, n=1).entropy == pytest.approx(0, abs=1e-12)
+def test_a_point_between_two_levels_has_one_bit() -> None:
+    """y = 0 lies between levels 127 and 128, x = 0.6 inside level 204: one bit in two dimensions."""
+    assert Mixture2D(modes=1, deviation=1e-6, n=1).entropy == pytest.approx(0.5, abs=1e-9)
 
 
 @pytest.mark.parametrize("options", [{}, {"radius": 0.95, "deviation": 0.1}], ids=["inside", "clamped"])
