@@ -21,10 +21,10 @@ def rounded(x: Tensor) -> Tensor:
     return ((x + 1) * ((LEVELS - 1) / 2)).round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
-def grid_law(centres: Tensor, deviation: float) -> Tensor:
-    """P(u, v) of the rounded mixture with equal weights, float64 [256, 256], exactly:
+def axis_laws(centres: Tensor, deviation: float) -> Tensor:
+    """p_kj(u) of coordinate j of a rounded point of mode k, float64 [M, 2, 256], exactly:
 
-        P(u, v) = 1/M Σ_k p_k1(u) p_k2(v),   p_kj(u) = Φ((b_{u+1} − μ_kj)/s) − Φ((b_u − μ_kj)/s),
+        p_kj(u) = Φ((b_{u+1} − μ_kj)/s) − Φ((b_u − μ_kj)/s),
 
     b_u = (2u − 1)/255 − 1 being the edge below level u, but b_0 = −∞ and b_256 = ∞, since what lies beyond is clamped.
 
@@ -35,7 +35,12 @@ def grid_law(centres: Tensor, deviation: float) -> Tensor:
     inner = (2 * torch.arange(1, LEVELS, dtype=torch.float64) - 1) / (LEVELS - 1) - 1
     end = torch.tensor([math.inf], dtype=torch.float64)
     edges = torch.cat([-end, inner, end])
-    axes = torch.special.ndtr((edges - centres.unsqueeze(-1)) / deviation).diff(dim=-1)  # [M, 2, 256]
+    return torch.special.ndtr((edges - centres.unsqueeze(-1)) / deviation).diff(dim=-1)
+
+
+def grid_law(centres: Tensor, deviation: float) -> Tensor:
+    """P(u, v) = 1/M Σ_k p_k1(u) p_k2(v) of a rounded point of any mode, float64 [256, 256]."""
+    axes = axis_laws(centres, deviation)
     return torch.einsum("ku,kv->uv", axes[:, 0], axes[:, 1]) / len(centres)
 
 
