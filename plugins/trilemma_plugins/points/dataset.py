@@ -1,0 +1,72 @@
+"""Points of a mixture of normals on a ring."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trilemma.dataset import InMemoryDataset
+from trilemma.errors import UsageError
+from trilemma_plugins.points.law import entropy, grid_law, ring, rounded
+
+
+class Mixture2D(InMemoryDataset):
+    """Points of equally many normals of deviation s around centres on a ring, as images of two channels and one pixel.
+
+    They are rounded to 256 levels as images are, x = 2u/255 − 1, so that likelihoods are in bits per dimension and the
+    best that any model can reach, `entropy`, is known. The label of a point is its mode; the modes take turns.
+
+    Args:
+        split: "train" or "test": other draws of the same law.
+        modes: number of normals.
+        radius: of the ring.
+        deviation: s, of each coordinate.
+        n: points in the split.
+        seed: of the draws.
+
+    Raises:
+        UsageError: for an unknown split or a number out of range.
+    """
+
+    def __init__(
+        self,
+        split: str = "train",
+        modes: int = 8,
+        radius: float = 0.6,
+        deviation: float = 0.04,
+        n: int = 20_000,
+        seed: int = 0,
+    ) -> None:
+        if split not in ("train", "test"):
+            raise UsageError(f"mixture2d: unknown split={split!r}; expected train or test")
+        if modes < 1 or n < 1:
+            raise UsageError(f"mixture2d: modes={modes!r} and n={n!r} must be positive; give at least 1")
+        if radius < 0 or not deviation > 0:
+            raise UsageError(
+                f"mixture2d: radius={radius!r}, deviation={deviation!r}; expected radius ≥ 0 and deviation > 0"
+            )
+        generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
+        self.centres, self.deviation = ring(modes, radius), deviation
+        labels = torch.arange(n) % modes
+        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        points = rounded(self.centres[labels] + deviation * noise)
+        super().__init__(points.view(n, 2, 1, 1), labels, tuple(str(mode) for mode in range(modes)))
+        self.split = split
+
+    @cached_property
+    def law(self) -> Tensor:
+        """P(u, v) of a point whose mode is not known, float64 [256, 256]."""
+        return grid_law(self.centres, self.deviation)
+
+    @property
+    def entropy(self) -> float:
+        """Bits per dimension of the best model of this law."""
+        return entropy(self.law)
+
+    @property
+    def surprisals(self) -> Tensor:
+        """−log₂ P(u, v)/2 of every point, float64 [N]: what the best model gives it in bits per dimension."""
+        u, v = self.images.flatten(1).long().unbind(1)
+        return -self.law[u, v].log2() / 2

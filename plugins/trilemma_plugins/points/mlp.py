@@ -1,0 +1,101 @@
+"""A perceptron for data of a few numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trilemma.denoiser import Condition, Denoiser
+from trilemma.errors import UsageError
+from trilemma.process import Process
+
+
+class MLP(Denoiser):
+    """Residual blocks on the flattened state; time and class enter each of them through one embedding.
+
+        h₀ = W z + b,    h ← h + W₂ SiLU(W₁ SiLU(LN h) + V e),    answer = W' SiLU(LN h) + b',    e = SiLU(e(t) + E[y])
+
+    The last layer of each block and of the network starts at zero; label `classes` is the null class of classifier-free
+    guidance (2207.12598).
+
+    Args:
+        process: the noising process; its K components are flattened side by side.
+        parameterization: x0, eps, v, score or flow.
+        shape: (C, H, W) of the data.
+        width: of the layers and the embedding.
+        depth: blocks.
+        classes: number of classes, 0 for an unconditional network.
+
+    Raises:
+        UsageError: for a width or depth below 1.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        parameterization: str = "v",
+        shape: Sequence[int] = (2, 1, 1),
+        *,
+        width: int = 128,
+        depth: int = 3,
+        classes: int = 0,
+    ) -> None:
+        conditions = [Condition("class", size=classes, null=classes)] if classes else []
+        super().__init__(process, parameterization, shape, conditions)
+        if width < 1 or depth < 1:
+            raise UsageError(f"mlp: width={width!r}, depth={depth!r}; give at least 1 of each")
+        size = math.prod(self.shape)
+        self.inlet = nn.Linear(process.components * size, width)
+        self.time_embedding = _TimeEmbedding(width)
+        self.class_embedding = nn.Embedding(classes + 1, width) if classes else None
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.outlet = _zero(nn.Linear(width, size))
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        """The prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
+        embedding = self.time_embedding(t)
+        if self.class_embedding is not None:
+            embedding = embedding + self.class_embedding(cond["class"])
+        embedding = F.silu(embedding)
+        h = self.inlet(z.flatten(1))
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.outlet(F.silu(self.norm(h))).view(-1, *self.shape)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first, self.inject = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.last = _zero(nn.Linear(width, width))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        inner = self.first(F.silu(self.norm(h))) + self.inject(embedding)
+        return h + self.last(F.silu(inner))
+
+
+class _TimeEmbedding(nn.Module):
+    """W [cos ω_k t, sin ω_k t], ω_k geometric from 1 to 100."""
+
+    def __init__(self, width: int, frequencies: int = 16) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mix = nn.Linear(2 * frequencies, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        # No buffer: a network cast to bfloat16 would round the frequencies.
+        exponent = torch.linspace(0, 2, self.frequencies, device=t.device)
+        angles = t[:, None].float() * 10**exponent
+        return self.mix(torch.cat([angles.cos(), angles.sin()], 1).to(self.mix.weight.dtype))
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

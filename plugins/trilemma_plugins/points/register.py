@@ -1,0 +1,28 @@
+"""Registers a mixture of points in the plane, a network for it, and features to compare its samples in."""
+
+from trilemma.plugins import DatasetSpec, DenoiserSpec, MetricSpec, Registry, hookimpl
+
+
+@hookimpl
+def trilemma_register(registry: Registry) -> None:
+    registry.dataset(
+        DatasetSpec(
+            name="mixture2d",
+            target="trilemma_plugins.points.dataset:Mixture2D",
+            summary="points of a mixture of normals on a ring, on 256 levels, its entropy known",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
+            name="mlp",
+            target="trilemma_plugins.points.mlp:MLP",
+            summary="residual perceptron with time and class embedding, for data of a few numbers",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="points-features",
+            target="trilemma_plugins.points.features:PointsFeatures",
+            summary="feature network of the other metrics for points: coordinates and random Fourier features",
+        )
+    )

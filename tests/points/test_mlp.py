@@ -1,0 +1,71 @@
+"""The perceptron: conformance with weights that count, shapes of any process, conditions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trilemma import lookup
+from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
+from trilemma.testing import check_denoiser
+from trilemma_plugins.points.mlp import MLP
+
+Z = torch.randn(3, 2, 1, 1, generator=torch.Generator().manual_seed(1))
+
+
+def network(process: str = "vp", parameterization: str = "v", **options: object) -> Denoiser:
+    """One in which no layer is zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = MLP(lookup.process(process), parameterization, **{"width": 16, **options})
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    return made.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("process", "parameterization"), [("vp", "v"), ("flow", "flow"), ("cld", "eps")])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_it_conforms(process: str, parameterization: str, classes: int) -> None:
+    records = check_denoiser(network(process, parameterization, classes=classes))
+    failed = [f"{record.name}: {record.reason}" for record in records if record.failed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 3, 4), (5, 1, 2)])
+@pytest.mark.parametrize("process", ["vp", "cld"])
+def test_one_component_is_answered_whatever_the_state_has(process: str, shape: tuple[int, int, int]) -> None:
+    net = network(process, "eps", shape=shape)
+    z = torch.randn(4, net.process.components * shape[0], *shape[1:])
+    assert net(z, torch.rand(4)).shape == (4, *shape)
+    moved = z.clone()
+    moved[:, 0] += 1  # the position, of a process that has one
+    assert (net(moved, torch.full((4,), 0.5)) - net(z, torch.full((4,), 0.5))).abs().amin() > 0
+
+
+@pytest.mark.parametrize("parameterization", ["x0", "eps", "v", "score", "flow"])
+def test_a_fresh_network_predicts_zero(parameterization: str) -> None:
+    torch.manual_seed(0)
+    net = MLP(lookup.process("vp"), parameterization, classes=2, width=8)
+    assert not net(Z, torch.rand(3), **{"class": torch.tensor([0, 1, 2])}).any()
+
+
+def test_time_class_and_null_class_all_matter() -> None:
+    net = network(classes=3)
+
+    def answer(t: float, label: int) -> torch.Tensor:
+        return net(Z[:1], torch.tensor([t]), **{"class": torch.tensor([label])})
+
+    null = net.conditions["class"].null
+    outputs = [answer(0.1, 0), answer(0.9, 0), answer(0.1, 2), answer(0.1, null)]
+    for i, first in enumerate(outputs):
+        for second in outputs[i + 1 :]:
+            assert (first - second).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"depth": 0}])
+def test_what_it_refuses(options: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1") as caught:
+        network(**options)
+    assert "\n" not in str(caught.value)

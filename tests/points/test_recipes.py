@@ -1,0 +1,72 @@
+"""The recipes of the points learn: in a few hundred steps here; that of phase space needs more and is only read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trilemma
+from trilemma.denoiser import Denoiser
+from trilemma.evaluate import Evaluator, evaluate, untrained
+from trilemma.train.recipe import read_recipe
+from trilemma.train.trainer import train
+from trilemma_plugins.points.dataset import Mixture2D
+
+RECIPES = Path(__file__).parents[2] / "plugins" / "trilemma_plugins" / "points" / "recipes"
+SAMPLERS = {"ddpm": "dpmpp-2m", "vdm": "dpmpp-2m"}
+SHORT = ["steps=300", "optimizer.warmup=20", "ema=0.95", "checkpoint_every=300"]
+TEST_POINTS = "mixture2d:n=2000"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The model of a recipe cut to 300 steps, trained once."""
+    models: dict[str, Denoiser] = {}
+
+    def get(name: str) -> Denoiser:
+        if name not in models:
+            folder = tmp_path_factory.mktemp(name)
+            models[name] = trilemma.load(train(read_recipe(RECIPES / f"{name}.toml", SHORT), folder).model)
+        return models[name]
+
+    return get
+
+
+def frechet(model: Denoiser, sampler: str) -> float:
+    evaluator = Evaluator(TEST_POINTS, "points-features", ("frechet",))
+    record = evaluate(model, evaluator, sampler=sampler, steps=20, n=1000, batch_size=1000)
+    return float(record["metrics"]["frechet"])
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_its_samples_are_twice_as_near(name: str, trained: Any) -> None:
+    model = trained(name)
+    assert frechet(model, SAMPLERS[name]) < frechet(untrained(model, 0), SAMPLERS[name]) / 2
+
+
+def test_a_class_is_its_mode(trained: Any) -> None:
+    model = trained("ddpm")
+    evaluator = Evaluator("mixture2d:n=8", "points-features", ("class-agreement",))
+    record = evaluate(model, evaluator, sampler="dpmpp-2m", steps=20, n=400, batch_size=400)
+    assert record["metrics"]["class-agreement"] > 0.9
+
+
+def test_the_bound_comes_near_the_entropy(trained: Any) -> None:
+    """Of the same points: what the law gives them is below it, and what a fresh network gives them far above."""
+    model = trained("vdm")
+    evaluator = Evaluator(TEST_POINTS, "points-features", ("bpd:draws=32",))
+    found, fresh = (
+        evaluator.measure_model(m, 2000, 2000, 0)["bpd:draws=32"] for m in (model, untrained(model, 0))
+    )
+    floor = float(Mixture2D("test", n=2000).surprisals.mean())
+    assert floor - found["interval"] < found["bpd"] < floor + 0.2
+    assert fresh["bpd"] > floor + 1
+
+
+@pytest.mark.parametrize("name", ["cld", *SAMPLERS])
+def test_every_recipe_reads(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.name == f"points-{name}"
+    assert recipe.evaluation["features"] == "points-features"
