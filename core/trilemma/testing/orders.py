@@ -148,7 +148,7 @@ def phase_law_error(sampler: Sampler, process: Process, steps: int) -> float:
 
 
 def phase_law_error_of_sample(sampler: Sampler, process: Process) -> float:
-    """The same of a deterministic sampler without a plan: on Gaussian data its map z → A z + b is seen from three states."""
+    """The same of a deterministic sampler without a plan: its map z → A z + b of Gaussian data, from three states."""
     times = local_times(7)
     (mu_t, cov_t), (mu, cov) = (process.moments(t) for t in times[[0, -1]])
     errors = []

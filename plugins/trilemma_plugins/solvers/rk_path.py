@@ -42,8 +42,8 @@ class Path(ABC):
 
     def times(self, u: Tensor) -> Tensor:
         """Times [B] of u, the ends exactly, as an inverse is not."""
-        t = self._time(u.clamp(min(self.start, self.end), max(self.start, self.end)))
-        t = t.clamp(min(self.begin, self.stop), max(self.begin, self.stop))
+        u = u.clamp(min(self.start, self.end), max(self.start, self.end))
+        t = self._time(u).clamp(min(self.begin, self.stop), max(self.begin, self.stop))
         t = torch.where(u == self.start, self.begin, t)
         return torch.where(u == self.end, self.stop, t)
 
@@ -86,39 +86,39 @@ class Root(Path):
 
         dy/du = 2u [(H − ⌊H + Hᵀ + N⌋) y + R⁻¹ G Gᵀ e_K ε̂/(2σ)],
 
-    where the matrix takes away what R changes, and √t what grows as σ → 0.
+    as R⁻¹ dR/dt is that half triangle. For K = 1 it is z/r again.
     """
+
+    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this asks for the fewest evaluations on mixtures, one
+    # Gaussian and a point together: ε̂/σ grows as 1/√t, which √t takes away, and L⁻¹z as 1/t, which R⁻¹z does not.
 
     def __init__(self, process: Process, begin: float, stop: float) -> None:
         super().__init__(process, begin, stop)
         self.start, self.end = begin**0.5, stop**0.5
 
     def coordinates(self, u: Tensor, z: Tensor) -> Tensor:
-        return _applied(torch.linalg.inv(self._factor(self.times(u))), z)
+        return _applied(torch.linalg.inv(_factor(*self.process.moments(self.times(u)))), z)
 
     def state(self, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         t = self.times(u)
-        return t, _applied(self._factor(t), y)
+        return t, _applied(_factor(*self.process.moments(t)), y)
 
     def slope(self, predict: Prediction, u: Tensor, y: Tensor) -> Tensor:
         t = self.times(u)
-        R, G, sigma = self._factor(t), self.process.diffusion(t), self.process.last_component(t)[2]
+        mean, cov = self.process.moments(t)
+        R, G = _factor(mean, cov), self.process.diffusion(t)
         noise = torch.linalg.solve(R, G)
-        H, N = torch.linalg.solve(R, self.process.drift(t) @ R), noise @ noise.mT
-        change = H + H.mT + N
+        H = torch.linalg.solve(R, self.process.drift(t) @ R)
+        change = H + H.mT + noise @ noise.mT
         A = H - change.tril() + change.diagonal(dim1=-2, dim2=-1).diag_embed() / 2
-        k = noise @ G[..., -1, :, None] / (2 * sigma[:, None, None])
+        sigma = torch.linalg.cholesky(cov)[:, -1:, -1:]
+        k = noise @ G[:, -1:].mT / (2 * sigma)
         twice = 2 * t.sqrt()[:, None, None]
         eps = predict(_applied(R, y), t, "eps")
         return _applied(twice * A, y) + _applied(twice * k, eps)
 
     def _time(self, u: Tensor) -> Tensor:
         return u.square()
-
-    def _factor(self, t: Tensor) -> Tensor:
-        mean, cov = self.process.moments(t)
-        factor: Tensor = torch.linalg.cholesky(mean.unsqueeze(-1) * mean.unsqueeze(-2) + cov)
-        return factor
 
 
 def path_between(process: Process, begin: float, stop: float) -> Path:
@@ -139,6 +139,11 @@ def one_a_sample(values: Tensor, state: Tensor) -> Tensor:
     """One value a sample [B], on the device of states [B, ...], and in their dtype unless it is a yes or no."""
     shaped = values.view(-1, *(1,) * (state.dim() - 1))
     return shaped.to(state.device) if values.dtype == torch.bool else shaped.to(state.device, state.dtype)
+
+
+def _factor(mean: Tensor, cov: Tensor) -> Tensor:
+    factor: Tensor = torch.linalg.cholesky(mean.unsqueeze(-1) * mean.unsqueeze(-2) + cov)
+    return factor
 
 
 def _applied(matrix: Tensor, state: Tensor) -> Tensor:
