@@ -56,7 +56,7 @@ $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.install
 # The other libraries that the parity tests compare with, without the vision packages and services that they ask for and
 # their samplers do not need.
 $(VENV)/.peers: $(VENV)/.test
-	$(pip_install) --no-deps azula k-diffusion
+	$(pip_install) --no-deps azula k-diffusion torchdiffeq torchsde trampoline
 	touch $@
 
 $(VENV)/.requirements: constraints.txt

@@ -105,6 +105,11 @@ def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[
         UsageError: where it cannot be inverted.
     """
     name = type(sampler).__name__
+    if process.components > 1:
+        raise UsageError(
+            f"{type(process).__name__} has {process.components} components, of which images are one; "
+            "inversion needs a process of one"
+        )
     if not sampler.has_plan:
         if sampler.tolerance is None or not sampler.deterministic:
             raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
@@ -112,9 +117,9 @@ def _parts(sampler: Sampler, process: Process, steps: int, refine: int) -> list[
     times = sampler.times(process, steps)
     tableau = sampler.plan(process, times)
     noisy = any(any(matrix(row.C, tableau.components)) for row in tableau.rows)
-    if noisy or tableau.clip is not None or tableau.components > 1:
+    if noisy or tableau.clip is not None:
         raise UsageError(
-            "only a deterministic sampler of one component without clip can be inverted; use for example ddim:eta=0"
+            "only a deterministic sampler without clip can be inverted; use for example ddim:eta=0"
         )
     if all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows):
         return [Inverse(sampler, refine)]

@@ -82,7 +82,7 @@ def test_samplers_of_one_component_refuse_phase_space():
     model = GaussianMixtureDenoiser(CONSTANT)
     with pytest.raises(UsageError, match=r"ddim does not run on 2 components, which CLD has") as error:
         sample(model, sampler="ddim", steps=4)
-    for name in ("sscs", "gddim", "euler-maruyama"):
+    for name in ("sscs", "gddim", "euler-maruyama", "rk"):
         assert name in str(error.value)
     assert "\n" not in str(error.value)
     assert "dpmpp" not in str(error.value)

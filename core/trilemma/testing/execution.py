@@ -65,10 +65,13 @@ class ExactPrediction:
         self.evaluations += 1
         time = torch.as_tensor(t, dtype=torch.float64)
         self.seen += [float(time.max())] if time.numel() else []
-        if time.dim():
-            time = time.view(-1, *(1,) * (z.dim() - 1))
         process = self.denoiser.process
-        answer = self.denoiser.predict(z, process.alpha(time), process.sigma(time), parameterization)
+        if process.components > 1:
+            answer = self.denoiser.predict_stacked(z, time.expand(len(z)), parameterization)
+        else:
+            if time.dim():
+                time = time.view(-1, *(1,) * (z.dim() - 1))
+            answer = self.denoiser.predict(z, process.alpha(time), process.sigma(time), parameterization)
         self.answers.append((answer, answer.clone()))
         return answer
 

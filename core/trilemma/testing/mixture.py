@@ -64,10 +64,8 @@ class GaussianMixtureDenoiser(Denoiser):
         host = t.to("cpu", torch.float64)
         if self.process.components > 1:
             labels = cond["class"].cpu() if "class" in cond else None
-            state = z.to("cpu", torch.float64)
-            x0, pull = self._stacked(state, host, labels)
-            cov = self.process.moments(host)[1]
-            return stacked.predicted(self.parameterization, x0, pull, cov).to(z.device, z.dtype)
+            answer = self.predict_stacked(z.to("cpu", torch.float64), host, self.parameterization, labels)
+            return answer.to(z.device, z.dtype)
         alpha, sigma = self.process.alpha(host), self.process.sigma(host)
         labels = cond["class"].cpu() if "class" in cond else None
         answer = self.predict(z.to("cpu", torch.float64), alpha, sigma, self.parameterization, labels)
@@ -98,6 +96,13 @@ class GaussianMixtureDenoiser(Denoiser):
         eps = sigma * (r * centred / V).sum(0)
         a, b = functional(parameterization, alpha, sigma)
         return a * x0 + b * eps
+
+    def predict_stacked(
+        self, z: Tensor, t: Tensor, parameterization: str = "x0", labels: Tensor | None = None
+    ) -> Tensor:
+        """The same of states [B, K·C, ...] of any number of components at times t [B], float64."""
+        x0, pull = self._stacked(z, t, labels)
+        return stacked.predicted(parameterization, x0, pull, self.process.moments(t)[1])
 
     def score(self, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """∇_z log p(z_t) [B, K·C, ...], by all components, of states z at times t [B], float64."""

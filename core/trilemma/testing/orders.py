@@ -13,9 +13,10 @@ from torch import Tensor
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Tableau, scalar
-from trilemma.testing.execution import final_states, run_plan
+from trilemma.testing.execution import final_states, run_plan, run_sample
 from trilemma.testing.law import sample_law, state_law
 from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.record import Skipped
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
@@ -144,6 +145,29 @@ def phase_law_error(sampler: Sampler, process: Process, steps: int) -> float:
         errors += (found - mean * mu).tolist()
         errors += (spread - variance * mu[:, None] * mu - cov).flatten().tolist()
     return _largest(errors)
+
+
+def phase_law_error_of_sample(sampler: Sampler, process: Process) -> float:
+    """The same of a deterministic sampler without a plan: its map z → A z + b of Gaussian data, from three states."""
+    times = local_times(7)
+    (mu_t, cov_t), (mu, cov) = (process.moments(t) for t in times[[0, -1]])
+    errors = []
+    for mean, variance in LAWS:
+        model = GaussianMixtureDenoiser(process, (mean,), variance)
+        b, A = affine_map(
+            lambda z, model=model: run_sample(sampler, model, times, z, lambda _: torch.zeros_like(z))
+        )
+        errors += (mean * (A @ mu_t - mu) + b).tolist()
+        spread = variance * mu_t[:, None] * mu_t + cov_t
+        errors += (A @ spread @ A.mT - variance * mu[:, None] * mu - cov).flatten().tolist()
+    return _largest(errors)
+
+
+def affine_map(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """b [J] and A [J, 2] of z → A z + b on states [B, 2, 1, 1]."""
+    starts = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double().view(3, 2, 1, 1)
+    origin, *ends = function(starts).flatten(1)
+    return origin, torch.stack([end - origin for end in ends], -1)
 
 
 PATHS = 64

@@ -13,15 +13,21 @@ from trilemma.tableau import matrix
 from trilemma.testing.law import state_law
 from trilemma.testing.local import local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.orders import SLACK, order_in_phase_space
+from trilemma.testing.orders import SLACK, affine_map, order_in_phase_space, phase_law_error_of_sample
 from trilemma.testing.phase import PhaseProcess
 
 MEAN, VARIANCE, DRAWN, DEVIATIONS = 0.4, 0.25, 4096, 6.0
+TOLERANCES = 10.0  # of a step's error that the errors of all steps may add up to
+FINE, ALLOWED = 100, 0.02  # steps, and what they and the step onto the data may be off
 
 
 def phase_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if not sampler.has_plan:
+        if sampler.tolerance is not None:
+            yield "in phase space: tolerance is kept", lambda: _tolerance(sampler)
+        if sampler.deterministic:
+            yield "in phase space: every parameterization, the data's law", lambda: _law_of_samples(sampler)
         return
     yield "in phase space: plan pays its nfe", lambda: _nfe(sampler)
     yield "in phase space: noise as declared", lambda: _noise(sampler)
@@ -48,6 +54,32 @@ def _order(sampler: Sampler) -> str:
     found = order_in_phase_space(sampler)
     assert found.order >= sampler.order - SLACK, f"declares order {sampler.order}, measured {found}"
     return f"declares {sampler.order}, measured {found}"
+
+
+def _tolerance(sampler: Sampler) -> str:
+    assert sampler.tolerance is not None
+    off = phase_law_error_of_sample(sampler, PhaseProcess()) / sampler.tolerance
+    assert off <= TOLERANCES, f"the law is {off:.1f} tolerances off that of the flow"
+    return f"declares {sampler.tolerance:g}, {off:.2g} of it off"
+
+
+def _law_of_samples(sampler: Sampler) -> str:
+    """The law that networks which put out x0, ε and the score turn the exact one at the first time into."""
+    process, steps = PhaseProcess(), FINE if isinstance(sampler.grid, str) else len(sampler.grid)
+    mu, cov = process.moments(sampler.times(process, steps)[0])
+    cov, worst = VARIANCE * mu[:, None] * mu + cov, 0.0
+    for name in ("eps", "score", "x0"):
+        model = GaussianMixtureDenoiser(process, (MEAN,), VARIANCE, parameterization=name)
+        b, A = affine_map(
+            lambda z, model=model: (
+                sample(model, sampler=sampler, steps=steps, latent=z, dtype=torch.float64).samples
+            )
+        )
+        mean, variance = (A @ mu * MEAN + b)[0], (A @ cov @ A.mT)[0, 0]
+        off = max(abs(float(mean) - MEAN), abs(float(variance) - VARIANCE))
+        assert off < ALLOWED, f"from a network that puts out {name} the position's moments are {off:.2g} off"
+        worst = max(worst, off)
+    return f"mean and variance {worst:.2g} off"
 
 
 def _marginals(sampler: Sampler) -> str:

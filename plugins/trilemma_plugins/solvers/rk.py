@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.process import Process
 from trilemma.runge_kutta import PAIRS
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
+from trilemma_plugins.solvers.rk_path import Path, landed, one_a_sample, path_between
 
 if TYPE_CHECKING:
     from trilemma.prediction import Prediction
@@ -28,15 +28,17 @@ class RK(Sampler):
 
         d(z/r)/dφ = v̂/r,   v̂ = α ε̂ − σ x̂₀,
 
-    by an embedded pair of Runge–Kutta methods. A step h is accepted where its error e, the root mean square over the
-    sample's elements of the pair's difference over tolerance·(1 + |z/r|), is at most 1; the next is
+    and of several components R⁻¹ z in √t, R Rᵀ the covariance of z for data of variance 1
+    (`trilemma_plugins.solvers.rk_path`), by an embedded pair of Runge–Kutta methods. With y what is integrated, a step
+    h is accepted where its error e, the root mean square over the sample's elements of the pair's difference over
+    tolerance·(1 + |y|), is at most 1; the next is
 
         h ← h · 0.9 e^(−0.7/q) e_before^(0.4/q)
 
     (PI control, q the order of the error, at most five times more or less). Steps are a sample's own, so no other
     sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the smallest time
-    a network is asked at onto the data, returns x̂₀. The steps asked for are the guess that the first is made by.
-    Inversion takes the same path upwards.
+    a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The steps asked for are the guess
+    that the first is made by. Inversion, of one component, takes the same path upwards.
 
     Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The step is decided
     by what is seen, so this sampler reads the host once a step and is fused and captured by nothing.
@@ -61,6 +63,7 @@ class RK(Sampler):
 
     deterministic = True
     fullgraph = False
+    components = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,9 +92,10 @@ class RK(Sampler):
         begin, end = float(times[0]), float(times[-1])
         stop = end or min(process.earliest_time, begin / 2)
         state = z if z.dtype == torch.float64 else z.float()
-        state, done = self._follow(predict, Path(process, begin, stop), len(times) - 1, state, report)
+        path = path_between(process, begin, stop)
+        state, done = self._follow(predict, path, len(times) - 1, state, report)
         if end == 0:
-            state = predict(state, stop, "x0")
+            state = landed(predict, state, stop)
             report(done + 1, 0.0, state)
         return state.to(z.dtype)
 
@@ -107,23 +111,19 @@ class RK(Sampler):
         pair, batch = PAIRS[self.pair], len(z)
         rate = 1 / min(pair.order, 5)
 
-        def slope(angle: Tensor, y: Tensor) -> Tensor:
-            t, radius = path.at(angle, y)
-            return predict(y * radius, t, "v") / radius
-
-        angle = torch.full((batch,), path.start, dtype=torch.float64)
-        step = torch.full_like(angle, (path.end - path.start) / guess)
-        before = torch.ones_like(angle)
-        y = z / path.at(angle, z)[1]
-        slopes = [slope(angle, y)]
+        u = torch.full((batch,), path.start, dtype=torch.float64)
+        step = torch.full_like(u, (path.end - path.start) / guess)
+        before = torch.ones_like(u)
+        y = path.coordinates(u, z)
+        slopes = [path.slope(predict, u, y)]
         for attempt in range(1, ATTEMPTS + 1):
-            left = path.end - angle
+            left = path.end - u
             last = step.abs() >= left.abs() * (1 - 1e-12)
             step = torch.where(last, left, step)
-            h = _like(step, y)
+            h = one_a_sample(step, y)
             for node, line in zip(pair.nodes[1:], pair.stages, strict=True):
                 reached = y + h * _combined(line, slopes)
-                slopes.append(slope(angle + node * step, reached))
+                slopes.append(path.slope(predict, u + node * step, reached))
             scale = self.tolerance * (1 + torch.maximum(y.abs(), reached.abs()))
             relative = (h * _combined(pair.error, slopes) / scale).flatten(1).square().mean(1).sqrt()
             error = relative.to("cpu", torch.float64)
@@ -131,15 +131,15 @@ class RK(Sampler):
                 ~error.isfinite()
             )  # nothing will mend it; whoever asked is told by the state that it leaves
             accepted = (error <= 1) | lost
-            angle = torch.where(accepted, torch.where(last | lost, path.end, angle + step), angle)
-            moved = _like(accepted, y)
+            u = torch.where(accepted, torch.where(last | lost, path.end, u + step), u)
+            moved = one_a_sample(accepted, y)
             y = torch.where(moved, reached, y)
             slopes = [torch.where(moved, slopes[-1], slopes[0])]
             if bool(accepted.any()):
-                t, radius = path.at(angle, y)
-                report(attempt, float(t.max()), y * radius)
-            if bool((angle == path.end).all()):
-                return y * path.at(angle, y)[1], attempt
+                t, state = path.state(u, y)
+                report(attempt, float(t.max()), state)
+            if bool((u == path.end).all()):
+                return path.state(u, y)[1], attempt
             error = error.clamp_min(1e-8)
             factor = SAFETY * torch.where(accepted, error**-0.7 * before**0.4, error**-1.0).pow(rate)
             step = step * factor.clamp(SHRINK, GROW)
@@ -147,30 +147,6 @@ class RK(Sampler):
         raise TrilemmaError(
             f"rk: {ATTEMPTS} steps did not reach the data at tolerance {self.tolerance:g}; give a larger one"
         )
-
-
-class Path:
-    """The angle φ that goes from `start` to `end` between two times, down to the data or up from it."""
-
-    def __init__(self, process: Process, begin: float, stop: float) -> None:
-        self.process, self.begin, self.stop = process, begin, stop
-        alpha, sigma = process.levels(torch.tensor([begin, stop], dtype=torch.float64))
-        self.start, self.end = (float(angle) for angle in torch.atan2(sigma, alpha))
-
-    def at(self, angle: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Times [B], float64, of angles [B], and r there, in the dtype of states and broadcastable against them."""
-        angle = angle.clamp(min(self.start, self.end), max(self.start, self.end))
-        t = self.process.time_of_log_snr(-2 * angle.tan().log())
-        t = t.clamp(min(self.begin, self.stop), max(self.begin, self.stop))
-        t = torch.where(angle == self.start, self.begin, t)  # exactly, as the inverse of λ is not
-        t = torch.where(angle == self.end, self.stop, t)
-        return t, _like(torch.hypot(*self.process.levels(t)), like)
-
-
-def _like(values: Tensor, state: Tensor) -> Tensor:
-    """One value a sample [B], on the device of states [B, ...], and in their dtype unless it is a yes or no."""
-    shaped = values.view(-1, *(1,) * (state.dim() - 1))
-    return shaped.to(state.device) if values.dtype == torch.bool else shaped.to(state.device, state.dtype)
 
 
 def _combined(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
