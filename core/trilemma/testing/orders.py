@@ -154,9 +154,11 @@ def phase_law_error_of_sample(sampler: Sampler, process: Process) -> float:
     errors = []
     for mean, variance in LAWS:
         model = GaussianMixtureDenoiser(process, (mean,), variance)
-        b, A = affine_map(
-            lambda z, model=model: run_sample(sampler, model, times, z, lambda _: torch.zeros_like(z))
-        )
+
+        def moved(z: Tensor, model: GaussianMixtureDenoiser = model) -> Tensor:
+            return run_sample(sampler, model, times, z, lambda _: torch.zeros_like(z))
+
+        b, A = affine_map(moved)
         errors += (mean * (A @ mu_t - mu) + b).tolist()
         spread = variance * mu_t[:, None] * mu_t + cov_t
         errors += (A @ spread @ A.mT - variance * mu[:, None] * mu - cov).flatten().tolist()

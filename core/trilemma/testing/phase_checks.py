@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from trilemma.sampler import Sampler
 from trilemma.sampling import sample
@@ -70,11 +71,11 @@ def _law_of_samples(sampler: Sampler) -> str:
     cov, worst = VARIANCE * mu[:, None] * mu + cov, 0.0
     for name in ("eps", "score", "x0"):
         model = GaussianMixtureDenoiser(process, (MEAN,), VARIANCE, parameterization=name)
-        b, A = affine_map(
-            lambda z, model=model: (
-                sample(model, sampler=sampler, steps=steps, latent=z, dtype=torch.float64).samples
-            )
-        )
+
+        def drawn(z: Tensor, model: GaussianMixtureDenoiser = model) -> Tensor:
+            return sample(model, sampler=sampler, steps=steps, latent=z, dtype=torch.float64).samples
+
+        b, A = affine_map(drawn)
         mean, variance = (A @ mu * MEAN + b)[0], (A @ cov @ A.mT)[0, 0]
         off = max(abs(float(mean) - MEAN), abs(float(variance) - VARIANCE))
         assert off < ALLOWED, f"from a network that puts out {name} the position's moments are {off:.2g} off"
