@@ -17,7 +17,10 @@ from trilemma.process import Process
 class MLP(Denoiser):
     """Residual blocks on the flattened state; time and class enter each of them through one embedding.
 
-        h₀ = W z + b,    h ← h + W₂ SiLU(W₁ SiLU(LN h) + V e),    answer = W' SiLU(LN h) + b',    e = SiLU(e(t) + E[y])
+        h₀ = W z + b,    h ← h + W₂ SiLU((1 + s) W₁ SiLU(LN h) + d),    s, d = V e,    answer = W' SiLU(LN h) + b',
+
+    with e = SiLU(e(t) + E[y]); near the data the answer is a slope times the state that grows without bounds, which a
+    time that is only added cannot give.
 
     The last layer of each block and of the network starts at zero; label `classes` is the null class of classifier-free
     guidance (2207.12598).
@@ -72,11 +75,12 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.first, self.inject = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.first, self.inject = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.last = _zero(nn.Linear(width, width))
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        inner = self.first(F.silu(self.norm(h))) + self.inject(embedding)
+        scale, shift = self.inject(embedding).chunk(2, 1)
+        inner = torch.addcmul(shift, self.first(F.silu(self.norm(h))), 1 + scale)
         return h + self.last(F.silu(inner))
 
 
