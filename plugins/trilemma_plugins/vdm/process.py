@@ -64,14 +64,14 @@ class VDM(Process, nn.Module):
         self._gate: Gate | None = None
 
     def gamma(self, t: Tensor) -> Tensor:
-        """γ(t), float64 on the host, shape of t, with its gradient to the schedule."""
-        low, high = self._ends()
-        return low + (high - low) * self._gated(self.interior(_host(t)))
+        """γ(t), float64, shape of t and on its device, with its gradient to the schedule."""
+        low, high = self._ends(t)
+        return low + (high - low) * self._gated(self.interior(t.double()))
 
     def slope(self, t: Tensor) -> Tensor:
-        """γ'(t), float64 on the host, shape of t, with its gradient to the schedule."""
-        low, high = self._ends()
-        return (high - low) * self._gated(self.interior.slope(_host(t)))
+        """γ'(t), float64, shape of t and on its device, with its gradient to the schedule."""
+        low, high = self._ends(t)
+        return (high - low) * self._gated(self.interior.slope(t.double()))
 
     @contextmanager
     def gated(self, gate: Gate) -> Iterator[None]:
@@ -106,8 +106,8 @@ class VDM(Process, nn.Module):
         rate = torch.sigmoid(self._still(self.gamma, t)) * self._still(self.slope, t)
         return rate.sqrt()[..., None, None]
 
-    def _ends(self) -> Tensor:
-        return self.ends.to("cpu", torch.float64)
+    def _ends(self, t: Tensor) -> Tensor:
+        return self.ends.to(t.device, torch.float64)
 
     def _gated(self, value: Tensor) -> Tensor:
         return value if self._gate is None else self._gate(value)
@@ -126,10 +126,6 @@ class VDM(Process, nn.Module):
 
         super()._apply(moved, recurse)
         return self
-
-
-def _host(t: Tensor) -> Tensor:
-    return t.to("cpu", torch.float64)
 
 
 def _interior(schedule: str, gamma_min: float, gamma_max: float, width: int) -> Interior:
