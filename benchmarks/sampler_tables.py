@@ -3,7 +3,8 @@
     python benchmarks/sampler_tables.py docs/results/samplers.jsonl --out docs/results --at 10 --at 50
 
 Writes OUT/samplers.md (or another STEM), OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
-OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at). Needs the extra bench.
+OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at, where recall was
+measured). Needs the extra bench.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def tables(records: Sequence[Record]) -> str:
 
 
 def _number(value: float | None, metric: str) -> str:
-    return "" if value is None else f"{value:.3f}" if metric == "frechet" else f"{value:.1%}"
+    if value is None:
+        return ""
+    return f"{value:.1%}" if metric != "frechet" else f"{value:.3f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def plot_nfe(records: Sequence[Record], path: Path) -> None:
@@ -203,9 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "# Samplers\n\n" + tables(records)
     if len({r["budget"] for r in records}) > 1:
         curve, triangle = f"{options.stem}-nfe.png", f"{options.stem}-triangle.png"
-        text += f"\n![Fréchet distance against NFE]({curve})\n\n![Quality, coverage, speed]({triangle})\n"
+        text += f"\n![Fréchet distance against NFE]({curve})\n"
         plot_nfe(records, options.out / curve)
-        plot_triangle(records, options.at or [10, 50], options.out / triangle)
+        if all("recall" in r["metrics"] for r in records if r["reason"] is None):
+            text += f"\n![Quality, coverage, speed]({triangle})\n"
+            plot_triangle(records, options.at or [10, 50], options.out / triangle)
     (options.out / f"{options.stem}.md").write_text(text, encoding="utf-8")
     return 0
 
