@@ -96,7 +96,8 @@ def table(record: Mapping[str, Any]) -> str:
         "",
         f"MNIST test images: {record['n']} of them for the bounds, {record['n_flow']} for the ODE, which is compared "
         "with the bound of the same images. Bits per dimension; ± is half the 95 % interval over images and draws. The "
-        "ODE's dequantization is the noise that the process ends with.",
+        "ODE's dequantization is the noise that the process ends with. With the exact score both are one number; the "
+        "bound is that of the reverse chain and bounds no flow of an inexact one, which may lie on either side of it.",
         "",
         "| model | | bits/dim | ± | prior | diffusion | reconstruction |",
         "|---|---|---:|---:|---:|---:|---:|",
