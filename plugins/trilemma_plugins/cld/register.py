@@ -19,7 +19,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.cld.sscs:SSCS",
             summary="symmetric splitting in phase space, its flows at rest exact; order 2 with score=midpoint",
             reference="arXiv:2112.07068",
-            variants=("score=midpoint", "grid=squares"),
+            variants=("score=midpoint", "hold=x0", "grid=squares"),
         )
     )
     registry.sampler(
