@@ -56,6 +56,14 @@ def test_the_hybrid_target_is_a_function_of_the_state_and_the_denoising_one_is_n
         assert (float((target.flatten() - score).abs().max()) < 1e-9) is exact
 
 
+@pytest.mark.parametrize("objective", BOTH, ids=lambda o: o.name)
+def test_the_residual_of_no_answer_is_the_noise(objective):
+    """Unweighted, in units of the noise of the transition that was drawn."""
+    data, times, noise = drawn(CLD(), 0.7, 0.1)
+    _, target, weight = objective.targets(CLD(), data, times, noise)
+    torch.testing.assert_close(weight.view(-1, 1, 1, 1) * target.square(), noise[1].square())
+
+
 @pytest.mark.parametrize("objective", [HybridScoreMatching, DenoisingScoreMatching])
 def test_the_weightings_are_of_one_residual(objective):
     """noise : score : likelihood as 1 : ℓ² : Γβ ℓ², ℓ = 1/L_KK of the covariance that is conditioned on."""
