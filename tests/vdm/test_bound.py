@@ -129,6 +129,8 @@ def test_weighted_forms() -> None:
 
     gamma, slope = denoiser.process.gamma(t), denoiser.process.slope(t)
     torch.testing.assert_close(terms(weighting="sigmoid", bias=1.0), terms() * torch.sigmoid(1 + gamma))
+    floored = terms(weighting="sigmoid", bias=1.0, floor=0.25)
+    torch.testing.assert_close(floored, terms() * (0.25 + 0.75 * torch.sigmoid(1 + gamma)))
     torch.testing.assert_close(terms(weighting="uniform") * slope / 2, terms())
 
 

@@ -39,7 +39,7 @@ def data(batch: int, seed: int, size: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("steps", [None, 7])
 def test_one_backward_gives_both_gradients(steps: int | None) -> None:
     process = VDM("learned", width=6)
-    denoiser, objective = ExactNoise(process), VariationalBound(steps=steps)
+    denoiser, objective = ExactNoise(process), VariationalBound(steps=steps, scale=16 * math.log(2))
     x, t, noise = data(16, 0)
     if steps:
         t = (t * steps).floor().add(1) / steps
@@ -50,11 +50,29 @@ def test_one_backward_gives_both_gradients(steps: int | None) -> None:
     gate = Gate()
     gated = objective.diffusion(denoiser, denoiser, x, t, noise, {}, gate)
     torch.testing.assert_close(gated, plain)
-    gate.open(gated)
     gated.mean().backward()
     torch.testing.assert_close(process.ends.grad, ends, rtol=1e-10, atol=1e-10)
     for parameter, expected in zip(interior, variance, strict=True):
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+@pytest.mark.parametrize("weighting", ["sigmoid", "uniform"])
+def test_a_weighting_leaves_the_schedule_the_gradient_of_the_bound(weighting: str, steps: int | None) -> None:
+    process = VDM("learned", width=6)
+    network = ExactNoise(process)
+    x, t, noise = data(16, 0)
+    t = (t * steps).floor().add(1) / steps if steps else t
+    found = []
+    for objective in (
+        VariationalBound(steps=steps),
+        VariationalBound(steps=steps, weighting=weighting, bias=1.0, floor=0.2),
+    ):
+        process.zero_grad()
+        objective.diffusion(network, network, x, t, noise, {}, Gate()).mean().backward()
+        found.append([parameter.grad.clone() for parameter in process.parameters()])
+    for weighted, bound in zip(*found, strict=True):
+        torch.testing.assert_close(weighted, bound, rtol=1e-9, atol=1e-12)
 
 
 def test_the_ends_get_the_slope_of_the_closed_form() -> None:
@@ -98,12 +116,11 @@ def test_endpoints_move_the_bound_and_the_interior_does_not() -> None:
 def test_a_trained_interior_has_less_variance_and_the_same_mean() -> None:
     """At least a quarter less than linear γ, measured on fresh draws, with ends that are not trained."""
     process = VDM("learned", endpoints=False, width=48)
-    denoiser, objective = ExactNoise(process), VariationalBound()
+    denoiser, objective = ExactNoise(process), VariationalBound(scale=16 * math.log(2))
     optimizer = torch.optim.Adam(process.interior.parameters(), lr=0.03)
     for step in range(150):
         gate = Gate()
         losses = objective.diffusion(denoiser, denoiser, *data(64, 1000 + step), {}, gate)
-        gate.open(losses)
         optimizer.zero_grad()
         losses.mean().backward()
         optimizer.step()
@@ -133,7 +150,8 @@ def test_a_gate_that_was_never_opened_says_so() -> None:
 
 
 def test_bad_options_and_other_processes_are_refused() -> None:
-    for spec in ("vlb:steps=0", "vlb:weighting=snr", "vlb:interior=mean", "vlb:scale=0", "vlb:levels=1"):
+    bad = ("steps=0", "weighting=snr", "interior=mean", "scale=0", "levels=1", "floor=2", "drop=-1")
+    for spec in (f"vlb:{option}" for option in bad):
         with pytest.raises(UsageError):
             lookup.objective(spec)
     model = GaussianDenoiser(lookup.process("vp-continuous"))

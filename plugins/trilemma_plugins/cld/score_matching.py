@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma.conversion import check_components, convert
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.objective import Objective
+from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma.process import Process
 
 Weighting = Literal["noise", "score", "likelihood"]
@@ -34,9 +34,11 @@ class HybridScoreMatching(Objective):
     Args:
         weighting: "noise", "score" or "likelihood".
         stratified: draw t = (u + i/B) mod 1, one u a batch, instead of B independent uniforms.
+        drop: probability of replacing the conditions of an example by the null ones (2207.12598).
 
     Raises:
-        UsageError: for an unknown weighting; in training, for a network whose answer is not of the last component.
+        UsageError: for an unknown weighting or a drop outside [0, 1]; in training, for a network whose answer is not of
+            the last component.
 
     References:
         Dockhorn et al., Score-Based Generative Modeling with Critically-Damped Langevin Diffusion, arXiv:2112.07068.
@@ -44,6 +46,7 @@ class HybridScoreMatching(Objective):
 
     weighting: Weighting = "noise"
     stratified: bool = True
+    drop: float = 0.0
 
     name: ClassVar[str] = "hsm"
 
@@ -52,6 +55,7 @@ class HybridScoreMatching(Objective):
             raise UsageError(
                 f"{self.name}: unknown weighting={self.weighting!r}; expected noise, score or likelihood"
             )
+        check_drop(self.name, self.drop)
 
     def loss(
         self,
@@ -67,6 +71,7 @@ class HybridScoreMatching(Objective):
         t = self.draw_times(process, len(x0), generator)
         noise = _normal(x0, process.components, generator)
         z, target, weight = self.targets(process, x0, t, noise)
+        cond = drop_conditions(denoiser, cond, self.drop, generator)
         answer = network(z, t.to(x0.device, torch.float32), **cond).to(x0.dtype)
         w, alpha, sigma = process.last_component(t)
         p, q = convert(denoiser.parameterization, "eps", alpha, sigma)
@@ -119,7 +124,7 @@ class DenoisingScoreMatching(HybridScoreMatching):
     The residual is in units of the noise of this transition, w as there with ℓ = 1/L_KK of it.
 
     Args:
-        weighting, stratified: as of `hsm`.
+        weighting, stratified, drop: as of `hsm`.
 
     Raises:
         UsageError: as `hsm` does.

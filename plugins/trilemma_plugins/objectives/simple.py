@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma.conversion import convert, functional
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.objective import Objective
+from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma.process import Process
 
 Weighting = Literal["uniform", "truncated-snr", "min-snr", "edm"]
@@ -58,8 +58,7 @@ class Simple(Objective):
             raise UsageError(
                 f"simple: unknown weighting={self.weighting!r}; expected uniform, truncated-snr, min-snr or edm"
             )
-        if not 0 <= self.drop <= 1:
-            raise UsageError(f"simple: drop={self.drop} is no probability; expected a number from 0 to 1")
+        check_drop("simple", self.drop)
         if self.times not in ("uniform", "log-normal", "logit-normal"):
             raise UsageError(
                 f"simple: unknown times={self.times!r}; expected uniform, log-normal or logit-normal"
@@ -120,9 +119,9 @@ class Simple(Objective):
         batch = len(x0)
         t = self.draw_times(denoiser.process, batch, generator)
         noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
-        dropped = (torch.rand(batch, generator=generator) < self.drop).to(x0.device)
+        cond = drop_conditions(denoiser, cond, self.drop, generator)
         z = denoiser.process.perturb(x0, t, noise)
-        prediction = network(z, t.to(x0.device, torch.float32), **_drop(denoiser, cond, dropped, self.drop))
+        prediction = network(z, t.to(x0.device, torch.float32), **cond)
         a, b = functional(denoiser.parameterization, *_columns(denoiser.process, t, x0))
         target = a.to(x0) * x0 + b.to(x0) * noise
         weight = self.weights(denoiser, t).to(x0).view(-1, *[1] * (x0.dim() - 1))
@@ -137,19 +136,3 @@ def _squared_slope(parameterization: str, alpha: Tensor, sigma: Tensor) -> Tenso
 def _columns(process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     shape = (-1, *[1] * (like.dim() - 1))
     return process.alpha(t).view(shape), process.sigma(t).view(shape)
-
-
-def _drop(
-    denoiser: Denoiser, cond: Mapping[str, Tensor], dropped: Tensor, probability: float
-) -> dict[str, Tensor]:
-    if not probability:
-        return dict(cond)
-    result = {}
-    for name, value in cond.items():
-        null = denoiser.conditions[name].null
-        if null is None:
-            raise UsageError(
-                f"simple: drop={probability} needs a null class, but condition {name!r} has none"
-            )
-        result[name] = torch.where(dropped, null, value)
-    return result

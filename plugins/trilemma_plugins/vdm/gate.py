@@ -3,7 +3,8 @@
 For the interior η of the schedule the mean of the loss L is constant and ∇ E[L²] = E[2 L ∇L] is the gradient of its
 variance. Every γ(t_i) belongs to one example i with one loss L_i, so that an identity on η(t_i) whose backward
 multiplies by 2 L_i turns the bound's gradient into it, while the ends, outside the identity, keep the bound's own
-(2107.00630, appendix I).
+(2107.00630, appendix I). Where the network's loss is the weighted w_i L_i, an identity on γ(t_i) itself whose backward
+multiplies by 1/w_i gives the schedule the gradient of the bound again.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class Gate:
     def __init__(self) -> None:
         self.factors: Tensor | None = None
 
-    def open(self, losses: Tensor) -> None:
-        """Sets the factors 2 L_i from the losses of the examples [B]."""
-        self.factors = 2 * losses.detach()
+    def open(self, factors: Tensor) -> None:
+        """Sets the factors of the examples [B], such as 2 L_i."""
+        self.factors = factors.detach()
 
     def __call__(self, value: Tensor) -> Tensor:
         """`value` [B], or [B] twice over, unchanged."""
@@ -39,5 +40,5 @@ class _Scaled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient, factors = gradients[0], ctx.gate.factors
         if factors is None:
-            raise RuntimeError("the gate was never opened: call open(losses) before backward")
+            raise RuntimeError("the gate was never opened: call open(factors) before backward")
         return gradient * factors.to(gradient), None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.objective import Objective
+from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma_plugins.vdm.bound import (
     bits_per_dimension,
     continuous_weight,
@@ -35,24 +34,27 @@ class VariationalBound(Objective):
 
         ½ T expm1(γ_t − γ_s) w ‖ε − ε̂(z_t)‖²   (T steps),     ½ γ'(t) w ‖ε − ε̂(z_t)‖²   (continuous time).
 
-    w = 1 is the bound; "sigmoid" has w = sigmoid(bias + γ) (2303.00848); "uniform" takes ‖ε − ε̂‖² over uniform t,
-    whatever the schedule. A learned schedule gets, in the same backward pass, the gradient of this loss for its ends
-    and the gradient of its variance for its interior.
+    w = 1 is the bound; "sigmoid" has w = floor + (1 − floor) sigmoid(bias + γ) (2303.00848), whose floor keeps the
+    finest levels, where most of the bits are, in the loss; "uniform" takes ‖ε − ε̂‖² over uniform t, whatever the
+    schedule. Only the network learns from the weighted term: a learned schedule gets, in the same backward pass, the
+    gradient of the bound for its ends and the gradient of the bound's variance for its interior.
 
     Args:
         steps: T; None for continuous time.
         weighting: "bound", "sigmoid" or "uniform".
         bias: b of the sigmoid weighting.
+        floor: least w of the sigmoid weighting, where nothing but the finest levels is left to learn.
         interior: what the interior of a learned schedule descends on: the "variance" of the diffusion term, or the
             "bound", which in continuous time does not depend on it.
         scale: of the gradient of the variance, which Adam divides out again but a clipped norm of all gradients
             does not: unscaled it is larger than the network's and would leave that next to nothing.
         stratified: low-discrepancy times, instead of independent ones.
         levels: grey levels of a pixel.
+        drop: probability of replacing the conditions of an example by the null ones (2207.12598).
 
     Raises:
-        UsageError: for an unknown weighting or interior, fewer than one step or two levels; in training, for a process
-            that is not `vdm`.
+        UsageError: for an unknown weighting or interior, fewer than one step or two levels, a floor or drop outside
+            [0, 1]; in training, for a process that is not `vdm`.
 
     References:
         Kingma et al., Variational Diffusion Models, arXiv:2107.00630.
@@ -62,22 +64,27 @@ class VariationalBound(Objective):
     steps: int | None = None
     weighting: Weighting = "bound"
     bias: float = 2.0
+    floor: float = 0.0
     interior: Descent = "variance"
     scale: float = 0.01
     stratified: bool = True
     levels: int = 256
+    drop: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"vlb: steps={self.steps!r} is no number of steps; give at least 1, or None")
         if self.weighting not in ("bound", "sigmoid", "uniform"):
             raise UsageError(f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform")
+        if not 0 <= self.floor <= 1:
+            raise UsageError(f"vlb: floor={self.floor!r} is no weight; expected a number from 0 to 1")
         if self.interior not in ("variance", "bound"):
             raise UsageError(f"vlb: unknown interior={self.interior!r}; expected variance or bound")
         if not self.scale > 0:
             raise UsageError(f"vlb: scale={self.scale!r} is not positive; give a positive number")
         if self.levels < 2:
             raise UsageError(f"vlb: levels={self.levels!r} is no number of grey levels; give at least 2")
+        check_drop("vlb", self.drop)
 
     def loss(
         self,
@@ -91,9 +98,9 @@ class VariationalBound(Objective):
         process = _schedule_of(denoiser)
         gate = Gate() if self.interior == "variance" else None
         t = self.draw_times(len(x0), generator)
-        diffusion = self.diffusion(network, denoiser, x0, t, _normal(x0, generator), cond, gate)
-        if gate is not None:
-            gate.open(self.scale * bits_per_dimension(diffusion, x0))
+        noise = _normal(x0, generator)
+        cond = drop_conditions(denoiser, cond, self.drop, generator)
+        diffusion = self.diffusion(network, denoiser, x0, t, noise, cond, gate)
         alpha, sigma = _levels(process.gamma(torch.tensor([0.0, 1.0], dtype=torch.float64)))
         alpha, sigma = alpha.to(x0), sigma.to(x0)
         z0 = alpha[0] * x0 + sigma[0] * _normal(x0, generator)
@@ -113,28 +120,44 @@ class VariationalBound(Objective):
         t: Tensor,
         noise: Tensor,
         cond: Mapping[str, Tensor],
-        gate: Gate | None = None,
+        interior: Gate | None = None,
     ) -> Tensor:
-        """The diffusion term [B], in nats, of data x₀ [B, ...] at times t [B] with noise [B, ...]."""
+        """Returns the weighted diffusion term [B], in nats, of data x₀ [B, ...] at times t [B] with noise [B, ...].
+
+        Args:
+            interior: where the interior of the schedule gets the gradient of the bound's variance, the gate to do it.
+        """
         process = _schedule_of(denoiser)
-        with nullcontext() if gate is None else process.gated(gate):
+        schedule = Gate()
+        with process.gated(interior, schedule):
             gamma = process.gamma(t)
             column = (-1, *[1] * (x0.dim() - 1))
             alpha, sigma = (entry.to(x0).view(column) for entry in _levels(gamma))
             z = alpha * x0 + sigma * noise
             prediction = network(z, t.to(x0.device, torch.float32), **cond).to(x0.dtype)
-            weight = self._weight(process, t, gamma)
+            bound = self._bound_weight(process, t, gamma)
         error = noise_error(prediction, denoiser.parameterization, x0, noise, alpha, sigma)
-        return weight.to(error) * error
+        weight = self._weight(bound, gamma)
+        schedule.open(1 / weight)
+        if interior is not None:
+            interior.open(2 * self.scale * bits_per_dimension(bound.to(error) * error, x0))
+        return weight.to(error) * bound.to(error) * error
 
-    def _weight(self, process: VDM, t: Tensor, gamma: Tensor) -> Tensor:
-        if self.weighting == "uniform":
-            return torch.ones_like(gamma)
+    def _bound_weight(self, process: VDM, t: Tensor, gamma: Tensor) -> Tensor:
         if self.steps is None:
-            weight = continuous_weight(process.slope(t))
-        else:
-            weight = discrete_weight(process.gamma(t - 1 / self.steps), gamma, self.steps)
-        return weight if self.weighting == "bound" else weight * torch.sigmoid(self.bias + gamma)
+            return continuous_weight(process.slope(t))
+        return discrete_weight(process.gamma(t - 1 / self.steps), gamma, self.steps)
+
+    @torch.no_grad()
+    def _weight(self, bound: Tensor, gamma: Tensor) -> Tensor:
+        """w [B] of the term that the bound weighs by `bound` [B]."""
+        match self.weighting:
+            case "bound":
+                return torch.ones_like(gamma)
+            case "uniform":
+                return 1 / bound
+            case "sigmoid":
+                return self.floor + (1 - self.floor) * torch.sigmoid(self.bias + gamma)
 
 
 def _levels(gamma: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,26 +61,34 @@ class VDM(Process, nn.Module):
             self.ends: Tensor = nn.Parameter(ends)
         else:
             self.register_buffer("ends", ends, persistent=False)
+        self._interior_gate: Gate | None = None
         self._gate: Gate | None = None
 
     def gamma(self, t: Tensor) -> Tensor:
         """γ(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
-        return low + (high - low) * self._gated(self.interior(t.double()))
+        eta = _through(self._interior_gate, self.interior(t.double()))
+        return _through(self._gate, low + (high - low) * eta)
 
     def slope(self, t: Tensor) -> Tensor:
         """γ'(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
-        return (high - low) * self._gated(self.interior.slope(t.double()))
+        slope = _through(self._interior_gate, self.interior.slope(t.double()))
+        return _through(self._gate, (high - low) * slope)
 
     @contextmanager
-    def gated(self, gate: Gate) -> Iterator[None]:
-        """Within it the gradient to the interior goes through `gate`, of `gamma` and `slope` at times [B]."""
-        self._gate = gate
+    def gated(self, interior: Gate | None, schedule: Gate | None = None) -> Iterator[None]:
+        """Lets the gradients of `gamma` and `slope` at times [B] pass through gates.
+
+        Args:
+            interior: gate of the gradient to the interior; None leaves it as it is.
+            schedule: gate of the gradient to ends and interior; None likewise.
+        """
+        self._interior_gate, self._gate = interior, schedule
         try:
             yield
         finally:
-            self._gate = None
+            self._interior_gate = self._gate = None
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         gamma = self._still(self.gamma, t)
@@ -109,9 +117,6 @@ class VDM(Process, nn.Module):
     def _ends(self, t: Tensor) -> Tensor:
         return self.ends.to(t.device, torch.float64)
 
-    def _gated(self, value: Tensor) -> Tensor:
-        return value if self._gate is None else self._gate(value)
-
     @staticmethod
     @torch.no_grad()
     def _still(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -126,6 +131,10 @@ class VDM(Process, nn.Module):
 
         super()._apply(moved, recurse)
         return self
+
+
+def _through(gate: Gate | None, value: Tensor) -> Tensor:
+    return value if gate is None else gate(value)
 
 
 def _interior(schedule: str, gamma_min: float, gamma_max: float, width: int) -> Interior:

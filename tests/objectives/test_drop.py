@@ -1,0 +1,63 @@
+"""Every objective replaces the class by the null one with its `drop`, and refuses a network that has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trilemma import lookup
+from trilemma.denoiser import Condition, Denoiser
+from trilemma.errors import UsageError
+from trilemma.process import Process
+
+NULL = 3
+OBJECTIVES = {"simple": "vp-continuous", "vlb": "vdm", "hsm": "cld", "dsm": "cld"}
+
+
+class Watching(Denoiser):
+    """Answers 0 and keeps the labels that it was called with."""
+
+    def __init__(self, process: Process, null: int | None = NULL) -> None:
+        super().__init__(process, "eps", (1, 2, 2), [Condition("class", size=NULL, null=null)])
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = torch.empty(0)
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        self.seen = cond["class"]
+        return z[:, :1] * self.weight
+
+
+def labels_seen(name: str, drop: float, batch: int = 3000, **options: Any) -> Tensor:
+    network = Watching(lookup.process(OBJECTIVES[name]), **options)
+    objective = lookup.objective(f"{name}:drop={drop}")
+    labels = torch.arange(batch) % NULL
+    generator = torch.Generator().manual_seed(0)
+    objective.loss(network, network, torch.zeros(batch, 1, 2, 2), {"class": labels}, generator)
+    kept = network.seen != NULL
+    assert torch.equal(network.seen[kept], labels[kept])
+    return network.seen
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_share_of_null_classes_is_drop(name: str) -> None:
+    assert not (labels_seen(name, 0.0) == NULL).any()
+    assert (labels_seen(name, 1.0) == NULL).all()
+    share = (labels_seen(name, 0.2) == NULL).double().mean().item()
+    assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 3000) ** 0.5
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_without_a_null_class_nothing_can_be_dropped(name: str) -> None:
+    labels_seen(name, 0.0, null=None)
+    with pytest.raises(UsageError, match="needs a null class"):
+        labels_seen(name, 0.5, null=None)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("drop", ["-0.1", "1.5"])
+def test_a_drop_is_a_probability(name: str, drop: str) -> None:
+    with pytest.raises(UsageError, match="no probability"):
+        lookup.objective(f"{name}:drop={drop}")
