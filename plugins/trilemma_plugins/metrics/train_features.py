@@ -9,44 +9,19 @@ after training, to report the accuracy, and nothing is chosen by them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, max_pool2d, pad, relu
+from torch.nn.functional import max_pool2d, pad, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from trilemma import lookup
-from trilemma_plugins.metrics.network import DigitNetwork, accuracy
-
-CARD = """\
-format = 1
-
-[network]
-name = "mnist-features"
-architecture = "trilemma_plugins.metrics.network:DigitNetwork"
-features = 64
-classes = 10
-shape = [1, 28, 28]
-range = [-1.0, 1.0]
-
-[weights]
-file = "weights.safetensors"
-sha256 = "{sha256}"
-
-[provenance]
-data = "MNIST, the 60,000 training images"
-test_accuracy = {accuracy:.4f}
-command = "{command}"
-seed = {seed}
-epochs = {epochs}
-"""
+from trilemma_plugins.metrics.network import CLASSES, FEATURES, DigitNetwork, accuracy
+from trilemma_plugins.metrics.training import fit, rounded, write_network
 
 
 class NormalisedDigitNetwork(nn.Module):
@@ -105,35 +80,19 @@ def batches(
 def train(
     images: Tensor, labels: Tensor, *, epochs: int, batch: int, rate: float, seed: int, log: TextIO
 ) -> DigitNetwork:
-    """AdamW under a one-cycle learning rate; a JSON line of loss and training accuracy every 50 steps."""
+    """Returns the network trained on images uint8 [N, 1, 28, 28]; `fit` says how."""
     generator = torch.Generator().manual_seed(seed)
-    network = NormalisedDigitNetwork(generator).train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
-    steps = epochs * (len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.2)
-    began, step, total, right, seen = time.perf_counter(), 0, 0.0, 0, 0
-    for epoch in range(epochs):
-        for pixels, classes in batches(images, labels, batch, generator):
-            logits = network(pixels.to(memory_format=torch.channels_last))
-            loss = cross_entropy(logits, classes)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            step, seen = step + 1, seen + batch
-            total += loss.item() * batch
-            right += int((logits.argmax(1) == classes).sum())
-            if step % 50 == 0 or step == steps:
-                line = {
-                    "step": step,
-                    "epoch": epoch,
-                    "loss": round(total / seen, 5),
-                    "train_accuracy": round(right / seen, 5),
-                    "learning_rate": schedule.get_last_lr()[0],
-                    "seconds": round(time.perf_counter() - began, 2),
-                }
-                print(json.dumps(line), file=log, flush=True)
-                total, right, seen = 0.0, 0, 0
+    network = NormalisedDigitNetwork(generator)
+    fit(
+        network,
+        lambda: batches(images, labels, batch, generator),
+        epochs=epochs,
+        steps=len(images) // batch,
+        rate=rate,
+        weight_decay=0.01,
+        smoothing=0.0,
+        log=log,
+    )
     return network.folded()
 
 
@@ -161,29 +120,34 @@ def main() -> None:
             seed=options.seed,
             log=log,
         )
-        weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(
-            weights
-        )  # the accuracy reported is that of the rounded weights that are shipped
+        weights = rounded(network)
         score = accuracy(network, test.images, test.labels)
         print(
             json.dumps({"test_accuracy": score, "parameters": sum(w.numel() for w in weights.values())}),
             file=log,
         )
-    blob = save(weights)
-    (options.out / "weights.safetensors").write_bytes(blob)
     command = (
         f"python -m trilemma_plugins.metrics.train_features --out {options.out.as_posix()} "
         f"--epochs {options.epochs} --batch {options.batch} --rate {options.rate} --seed {options.seed}"
     )
-    card = CARD.format(
-        sha256=hashlib.sha256(blob).hexdigest(),
-        accuracy=score,
-        command=command,
-        seed=options.seed,
-        epochs=options.epochs,
-    )
-    (options.out / "features.toml").write_text(card, encoding="utf-8")
+    card: dict[str, dict[str, object]] = {
+        "network": {
+            "name": "mnist-features",
+            "architecture": "trilemma_plugins.metrics.network:DigitNetwork",
+            "features": FEATURES,
+            "classes": CLASSES,
+            "shape": [1, 28, 28],
+            "range": [-1.0, 1.0],
+        },
+        "provenance": {
+            "data": "MNIST, the 60,000 training images",
+            "test_accuracy": score,
+            "command": command,
+            "seed": options.seed,
+            "epochs": options.epochs,
+        },
+    }
+    write_network(options.out, weights, card)
     print(f"test accuracy {score:.4f}")
 
 

@@ -1,0 +1,84 @@
+"""The classifier of colour images whose penultimate activations are a feature space of the metrics."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d, relu
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+SIDE = 32
+WIDTHS = (32, 64, 128, 192)
+FEATURES = WIDTHS[-1]
+CLASSES = 10
+
+
+class ImageNetwork(nn.Module):
+    r"""Eight 3×3 convolutions, two residual pairs among them, and a linear layer, on images of 32×32.
+
+        h = relu(conv(x));   three times h = maxpool(relu(conv(h))), 32 → 16 → 8 → 4, with
+        h = h + relu(conv(relu(conv(h)))) after the first and the third
+        features = mean over the 4×4 places of h ∈ R¹⁹²,      logits = W features + b ∈ R¹⁰
+
+    Args:
+        normalised: follow every convolution by a batch normalisation, as in training; `folded` puts them into the
+            convolutions.
+    """
+
+    def __init__(self, normalised: bool = False) -> None:
+        super().__init__()
+        first, second, third, last = WIDTHS
+
+        def layer(incoming: int, outgoing: int) -> nn.Sequential:
+            norm = nn.BatchNorm2d(outgoing) if normalised else nn.Identity()
+            return nn.Sequential(nn.Conv2d(incoming, outgoing, 3, padding=1), norm)
+
+        self.stem = layer(3, first)
+        self.down = nn.ModuleList([layer(first, second), layer(second, third), layer(third, last)])
+        self.pairs = nn.ModuleDict(
+            {
+                str(level): nn.ModuleList([layer(width, width), layer(width, width)])
+                for level, width in ((0, second), (2, last))
+            }
+        )
+        self.classify = nn.Linear(last, CLASSES)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns the penultimate activations [B, 192] of images [B, 1 or 3, H, W] in [-1, 1], resized to 32×32."""
+        h = relu(self.stem(resized(images)))
+        for level, down in enumerate(self.down):
+            h = max_pool2d(relu(down(h)), 2)
+            if str(level) in self.pairs:
+                pair = cast(nn.ModuleList, self.pairs[str(level)])
+                h = h + relu(pair[1](relu(pair[0](h))))
+        return h.mean((2, 3))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the features [B, 192] and the class logits [B, 10]."""
+        features = self.features(images)
+        return features, self.classify(features)
+
+    @torch.no_grad()
+    def folded(self) -> ImageNetwork:
+        """Returns the network without normalisations that computes the same with the running statistics."""
+        self.eval()
+        with torch.device("meta"):
+            plain = ImageNetwork().eval()
+        layers = {name: part for name, part in self.named_modules() if isinstance(part, nn.Sequential)}
+        for name, layer in layers.items():
+            plain.get_submodule(name)[0] = fuse_conv_bn_eval(layer[0], layer[1])
+        plain.classify = self.classify
+        return plain.requires_grad_(False)
+
+
+def resized(images: Tensor) -> Tensor:
+    """Returns images [B, 3, 32, 32] of images [B, 1 or 3, H, W]: grey is repeated, sides are resized bilinearly.
+
+    Downwards the bilinear filter is widened (antialiased); the ratio of the sides is not kept.
+    """
+    colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    if colour.shape[2:] == (SIDE, SIDE):
+        return colour
+    return interpolate(colour, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
