@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from trilemma.sampling import sample_chunks as sample_chunks
     from trilemma.tableau import Row as Row
     from trilemma.tableau import Tableau as Tableau
+    from trilemma.wrapping import wrap as wrap
 
 _HOMES = {
     "Condition": "denoiser",
@@ -63,6 +64,7 @@ _HOMES = {
     "sample_chunks": "sampling",
     "sampler": "lookup",
     "unfuse": "fusion",
+    "wrap": "wrapping",
 }
 
 __all__ = ["__version__", *_HOMES]

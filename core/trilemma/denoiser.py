@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,17 +24,24 @@ class Condition:
         name: keyword under which the denoiser receives it.
         size: number of classes; valid labels are 0 .. size − 1.
         null: label that means "no condition"; None where the network was trained without one.
+        names: of the classes, which stand for their labels; none where they are not known.
     """
 
     name: str
     size: int
     null: int | None = None
+    names: tuple[str, ...] = ()
 
     def encode(self, value: Any, indices: Tensor) -> Tensor:
-        """Labels [B] of the samples `indices` [B]: one value for all, or a sequence that is cycled through.
+        """Returns the labels [B] of the samples `indices` [B]: one value for all, or a sequence that is cycled through.
+
+        Args:
+            value: a label, the name of a class, or a sequence of either.
+            indices: of the samples.
 
         Raises:
-            UsageError: for a label that is not an integer in 0 .. size − 1, or a missing one without a null class.
+            UsageError: for a label that is not an integer in 0 .. size − 1, a name that no class has, or a missing
+                value without a null class.
         """
         if value is None:
             if self.null is None:
@@ -42,14 +50,15 @@ class Condition:
                     f"give a value from 0 to {self.size - 1}"
                 )
             return torch.full_like(indices, self.null)
-        labels = torch.as_tensor(self._integers(value), dtype=torch.int64).reshape(-1)
+        labels = torch.as_tensor(self._labels(value), dtype=torch.int64).reshape(-1)
         return labels[indices.cpu() % len(labels)].to(indices.device)
 
-    def _integers(self, value: Any) -> Sequence[int]:
+    def _labels(self, value: Any) -> Sequence[int]:
         entries = value.tolist() if hasattr(value, "tolist") else value
         entries = (
             list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
         )
+        entries = [self._named(entry) if isinstance(entry, str) else entry for entry in entries]
         for entry in entries:
             if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < self.size:
                 raise UsageError(
@@ -58,6 +67,16 @@ class Condition:
         if not entries:
             raise UsageError(f"condition {self.name!r} is an empty list; give at least one value")
         return entries
+
+    def _named(self, name: str) -> int:
+        if name in self.names:
+            return self.names.index(name)
+        near = difflib.get_close_matches(name, self.names, n=1)
+        some = ", ".join(self.names[:5]) + (", …" if len(self.names) > 5 else "")
+        known = (
+            f"did you mean {near[0]!r}?" if near else f"its classes are {some}" if some else "give its number"
+        )
+        raise UsageError(f"{self.name}={name!r} is no class of this model; {known}")
 
 
 class Denoiser(nn.Module):
@@ -102,6 +121,12 @@ class Denoiser(nn.Module):
     def usual_sampler(self) -> str:
         """Spec of the sampler that it is drawn with where no other is asked for: its card's, or ddim."""
         return str((self.card or {}).get("sampling", {}).get("sampler", "ddim"))
+
+    def name_classes(self, condition: str, names: Sequence[str]) -> None:
+        """Lets the classes of a condition be asked for by name; a number of names that does not fit names none."""
+        known = self.conditions.get(condition)
+        if known is not None and known.size == len(names):
+            self.conditions[condition] = replace(known, names=tuple(names))
 
     def own_tensors(self) -> list[Tensor]:
         """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""

@@ -278,7 +278,8 @@ def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | No
         return load(model, device=device, fused=True)
     if not isinstance(model, Denoiser):
         raise UsageError(
-            f"{type(model).__name__} is not a denoiser; give one, or a model's name or directory"
+            f"{type(model).__name__} is not a denoiser; give one, a model's name or directory, or make one of a "
+            "network by trilemma.wrap(network, process, parameterization, shape)"
         )
     for module in model.modules():
         random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0

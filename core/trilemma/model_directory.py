@@ -81,6 +81,7 @@ def load_model(
             f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model"
         ) from error
     denoiser.card = card
+    denoiser.name_classes("class", card["data"].get("classes", ()))
     return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
 
 

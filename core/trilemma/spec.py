@@ -149,10 +149,10 @@ def _reads_as_itself(text: str) -> bool:
 
 
 class _WithWords(ast.NodeTransformer):
-    """Replaces the words that stand for values by those values."""
+    """Replaces the words that stand for values by those values, and any other by itself as a string."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.copy_location(ast.Constant(_WORDS[node.id]), node) if node.id in _WORDS else node
+        return ast.copy_location(ast.Constant(_WORDS.get(node.id, node.id)), node)
 
 
 def _parse_options(text: str, body: str) -> dict[str, Any]:

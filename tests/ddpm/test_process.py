@@ -61,6 +61,16 @@ def test_table_points_are_exact_whatever_the_rounding_of_the_time(T: int) -> Non
     assert torch.equal(process.log_alpha_bar(table_times(T).float()), direct)
 
 
+def test_scaled_linear_has_evenly_spaced_roots() -> None:
+    """The table of latent diffusion, by its own scheduler in diffusers."""
+    diffusers = pytest.importorskip("diffusers")
+    process = DiscreteVP("scaled_linear", beta_min=0.00085, beta_max=0.012)
+    scheduler = diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    torch.testing.assert_close(process.betas, scheduler.betas.double(), rtol=1e-5, atol=0)
+    gaps = process.betas.sqrt().diff()
+    torch.testing.assert_close(gaps, gaps[:1].expand(999), rtol=1e-9, atol=0)
+
+
 def test_between_table_points_log_alpha_bar_is_linear() -> None:
     process = DiscreteVP(T=10)
     left, right = process.log_alpha_bar(torch.tensor([0.3, 0.4], dtype=torch.float64)).tolist()

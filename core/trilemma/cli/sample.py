@@ -28,7 +28,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Condition, such as class=7; sample i of a list, class=[0,1,2], takes entry i modulo its "
+            help="Condition, such as class=7 or class=cat; sample i of a list, class=[0,1,2], takes entry i modulo its "
             "length; repeatable.",
         ),
     ] = None,

@@ -14,8 +14,6 @@ from torch.nn.functional import softplus
 from trilemma.errors import UsageError
 from trilemma.process import Process
 
-SCHEDULES = ("linear", "cosine")
-
 
 class VariancePreserving(Process):
     """z_t = √ᾱ(t) x₀ + √(1 − ᾱ(t)) ε; a schedule writes log ᾱ and its rate β = −d log ᾱ/dt."""
@@ -52,18 +50,20 @@ class DiscreteVP(VariancePreserving):
     """The process of DDPM in T steps: x_k = √(1 − β_k) x_{k−1} + √β_k ε, ᾱ_k = Π (1 − β_j), t_k = (k+1)/T.
 
     linear: β_k evenly spaced from `beta_min` to `beta_max`, as they are given (not rescaled with T).
+    scaled_linear: √β_k evenly spaced likewise, as latent diffusion has them (there from .00085 to .012).
     cosine: β_k = min(1 − f(t_k)/f(t_{k−1}), .999), f(t) = cos²(π/2 · (t + .008)/1.008).
 
     Between the points of the table log ᾱ is interpolated linearly; t = 0 is the data (ᾱ = 1).
 
     Args:
-        schedule: "linear" or "cosine".
+        schedule: "linear", "scaled_linear" or "cosine".
         T: number of steps.
-        beta_min, beta_max: first and last β of the linear schedule.
+        beta_min, beta_max: first and last β of the linear schedules.
 
     References:
         Ho et al., Denoising Diffusion Probabilistic Models, arXiv:2006.11239 (linear).
         Nichol & Dhariwal, Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672 (cosine).
+        Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, arXiv:2112.10752 (scaled_linear).
     """
 
     schedule: str = "linear"
@@ -72,7 +72,7 @@ class DiscreteVP(VariancePreserving):
     beta_max: float = 0.02
 
     def __post_init__(self) -> None:
-        _check_schedule("vp", self.schedule)
+        _check_schedule("vp", self.schedule, ("linear", "scaled_linear", "cosine"))
         if isinstance(self.T, bool) or not isinstance(self.T, int) or self.T < 1:
             raise UsageError(f"vp: T={self.T!r} is not a number of steps; give an integer of at least 1")
         if not 0 < self.beta_min <= self.beta_max < 1:
@@ -90,6 +90,9 @@ class DiscreteVP(VariancePreserving):
         """β_0 .. β_{T−1}, float64."""
         if self.schedule == "linear":
             return torch.linspace(self.beta_min, self.beta_max, self.T, dtype=torch.float64)
+        if self.schedule == "scaled_linear":
+            low, high = math.sqrt(self.beta_min), math.sqrt(self.beta_max)
+            return torch.linspace(low, high, self.T, dtype=torch.float64).square()
         t = torch.arange(self.T + 1, dtype=torch.float64) / self.T
         f = ((t + 0.008) / 1.008 * (math.pi / 2)).cos().square()
         return (1 - f[1:] / f[:-1]).clamp(max=0.999)
@@ -146,7 +149,7 @@ class ContinuousVP(VariancePreserving):
     LOG_SNR_LIMIT = 20.0  # no annotation: a constant of the schedule, not an option
 
     def __post_init__(self) -> None:
-        _check_schedule("vp-continuous", self.schedule)
+        _check_schedule("vp-continuous", self.schedule, ("linear", "cosine"))
         if not 0 < self.beta_min <= self.beta_max:
             raise UsageError(
                 f"vp-continuous: beta_min={self.beta_min!r}, beta_max={self.beta_max!r}; "
@@ -184,6 +187,6 @@ class ContinuousVP(VariancePreserving):
         return (level / (self.beta_min + root)).clamp(0, 1)
 
 
-def _check_schedule(name: str, schedule: str) -> None:
-    if schedule not in SCHEDULES:
-        raise UsageError(f"{name}: unknown schedule {schedule!r}; expected one of {', '.join(SCHEDULES)}")
+def _check_schedule(name: str, schedule: str, known: tuple[str, ...]) -> None:
+    if schedule not in known:
+        raise UsageError(f"{name}: unknown schedule {schedule!r}; expected one of {', '.join(known)}")

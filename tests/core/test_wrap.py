@@ -1,0 +1,145 @@
+"""Networks of any origin as denoisers: what they are told, what is taken for their answer, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import trilemma
+from trilemma.errors import UsageError
+from trilemma.testing import GaussianDenoiser
+
+SHAPE = (1, 2, 2)
+
+
+class Watching(nn.Module):
+    """Answers z times a weight, in the form asked for, and keeps what it was told."""
+
+    def __init__(self, form: str = "tensor") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((), 0.5))
+        self.form = form
+        self.told: list[Tensor] = []
+        self.labels: Tensor | None = None
+
+    def forward(self, z: Tensor, clock: Tensor, class_labels: Tensor | None = None) -> Any:
+        self.told.append(clock)
+        self.labels = class_labels
+        answer = z * self.weight
+        return {"tensor": answer, "tuple": (answer, None), "field": SimpleNamespace(sample=answer)}[self.form]
+
+
+def test_a_wrapped_function_samples_the_bits_of_the_denoiser() -> None:
+    exact = GaussianDenoiser(trilemma.process("vp:schedule=cosine"), parameterization="v", shape=SHAPE)
+    wrapped = trilemma.wrap(exact, "vp:schedule=cosine", "v", SHAPE)
+    options: dict[str, Any] = {"sampler": "dpmpp-2m", "steps": 7, "dtype": torch.float64}
+    expected, found = (trilemma.sample(model, 3, **options).samples for model in (exact, wrapped))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "field"])
+def test_every_form_of_answer_is_read(form: str) -> None:
+    network = Watching(form).eval()
+    z = torch.randn(3, *SHAPE)
+    found = trilemma.wrap(network, "vp", "eps", SHAPE)(z, torch.full((3,), 0.5))
+    assert torch.equal(found, z * network.weight)
+
+
+def test_every_clock_tells_its_own() -> None:
+    process = trilemma.process("vp:T=1000")
+    t = torch.tensor([0.001, 0.25, 0.8505, 1.0])
+    told = {}
+    for clock in ("t", "index", "log-snr", "sigma"):
+        network = Watching()
+        trilemma.wrap(network, process, "eps", SHAPE, clock=clock)(torch.zeros(4, *SHAPE), t)
+        told[clock] = network.told[-1]
+        assert told[clock].dtype == t.dtype
+    assert torch.equal(told["t"], t)
+    assert told["index"].tolist() == [0.0, 249.0, pytest.approx(849.5, abs=1e-3), 999.0]
+    alpha, sigma = process.alpha(t.double()), process.sigma(t.double())
+    torch.testing.assert_close(told["sigma"].double(), sigma / alpha, rtol=1e-5, atol=0)
+    torch.testing.assert_close(told["log-snr"].double(), 2 * (alpha / sigma).log(), rtol=1e-5, atol=1e-5)
+
+
+def test_classes_reach_the_network_and_a_call_of_its_own_replaces_the_usual_one() -> None:
+    network = Watching().eval()
+    model = trilemma.wrap(network, "vp", "eps", SHAPE, classes=3, null=3)
+    trilemma.sample(model, 2, steps=1, cond={"class": [2, 1]})
+    assert network.labels is not None
+    assert network.labels.tolist() == [2, 1]
+
+    def call(network: Any, z: Tensor, clock: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([z, z], 1)[:, : z.shape[1]] * cond["class"].view(-1, 1, 1, 1)
+
+    model = trilemma.wrap(network, "vp", "eps", SHAPE, classes=3, null=3, call=call)
+    z = torch.randn(2, *SHAPE)
+    found = model(z, torch.ones(2), **{"class": torch.tensor([0, 2])})
+    assert torch.equal(found, z * torch.tensor([0.0, 2.0]).view(-1, 1, 1, 1))
+
+
+def test_a_network_of_diffusers_is_wrapped_in_one_line() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).eval()
+    model = trilemma.wrap(unet, "vp:schedule=scaled_linear,T=1000", "eps", (3, 8, 8), clock="index")
+    drawn = trilemma.sample(model, 2, sampler="ddim", steps=3)
+    scheduler = diffusers.DDIMScheduler(
+        beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    scheduler.set_timesteps(3)
+    with torch.no_grad():
+        z = trilemma.sample(model, 2, sampler="ddim", steps=3, trajectory=True).trajectory[0]  # type: ignore[index]
+        # Its own previous time is T // steps below, which a grid of 3 steps of 1000 misses by one.
+        times = [*scheduler.timesteps.tolist(), -1]
+        for now, after in itertools.pairwise(times):
+            eps = unet(z, now).sample
+            a = scheduler.alphas_cumprod[now].double()
+            b = scheduler.alphas_cumprod[after].double() if after >= 0 else torch.ones(())
+            x0 = (z - (1 - a).sqrt() * eps) / a.sqrt()
+            z = (b.sqrt() * x0 + (1 - b).sqrt() * eps).float()
+    torch.testing.assert_close(drawn.samples, z, rtol=1e-3, atol=1e-3)
+
+
+def test_a_wrong_answer_says_what_was_expected() -> None:
+    model = trilemma.wrap(lambda z, t: torch.cat([z, z], 1), "vp", "eps", SHAPE)
+    with pytest.raises(UsageError, match=r"\(2, 2, 2, 2\), expected \(2, 1, 2, 2\); give wrap a call="):
+        trilemma.sample(model, 2, steps=1)
+    with pytest.raises(UsageError, match="answers with str"):
+        trilemma.sample(trilemma.wrap(lambda z, t: "x", "vp", "eps", SHAPE), 2, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3, "vp", "eps", SHAPE), {}, "cannot be called"),
+        ((Watching(), 3, "eps", SHAPE), {}, "is no process"),
+        ((Watching(), "vp", "noise", SHAPE), {}, "unknown parameterization"),
+        ((Watching(), "vp", "eps", SHAPE), {"clock": "step"}, "unknown clock"),
+        ((Watching(), "edm", "eps", SHAPE), {"clock": "index"}, "no table"),
+    ],
+)
+def test_impossible_arguments_are_refused(
+    arguments: tuple[Any, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        trilemma.wrap(*arguments, **options)
+
+
+def test_the_refusal_of_a_bare_network_names_wrap() -> None:
+    with pytest.raises(UsageError, match=r"trilemma\.wrap\(network, process, parameterization, shape\)"):
+        trilemma.sample(nn.Identity(), 1)  # type: ignore[arg-type]
