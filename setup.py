@@ -22,6 +22,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+sys.path.insert(0, str(ROOT / "building"))  # also where setup.py is run by itself
+from target import torch_folder  # noqa: E402
+
 CUDA_CHOICES = ("TRILEMMA_CUDA", "TRILEMMA_CUDA_ARCHS")
 
 
@@ -51,6 +54,9 @@ class BuildNative(build_ext):
             **os.environ,
             "PATH": os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"])),
         }
+        torch = torch_folder()
+        if torch is None:
+            raise FileNotFoundError("torch was not found; pip install torch")
         cmake, ninja = (_tool(name, environment["PATH"]) for name in ("cmake", "ninja"))
         configure = [
             cmake,
@@ -60,6 +66,7 @@ class BuildNative(build_ext):
             "-GNinja",
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DTRILEMMA_TORCH_FOLDER={torch}",
             f"-DTRILEMMA_VERSION={self.distribution.get_version()}",
             *(f"-D{name}={os.environ[name]}" for name in CUDA_CHOICES if os.environ.get(name)),
         ]

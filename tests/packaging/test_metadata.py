@@ -42,7 +42,9 @@ def test_torch_is_pinned_for_cpu_and_cuda_alike() -> None:
 def test_makefile_installs_what_the_build_needs() -> None:
     found = re.search(r"^build_requirements := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert found is not None
-    assert set(found[1].split()) == {Requirement(text).name for text in PYPROJECT["build-system"]["requires"]}
+    assert set(found[1].split()) == {
+        Requirement(text).name for text in PYPROJECT["build-system"]["requires"]
+    } | {"torch"}
 
 
 @pytest.mark.parametrize(("family", "target"), PYPROJECT["project"]["entry-points"]["trilemma"].items())
