@@ -38,17 +38,17 @@ def command(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(help="Start from these images, FILE.png (one) or FILE.npz, noised up to --strength."),
+        typer.Option(help="Start from these images, a picture (one) or FILE.npz, noised up to --strength."),
     ] = None,
     strength: Annotated[
         float | None, typer.Option(help="Time in (0, 1] that --start is noised to; 0.6 by default.")
     ] = None,
     known: Annotated[
-        str | None, typer.Option(help="Keep a region of these images, FILE.png or FILE.npz; see --mask.")
+        str | None, typer.Option(help="Keep a region of these images, a picture or FILE.npz; see --mask.")
     ] = None,
     mask: Annotated[
         str | None,
-        typer.Option(help="White where --known is kept, black where it is drawn: FILE.png or .npz."),
+        typer.Option(help="White where --known is kept, black where it is drawn: a picture or FILE.npz."),
     ] = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the state after each step; for FILE.npz.")
@@ -86,8 +86,8 @@ def command(
     import torch
 
     import trilemma
-    from trilemma.images import read_images, read_mask
     from trilemma.output import destination, parse_indices
+    from trilemma.reading.request import read_images, read_mask
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if kind is None:
