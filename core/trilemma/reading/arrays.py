@@ -17,12 +17,12 @@ from trilemma.reading.regular import open_regular
 ARRAY_LIMIT = 1 << 30
 
 
-def read_array(path: Path, name: str, shape: Sequence[int | None]) -> npt.NDArray[Any]:
-    """Returns an array of an .npz, of a shape in which None stands for any size.
+def read_array(path: Path, name: str, shape: Sequence[int | None], kinds: str = "fiub") -> npt.NDArray[Any]:
+    """Returns an array of an .npz, of a shape in which None stands for any size and of one of NumPy's `kinds` of dtype.
 
     Raises:
         KeyError: where there is none of this name; its argument lists the names there are.
-        ValueError: for another shape or dtype than of numbers, or more than 2³⁰ bytes.
+        ValueError: for another shape or dtype, or more than 2³⁰ bytes.
         Exception: whatever zipfile and NumPy raise for a damaged archive.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -39,8 +39,8 @@ def read_array(path: Path, name: str, shape: Sequence[int | None]) -> npt.NDArra
             if not fits:
                 expected = ", ".join("n" if size is None else str(size) for size in shape)
                 raise ValueError(f"its array {name} is of shape {found}, expected ({expected})")
-            if dtype.kind not in "fiub":
-                raise ValueError(f"its array {name} holds {dtype}, not numbers")
+            if dtype.kind not in kinds:
+                raise ValueError(f"its array {name} holds {dtype}, which is not expected there")
             length = math.prod(found) * dtype.itemsize
             if length > ARRAY_LIMIT:
                 raise ValueError(f"its array {name} has {length:,} bytes, at most {ARRAY_LIMIT:,} are read")

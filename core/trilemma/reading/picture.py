@@ -71,6 +71,17 @@ def picture_size(blob: bytes) -> tuple[int, int]:
         return (width, height) if _orientation(image, blob) >= 5 else (height, width)
 
 
+def picture_text(blob: bytes, key: str) -> str:
+    """Returns a text entry of a picture file.
+
+    Raises:
+        KeyError: where there is none.
+        Exception: as `decode_picture` does.
+    """
+    with _opened(blob) as image:
+        return str(image.info[key])
+
+
 def _opened(blob: bytes) -> ImageFile:
     """The picture, its pixels not decoded.
 
