@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from trilemma.memory import physical_memory
 
-MOST_TENSORS: Final = 100_000
+MOST_TENSORS: Final = 20_000
 
 # Where the shape stands among the arguments.
 _SHAPED: Final = {
@@ -91,7 +91,7 @@ class Allowance(TorchFunctionMode):
 
 
 def allowance_of_the_machine(kind: str) -> Allowance:
-    """Returns the allowance of a component: numbers of four bytes that fill the memory; for a network 10⁵ tensors."""
+    """Returns the allowance of a component: as many numbers as memory holds in float32; for a network 20,000 tensors."""
     memory = physical_memory()
     return Allowance(
         memory // 4,

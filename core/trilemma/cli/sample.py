@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,7 +106,7 @@ def command(
         "mask": None if mask is None else read_mask(mask, network.shape),
     }
 
-    def chunks(wanted: list[int] | None, progress: bool = False) -> SampleChunks:
+    def chunks(wanted: Sequence[int] | None, progress: bool = False) -> SampleChunks:
         return trilemma.sample_chunks(
             network,
             n,
@@ -126,8 +127,8 @@ def command(
         )
 
     request = chunks(parse_indices(indices) if indices is not None else None)
-    wanted = list(request.job.indices)
-    target.check(request.job.sample_shape)
+    wanted = request.job.indices
+    target.check(request.job.sample_shape, request.numbers)
     with target.open(wanted, _provenance(request)) as sink:
         if missing := sink.missing():
             request = chunks(missing, progress and not quiet)

@@ -14,6 +14,7 @@ from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric
+from trilemma.memory import check_memory
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
@@ -176,6 +177,7 @@ def stratified(labels: Tensor, count: int) -> Tensor:
     With o the stable order by class: o[⌊i N/count⌋], i = 0 .. count − 1. Every sixth image in file order
     would not do: MNIST interleaves two groups of writers, and such a subset is far from the whole.
     """
+    check_memory(24 * count, f"the labels of {count} images", "ask for fewer")
     order = labels.argsort(stable=True)
     return order[torch.arange(count) * len(order) // max(count, 1)]
 

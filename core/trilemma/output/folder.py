@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from trilemma.errors import OutputError
+from trilemma.index_ranges import IndexRanges
 from trilemma.output.atomic import PARTIAL, partial_name, replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.record import FILE, LIMIT, to_json
@@ -71,9 +72,13 @@ class SampleFolder:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def missing(self, indices: Sequence[int]) -> list[int]:
+    def missing(self, indices: Sequence[int]) -> Sequence[int]:
         """Those of the indices whose picture is not there, or not whole."""
-        return [index for index in indices if not is_whole_png(self.picture(index))]
+        ranges = IndexRanges.of(indices)
+        if ranges is None:
+            return [index for index in indices if not is_whole_png(self.picture(index))]
+        there = (index for index in self.drawn() if index in ranges)
+        return ranges.without(index for index in there if is_whole_png(self.picture(index)))
 
     def add(self, indices: Sequence[int], samples: Tensor) -> None:
         """Writes samples [b, C, H, W] in [−1, 1]; the pictures appear together once all are on the disk.
@@ -159,6 +164,10 @@ def is_whole_png(path: Path) -> bool:
 def _read(record: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(record, LIMIT))
+    except OSError as error:
+        raise OutputError(
+            f"cannot read {record}: {error.strerror}; choose another folder, or delete this one"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise OutputError(
             f"{record} is damaged: {error}; choose another folder, or delete this one"
