@@ -91,7 +91,7 @@ class Allowance(TorchFunctionMode):
 
 
 def allowance_of_the_machine(kind: str) -> Allowance:
-    """Returns the allowance of a component: as many numbers as memory holds in float32; for a network 20,000 tensors."""
+    """Returns the allowance of a component: as many numbers as memory holds; for a network 20,000 tensors."""
     memory = physical_memory()
     return Allowance(
         memory // 4,
