@@ -26,6 +26,14 @@ class Dataset(ABC):
     def read(self, indices: Tensor) -> Tensor:
         """The images uint8 [B, C, H, W] at indices [B]."""
 
+    def check(self) -> None:
+        """Looks for what could not be read later; called before the first step of a training.
+
+        Raises:
+            DataError: naming all that cannot be read at once.
+        """
+        return
+
     @property
     def images(self) -> Tensor:
         """All images, uint8 [N, C, H, W]."""

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from trilemma import lookup
+from trilemma.chunks import DETERMINISTIC_BATCH
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.guidance import Guidance, Unguided
 from trilemma.images import checked_images, chosen
+from trilemma.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.inpainting import Known, known_region
 from trilemma.loading import load
 from trilemma.lowering import Program, lower
+from trilemma.memory import check_memory
 from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
 from trilemma.process import Process
 from trilemma.routing import as_conditions
@@ -241,6 +244,13 @@ def resolve_job(
         network_dtype=network_dtype or _checked_dtype(dtype) or torch.float32,
         device=network_device,
     )
+    rows = DETERMINISTIC_BATCH if deterministic else min(batch_size, len(wanted))
+    check_memory(
+        4 * rows * branches * math.prod(shape) * job.dtype.itemsize,
+        f"batches of {rows} samples of shape {shape}",
+        "give a smaller batch_size",
+        network_device,
+    )
     job.conditions(torch.zeros(1, dtype=torch.int64))  # refuses bad conditions before any work
     if not sampler_used.has_plan:
         if region is not None:
@@ -321,12 +331,25 @@ def _checked_indices(n: int, indices: Sequence[int] | Tensor | None) -> Sequence
     if indices is None:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n={n!r} is not a number of samples; give an integer of at least 1")
-        return range(n)
+        return _of_ranges(range(n))
+    if isinstance(indices, range | IndexRanges):
+        return _of_ranges(indices)
     wanted = indices.tolist() if isinstance(indices, Tensor) else list(indices)
     for index in wanted:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**56:
             raise UsageError(f"sample index {index!r} is out of range; give integers from 0 to 2**56 - 1")
     return wanted
+
+
+def _of_ranges(indices: range | IndexRanges) -> Sequence[int]:
+    """Indices that are not listed: only the ends of each range are looked at."""
+    ends = [indices[:1], indices[-1:]] if isinstance(indices, range) else []
+    runs = indices.runs if isinstance(indices, IndexRanges) else [(end[0], end[0] + 1) for end in ends if end]
+    for start, stop in runs:
+        if not 0 <= start < stop <= INDEX_LIMIT:
+            bad = start if start < 0 else stop - 1
+            raise UsageError(f"sample index {bad} is out of range; give integers from 0 to 2**56 - 1")
+    return indices
 
 
 def _checked_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -47,7 +47,8 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
     label = f"{kind} {found.address}"
     options = checked_options(label, target, {**parsed.options, **extra})
     try:
-        made = target(**options)
+        with importlib.import_module("trilemma.allowance").allowance_of_the_machine(kind):
+            made = target(**options)
     except TrilemmaError:
         raise
     except (TypeError, ValueError) as error:

@@ -10,23 +10,24 @@
     [evaluation]  what `trilemma eval` measures it with
     [provenance]  how it was made
 
-Reading checks the format version and the sha256 of the weights; nothing is unpickled.
+Reading checks the format version and the sha256 of the weights; nothing is unpickled. `weights.file` is the plain name
+of a regular file in the directory; its numbers are read only once its header was found to fit the network of the card.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
 import shutil
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import tomli_w
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
@@ -34,6 +35,9 @@ from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
 from trilemma.errors import ModelError, TrilemmaError, UsageError
 from trilemma.process import Process
+from trilemma.reading.regular import file_inside
+from trilemma.reading.toml import read_toml
+from trilemma.reading.weights import Misfit, WeightsFile, allowance_for
 
 FORMAT = 1
 
@@ -68,18 +72,14 @@ def load_model(
     """
     device = usable_device(device)
     card = read_card(path)
-    weights = _read_weights(path, card)
-    try:
-        denoiser = build_denoiser(card)
-    except UsageError as error:  # not of the one who asks, but of the one who wrote the card
-        raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
-    try:
-        denoiser.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"the weights in {path} do not fit its [denoiser] table: {reason}; restore the model"
-        ) from error
+    with _weights(path, card) as weights:
+        try:
+            with allowance_for(weights.header()):
+                denoiser = build_denoiser(card)
+        except UsageError as error:  # not of the one who asks, but of the one who wrote the card
+            raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
+        tensors = weights.read(denoiser)
+    denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     denoiser.card = card
     denoiser.name_classes("class", card["data"].get("classes", ()))
     return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
@@ -108,12 +108,12 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     file = path / "model.toml"
     try:
-        card = tomllib.loads(file.read_text(encoding="utf-8"))
+        card = read_toml(file)
     except OSError as error:
         raise ModelError(
             f"{path} is no model directory ({file.name}: {error.strerror}); give a model's name or directory"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ModelError(f"{file} is no valid TOML: {error}; restore the model") from error
     if card.get("format") != FORMAT:
         raise ModelError(
@@ -179,23 +179,28 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
-    file = path / card["weights"]["file"]
+@contextlib.contextmanager
+def _weights(path: Path, card: Mapping[str, Any]) -> Iterator[WeightsFile]:
+    """The weights of a model, their sha256 checked; what is wrong with them becomes a ModelError."""
+    file = path / str(card["weights"]["file"])
     try:
-        blob = file.read_bytes()
+        with WeightsFile(file_inside(path, card["weights"]["file"])) as weights:
+            found = weights.sha256()
+            if found != card["weights"]["sha256"]:
+                raise ModelError(
+                    f"{file} is damaged or not the one its model.toml names: sha256 {found[:12]}…, "
+                    f"expected {str(card['weights']['sha256'])[:12]}…; restore the model"
+                )
+            yield weights
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror}; restore the model") from error
-    found = hashlib.sha256(blob).hexdigest()
-    if found != card["weights"]["sha256"]:
+    except Misfit as error:
         raise ModelError(
-            f"{file} is damaged or not the one its model.toml names: sha256 {found[:12]}…, "
-            f"expected {str(card['weights']['sha256'])[:12]}…; restore the model"
-        )
-    try:
-        return load(blob)
+            f"the weights in {path} do not fit its [denoiser] table: {error}; restore the model"
+        ) from error
     except TrilemmaError:
         raise
-    except Exception as error:
+    except ValueError as error:
         raise ModelError(f"{file} is no safetensors file ({error}); restore the model") from error
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trilemma.capture import Capture, checked, none_of_a_plan
-from trilemma.chunks import Chunk, chunked
+from trilemma.chunks import Chunk, Chunks
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 from trilemma.job import Job, resolve_job
+from trilemma.memory import check_memory
 from trilemma.noise import NoiseSource
 from trilemma.prediction import Prediction
 from trilemma.provenance import Clock, describe
@@ -214,31 +217,58 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         self.times: tuple[float, ...] | None = None
         self._asked = capture
         self._capture: Capture | None = none_of_a_plan(capture) if job.program is None else None
-        self._chunks = chunked(job.indices, job.batch_size, job.deterministic)
+        self._chunks = Chunks(job.indices, job.batch_size, job.deterministic)
+        self._order = iter(self._chunks)
+        self._next: Chunk | None = None
         self._drawn = 0
         self._clock = Clock()
         self._runner: tuple[int, Runner] | None = None
-        rows = len(job.program) if job.program else len(job.times) - 1
-        self._bar = tqdm(total=len(self._chunks) * rows, unit="step", file=sys.stderr, disable=not progress)
+        self._rows = len(job.program) if job.program else len(job.times) - 1
+        self._progress = progress
         self._evaluations = job.nfe
         self._backend: str | None = None
 
+    @cached_property
+    def _bar(self) -> Any:
+        """Shown from the first batch on, so that what fails before it has a line of its own."""
+        steps = len(self._chunks) * self._rows
+        return tqdm(total=steps, unit="step", file=sys.stderr, disable=not self._progress)
+
     def __next__(self) -> tuple[Tensor, Tensor]:
-        if self._drawn == len(self._chunks):
+        chunk = self._next = self._next or next(self._order, None)
+        if chunk is None:
             self._bar.close()
             raise StopIteration
-        chunk = self._chunks[self._drawn]
+        self._bar.refresh()
         try:
             samples = self._draw(chunk)
         except BaseException:
             self._bar.close()  # so that the error begins a line of its own
             raise
         self._drawn += 1
+        self._next = None
         return chunk.indices[chunk.rows], samples
 
-    def collect(self) -> Samples:
-        """All samples, in the order asked for."""
+    @property
+    def numbers(self) -> int:
+        """How many numbers all samples are, and their way where it was asked for."""
         job = self.job
+        way = 0 if self._path is None else (self._rows + 1) * math.prod(job.shape)
+        return len(job.indices) * (math.prod(job.sample_shape) + way)
+
+    def collect(self) -> Samples:
+        """Returns all samples, in the order asked for.
+
+        Raises:
+            UsageError: where they do not fit in the memory of the device.
+        """
+        job = self.job
+        check_memory(
+            self.numbers * job.dtype.itemsize,
+            f"n={len(job.indices)} samples of shape {tuple(job.sample_shape)}",
+            "draw fewer, or a batch at a time with sample_chunks",
+            job.device,
+        )
         samples = torch.empty((len(job.indices), *job.sample_shape), dtype=job.dtype, device=job.device)
         path: Tensor | None = None
         for chunk, (_, drawn) in zip(self._chunks, self, strict=True):
@@ -311,7 +341,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         job = self.job
         assert job.program is not None
         if self._runner is None or self._runner[0] != batch:
-            alike = sum(len(chunk.indices) == batch for chunk in self._chunks)
+            alike = self._chunks.of_size(batch)
             runner = Runner(
                 job.model,
                 job.program,

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 import trilemma
 from trilemma.cli.eval import command
+from trilemma.dataset import InMemoryDataset
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.evaluate import Observation, evaluation, evaluator
 from trilemma.testing.gaussian import GaussianDenoiser
@@ -50,7 +51,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
     }
     metrics = {"frechet": FrechetDistance(), "class-agreement": ClassAgreement(), "pixels": Pixels()}
     images = torch.arange(0, 256, dtype=torch.uint8).view(16, 1, 4, 4)
-    split = SimpleNamespace(images=images, labels=torch.arange(16) % 2)
+    split = InMemoryDataset(images, torch.arange(16) % 2, ("dark", "light"))
     asked: list[tuple[str, str]] = []
 
     def build(kind: str, spec: str, **options: str) -> tuple[Any, str]:

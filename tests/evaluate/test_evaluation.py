@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
 from trilemma.evaluate import Evaluator, Observation, evaluate, evaluation, evaluator, untrained
+from trilemma.evaluate.evaluator import to_eight_bits
 from trilemma.process import Process
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
@@ -36,12 +38,12 @@ class Brightness:
         return Observation(torch.cat([mean, flat[:, :1]], 1), -(mean - torch.tensor(MEANS)).abs(), labels)
 
 
-def split(count: int, seed: int) -> SimpleNamespace:
+def split(count: int, seed: int) -> InMemoryDataset:
     """Exactly the data for which `GaussianDenoiser` is the optimum, half of it in the first class."""
     labels = torch.arange(count) % 4 % 3
     noise = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) * 0.1
     images = torch.tensor(MEANS)[labels].view(-1, 1, 1, 1) + noise
-    return SimpleNamespace(images=((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8), labels=labels)
+    return InMemoryDataset(to_eight_bits(images), labels, ("a", "b", "c"))
 
 
 @pytest.fixture

@@ -12,17 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trilemma.dataset import InMemoryDataset
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import Evaluator, Metric, Observation, evaluator
 from trilemma.evaluate.evaluator import pixels_of, stratified, to_eight_bits
 
 SPLITS = {
-    "train": SimpleNamespace(
-        images=torch.arange(120, dtype=torch.uint8).view(120, 1, 1, 1), labels=torch.arange(120) % 3
+    "train": InMemoryDataset(
+        torch.arange(120, dtype=torch.uint8).view(120, 1, 1, 1), torch.arange(120) % 3, ("a", "b", "c")
     ),
-    "test": SimpleNamespace(
-        images=torch.arange(200, 230, dtype=torch.uint8).view(30, 1, 1, 1),
-        labels=torch.zeros(30, dtype=torch.int64),
+    "test": InMemoryDataset(
+        torch.arange(200, 230, dtype=torch.uint8).view(30, 1, 1, 1),
+        torch.zeros(30, dtype=torch.int64),
+        ("a", "b", "c"),
     ),
 }
 

@@ -105,7 +105,14 @@ def test_indices_are_short():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "no index"), ("a", "'a'"), ("-1", "'-1'"), ("3-1", "empty"), ("1,0-2", "twice")],
+    [
+        ("", "no index"),
+        ("a", "'a'"),
+        ("-1", "'-1'"),
+        ("3-1", "empty"),
+        ("1,0-2", "twice"),
+        (str(2**56), "too large"),
+    ],
 )
 def test_other_indices_are_refused(text, message):
     with pytest.raises(UsageError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,17 +39,17 @@ def command(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(help="Start from these images, FILE.png (one) or FILE.npz, noised up to --strength."),
+        typer.Option(help="Start from these images, a picture (one) or FILE.npz, noised up to --strength."),
     ] = None,
     strength: Annotated[
         float | None, typer.Option(help="Time in (0, 1] that --start is noised to; 0.6 by default.")
     ] = None,
     known: Annotated[
-        str | None, typer.Option(help="Keep a region of these images, FILE.png or FILE.npz; see --mask.")
+        str | None, typer.Option(help="Keep a region of these images, a picture or FILE.npz; see --mask.")
     ] = None,
     mask: Annotated[
         str | None,
-        typer.Option(help="White where --known is kept, black where it is drawn: FILE.png or .npz."),
+        typer.Option(help="White where --known is kept, black where it is drawn: a picture or FILE.npz."),
     ] = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the state after each step; for FILE.npz.")
@@ -86,8 +87,8 @@ def command(
     import torch
 
     import trilemma
-    from trilemma.images import read_images, read_mask
     from trilemma.output import destination, parse_indices
+    from trilemma.reading.request import read_images, read_mask
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if kind is None:
@@ -105,7 +106,7 @@ def command(
         "mask": None if mask is None else read_mask(mask, network.shape),
     }
 
-    def chunks(wanted: list[int] | None, progress: bool = False) -> SampleChunks:
+    def chunks(wanted: Sequence[int] | None, progress: bool = False) -> SampleChunks:
         return trilemma.sample_chunks(
             network,
             n,
@@ -126,8 +127,8 @@ def command(
         )
 
     request = chunks(parse_indices(indices) if indices is not None else None)
-    wanted = list(request.job.indices)
-    target.check(request.job.sample_shape)
+    wanted = request.job.indices
+    target.check(request.job.sample_shape, request.numbers)
     with target.open(wanted, _provenance(request)) as sink:
         if missing := sink.missing():
             request = chunks(missing, progress and not quiet)

@@ -94,7 +94,7 @@ def evaluate_model(
         raise UsageError(f"n={n!r} is no number of images; give at least 1")
     return {
         "model": describe_model(model),
-        "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).images)),
+        "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
         "seed": seed,
         "threads": torch.get_num_threads(),
         **evaluator.describe(),

@@ -14,6 +14,7 @@ from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric
+from trilemma.memory import check_memory
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
@@ -22,10 +23,11 @@ BATCH = 500
 
 
 class LabelledImages(Protocol):
-    """A split of a data set in memory: images uint8 [N, C, H, W], labels int64 [N]."""
+    """A split of a data set: labels int64 [N], and images uint8 [B, C, H, W] at indices [B], read when asked for."""
 
-    images: Tensor
     labels: Tensor
+
+    def read(self, indices: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Evaluator:
     @cached_property
     def reference_counts(self) -> dict[str, int]:
         """How many reference images each metric takes."""
-        total = len(self.split(self.reference).images)
+        total = len(self.split(self.reference).labels)
         limits = {spec: metric.reference_images for spec, metric in self.comparisons.items()}
         return {spec: total if limit is None else min(limit, total) for spec, limit in limits.items()}
 
@@ -119,11 +121,11 @@ class Evaluator:
         wanted: dict[str, Tensor] = {}
         for spec, metric in self.comparisons.items():
             filled[spec] = metric.accumulator()
-            wanted[spec] = torch.zeros(len(data.images), dtype=torch.bool)
+            wanted[spec] = torch.zeros(len(data.labels), dtype=torch.bool)
             wanted[spec][stratified(data.labels, self.reference_counts[spec])] = True
         used_by_any = torch.stack(list(wanted.values())).any(0).nonzero().flatten()
         for rows in used_by_any.split(BATCH):
-            batch = self.network.observe(pixels_of(data.images[rows]), data.labels[rows])
+            batch = self.network.observe(pixels_of(data.read(rows)), data.labels[rows])
             for spec, accumulator in filled.items():
                 accumulator.update(batch.rows(wanted[spec][rows]))
         return filled
@@ -143,8 +145,8 @@ class Evaluator:
     def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
         """What the metrics without samples find on n images, at most all, of the split that is not the reference."""
         data = self.split(OTHER_SPLIT[self.reference])
-        rows = stratified(data.labels, min(n, len(data.images)))
-        images, labels = pixels_of(data.images[rows]), data.labels[rows]
+        rows = stratified(data.labels, min(n, len(data.labels)))
+        images, labels = pixels_of(data.read(rows)), data.labels[rows]
         return {
             spec: metric.measure(model, images, labels, batch_size, seed)
             for spec, metric in self.of_the_model.items()
@@ -155,8 +157,8 @@ class Evaluator:
         """The metrics of real images: at most 10,000 of the other split, against the reference split."""
         split = OTHER_SPLIT[self.reference]
         data = self.split(split)
-        chosen = stratified(data.labels, min(BASELINE_IMAGES, len(data.images)))
-        values = self.measure((data.images[rows], data.labels[rows]) for rows in chosen.split(BATCH))
+        chosen = stratified(data.labels, min(BASELINE_IMAGES, len(data.labels)))
+        values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe(self) -> dict[str, Any]:
@@ -175,6 +177,7 @@ def stratified(labels: Tensor, count: int) -> Tensor:
     With o the stable order by class: o[⌊i N/count⌋], i = 0 .. count − 1. Every sixth image in file order
     would not do: MNIST interleaves two groups of writers, and such a subset is far from the whole.
     """
+    check_memory(24 * count, f"the labels of {count} images", "ask for fewer")
     order = labels.argsort(stable=True)
     return order[torch.arange(count) * len(order) // max(count, 1)]
 

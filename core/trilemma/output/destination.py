@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import OutputError, UsageError
+from trilemma.memory import check_memory
 from trilemma.output.archive import write_npz
 from trilemma.output.atomic import partial_name, telling
 from trilemma.output.folder import SampleFolder
@@ -25,7 +26,7 @@ from trilemma.output.picture import check_channels, write_png_grid
 class Sink(Protocol):
     """An open destination."""
 
-    def missing(self) -> list[int]:
+    def missing(self) -> Sequence[int]:
         """The indices that are still to be drawn."""
 
     def add(
@@ -48,8 +49,11 @@ class Destination(ABC):
     path: Path
 
     @abstractmethod
-    def check(self, shape: Sequence[int]) -> None:
-        """Refuses samples of shape (C, H, W), or a place that cannot be written, before anything is drawn."""
+    def check(self, shape: Sequence[int], numbers: int = 0) -> None:
+        """Refuses samples of shape (C, H, W), so many numbers in all, or a place that cannot be written.
+
+        It is called before anything is drawn.
+        """
 
     @abstractmethod
     def open(
@@ -64,9 +68,9 @@ class PngGrid(Destination):
 
     columns: int | None = None
 
-    def check(self, shape: Sequence[int]) -> None:
+    def check(self, shape: Sequence[int], numbers: int = 0) -> None:
         check_channels(shape[0])
-        _check_file(self.path)
+        _check_file(self.path, numbers)
 
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
@@ -81,8 +85,8 @@ class PngGrid(Destination):
 class Npz(Destination):
     """One NumPy archive of all samples."""
 
-    def check(self, shape: Sequence[int]) -> None:
-        _check_file(self.path)
+    def check(self, shape: Sequence[int], numbers: int = 0) -> None:
+        _check_file(self.path, numbers)
 
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
@@ -94,7 +98,7 @@ class Npz(Destination):
 class Folder(Destination):
     """A picture for each sample, written as they come."""
 
-    def check(self, shape: Sequence[int]) -> None:
+    def check(self, shape: Sequence[int], numbers: int = 0) -> None:
         check_channels(shape[0])
 
     @contextlib.contextmanager
@@ -134,7 +138,11 @@ def _kind(path: str) -> type[Destination]:
     return PngGrid if suffix == ".png" else Npz
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, numbers: int) -> None:
+    # In float32, beside the copy that is written.
+    check_memory(
+        8 * numbers, f"all samples of one file, {path},", "ask for fewer, or for a folder of pictures"
+    )
     with telling(path):
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is no file; choose another place")
@@ -195,7 +203,7 @@ class _FolderSink:
         self._folder = folder
         self._missing = folder.missing(indices)
 
-    def missing(self) -> list[int]:
+    def missing(self) -> Sequence[int]:
         return self._missing
 
     def add(

@@ -13,9 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from trilemma.errors import OutputError
+from trilemma.index_ranges import IndexRanges
 from trilemma.output.atomic import PARTIAL, partial_name, replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
-from trilemma.output.record import FILE, to_json
+from trilemma.output.record import FILE, LIMIT, to_json
+from trilemma.reading.regular import open_regular, read_text
 
 # What decides the picture of a sample index; a folder holds pictures that agree in all of it.
 IDENTITY = (
@@ -70,9 +72,13 @@ class SampleFolder:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def missing(self, indices: Sequence[int]) -> list[int]:
+    def missing(self, indices: Sequence[int]) -> Sequence[int]:
         """Those of the indices whose picture is not there, or not whole."""
-        return [index for index in indices if not is_whole_png(self.picture(index))]
+        ranges = IndexRanges.of(indices)
+        if ranges is None:
+            return [index for index in indices if not is_whole_png(self.picture(index))]
+        there = (index for index in self.drawn() if index in ranges)
+        return ranges.without(index for index in there if is_whole_png(self.picture(index)))
 
     def add(self, indices: Sequence[int], samples: Tensor) -> None:
         """Writes samples [b, C, H, W] in [−1, 1]; the pictures appear together once all are on the disk.
@@ -129,7 +135,7 @@ class SampleFolder:
         for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed: the lock is ours
             left.unlink(missing_ok=True)
         record = self.path / FILE
-        if record.is_file():
+        if os.path.lexists(record):
             _check_same(self.path, _read(record), json.loads(to_json(self._provenance)))
         elif any(self.path.iterdir()):
             raise OutputError(f"{self.path} holds files but no {FILE}; choose a new or an empty folder")
@@ -146,7 +152,7 @@ class SampleFolder:
 def is_whole_png(path: Path) -> bool:
     """Whether a file begins and ends as a PNG does."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(len(_PNG_BEGINS)) != _PNG_BEGINS:
                 return False
             file.seek(-len(_PNG_ENDS), os.SEEK_END)
@@ -157,8 +163,12 @@ def is_whole_png(path: Path) -> bool:
 
 def _read(record: Path) -> dict[str, Any]:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(read_text(record, LIMIT))
+    except OSError as error:
+        raise OutputError(
+            f"cannot read {record}: {error.strerror}; choose another folder, or delete this one"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise OutputError(
             f"{record} is damaged: {error}; choose another folder, or delete this one"
         ) from error

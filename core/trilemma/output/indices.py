@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from trilemma.errors import UsageError
+from trilemma.index_ranges import INDEX_LIMIT, IndexRanges
 
-_PART = re.compile(r"(\d+)(?:-(\d+))?")
+_PART = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
 
-def parse_indices(text: str) -> list[int]:
-    """The indices that a text means, in its order.
+def parse_indices(text: str) -> IndexRanges:
+    """Returns the indices that a text means, in its order.
 
     Raises:
-        UsageError: for a text of another form, or an index that comes twice.
+        UsageError: for a text of another form, an index of 2⁵⁶ or more, or one that comes twice.
     """
-    found: list[int] = []
+    runs: list[tuple[int, int]] = []
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         if match is None:
@@ -28,18 +29,16 @@ def parse_indices(text: str) -> list[int]:
             raise UsageError(
                 f"indices {text!r}: the range {part.strip()} is empty; write the smaller index first"
             )
-        found.extend(range(first, last + 1))
-    if len(set(found)) < len(found):
+        if last >= INDEX_LIMIT:
+            raise UsageError(f"indices {text!r}: {last} is too large; give integers from 0 to 2**56 - 1")
+        runs.append((first, last + 1))
+    found = IndexRanges(runs)
+    if found.overlap:
         raise UsageError(f"indices {text!r}: some index comes twice; give each once")
     return found
 
 
-def format_indices(indices: Iterable[int]) -> str:
-    """The shortest text that `parse_indices` reads as these indices, in their order."""
-    runs: list[tuple[int, int]] = []
-    for index in indices:
-        if runs and runs[-1][1] + 1 == index:
-            runs[-1] = runs[-1][0], index
-        else:
-            runs.append((index, index))
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def format_indices(indices: Sequence[int]) -> str:
+    """Returns the shortest text that `parse_indices` reads as these indices, in their order."""
+    ranges = IndexRanges.of(indices) or IndexRanges((index, index + 1) for index in indices)
+    return ",".join(str(start) if stop == start + 1 else f"{start}-{stop - 1}" for start, stop in ranges.runs)

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from trilemma.errors import DataError
 from trilemma.output import record
+from trilemma.output.record import LIMIT
+from trilemma.reading.arrays import read_array
+from trilemma.reading.picture import FILE_LIMIT, picture_text
+from trilemma.reading.regular import read_regular, read_text
 
 
 def provenance(path: str | Path) -> dict[str, Any]:
@@ -34,9 +35,7 @@ def provenance(path: str | Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        return (path / record.FILE).read_text(encoding="utf-8")
+        return read_text(path / record.FILE, LIMIT)
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return str(archive["provenance"])
-    with Image.open(path) as picture:
-        return str(picture.info[record.KEY])
+        return str(read_array(path, "provenance", (), "U"))
+    return picture_text(read_regular(path, FILE_LIMIT), record.KEY)

@@ -10,6 +10,7 @@ from trilemma.errors import OutputError
 
 KEY = "trilemma"  # of the text entry in a PNG
 FILE = "provenance.json"  # in a folder of pictures
+LIMIT = 1 << 26  # bytes of one that is read
 
 
 def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UsageError
+from trilemma.reading.toml import read_toml
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,12 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise UsageError(
             f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"recipe {path} is no valid TOML: {error}; correct it") from error
     for override in overrides:
         _override(table, override)

@@ -69,6 +69,7 @@ class _Run:
         self.main = self.accelerator.is_main_process
         self.progress = progress and self.main
         self.dataset = cast(Dataset, lookup.build("dataset", recipe.dataset.spec)[0])
+        self.dataset.check()
         self.objective = cast(Objective, lookup.build("objective", recipe.objective.spec)[0])
         self.card = self._card()
         with torch.random.fork_rng(devices=[]):

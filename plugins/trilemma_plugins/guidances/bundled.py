@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from trilemma.errors import UsageError
+from trilemma.reading.regular import file_inside
+from trilemma.reading.toml import read_toml
+from trilemma.reading.weights import WeightsFile
 from trilemma_plugins.guidances.network import NoisyDigitNetwork
 
 BUNDLED = {"mnist": Path(__file__).parent / "weights"}
@@ -25,14 +25,17 @@ def load_classifier(model: str | Path, device: str = "cpu") -> NoisyDigitNetwork
     """
     folder = Path(model) if isinstance(model, Path) else BUNDLED.get(model, Path(model))
     try:
-        card = tomllib.loads((folder / "classifier.toml").read_text(encoding="utf-8"))
+        card = read_toml(folder / "classifier.toml")
         with torch.random.fork_rng(devices=[]):
             network = NoisyDigitNetwork().eval().requires_grad_(False)
-        weights = load_file(folder / card["weights"]["file"])
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        with WeightsFile(file_inside(folder, card["weights"]["file"])) as weights:
+            if weights.sha256() != card["weights"]["sha256"]:
+                raise ValueError("the sha256 of its weights is not the one its card states")
+            tensors = weights.read(network)
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (OSError, KeyError, TypeError, ValueError) as error:
         known = ", ".join(BUNDLED)
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UsageError(
             f"{str(model)!r} is no classifier ({reason}); give {known} or a directory of one"
         ) from error

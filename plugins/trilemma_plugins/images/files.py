@@ -2,80 +2,100 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from trilemma.errors import DataError
+from trilemma.reading.archive import ZipMembers
+from trilemma.reading.picture import FILE_LIMIT
+from trilemma.reading.regular import read_regular
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
 class Files(Protocol):
-    """Files by their path inside a root."""
+    """Files by their path inside a root, with forward slashes.
 
-    def names(self) -> list[str]:
-        """Every file, as a path with forward slashes."""
+    Attributes:
+        names: of every file that is not hidden.
+    """
+
+    names: list[str]
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """Returns the content of a file."""
 
 
 class FolderFiles:
-    """The files in a folder and its subfolders."""
+    """The files in a folder and its subfolders, links to folders followed.
+
+    Raises:
+        DataError: for a link to a folder around it, or a folder that cannot be listed.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    def names(self) -> list[str]:
-        return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
+        self.names = list(self._below(root, ""))
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        return read_regular(self.root / name, FILE_LIMIT)
+
+    def _below(self, folder: Path, prefix: str, around: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+        """What is no folder is a file here, broken links and pipes too: to read it says why it is none."""
+        try:
+            found = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
+        identity = (found.st_dev, found.st_ino)
+        if identity in around:
+            raise DataError(f"{folder} is a link to a folder that it lies in; remove it")
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                yield from self._below(Path(entry), f"{prefix}{entry.name}/", (*around, identity))
+            else:
+                yield prefix + entry.name
 
 
-class ZipFiles:
+class ZipFiles(ZipMembers):
     """The members of a zip."""
 
-    def __init__(self, root: Path) -> None:
-        self._zip = zipfile.ZipFile(root)
-
-    def names(self) -> list[str]:
-        return [member.filename for member in self._zip.infolist() if not member.is_dir()]
-
-    def read(self, name: str) -> bytes:
-        return self._zip.read(name)
+    def read(self, name: str, limit: int = FILE_LIMIT) -> bytes:
+        return super().read(name, limit)
 
 
 def open_files(root: Path) -> Files:
-    """The files of a folder or zip.
+    """Returns the files of a folder or zip.
 
     Raises:
-        DataError: for a root that is neither.
+        DataError: for a root that is neither, or whose names cannot be used.
     """
-    if root.is_dir():
-        return FolderFiles(root)
-    try:
-        return ZipFiles(root)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{root} is neither a folder nor a readable zip ({error}); give root= one") from error
+    return FolderFiles(root) if root.is_dir() else ZipFiles(root)
 
 
 def images_by_class(files: Files, root: Path) -> list[tuple[str, str]]:
-    """(name, class) of every image, sorted; the class is the name of the folder the image lies in.
+    """Returns (name, class) of every image, sorted; the class is the name of the folder the image lies in.
 
     Folders around all classes are skipped; hidden files, and those that are no images by suffix, are left out.
 
     Raises:
-        DataError: where there is no image, or the folders are not one a class.
+        DataError: where there is no image, a name is not in UTF-8, or the folders are not one a class.
     """
-    paths = [path for path in map(PurePosixPath, files.names()) if _is_image(path)]
+    paths = [path for path in map(PurePosixPath, files.names) if _is_image(path)]
     if not paths:
         raise DataError(
             f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in one folder a class"
         )
     paths.sort(key=lambda path: path.parts)
     for path in paths:
+        if not _is_text(str(path)):
+            raise DataError(
+                f"{root} holds {os.fsencode(str(path))!r}, a name that is not text in UTF-8; rename it"
+            )
         if len(path.parts) < 2:
             raise DataError(f"{path} in {root} lies in no folder of a class; put it in one")
         if path.parts[:-2] != paths[0].parts[:-2]:
@@ -87,5 +107,17 @@ def images_by_class(files: Files, root: Path) -> list[tuple[str, str]]:
 
 
 def _is_image(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
+    return not any(map(_is_hidden, path.parts)) and path.suffix.lower() in SUFFIXES
+
+
+def _is_hidden(part: str) -> bool:
+    """Whether a file manager left it, or hides it: .DS_Store, ._1.png, __MACOSX."""
+    return part.startswith(".") or part == "__MACOSX"
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8, which Python keeps as surrogates
+        return False
+    return True

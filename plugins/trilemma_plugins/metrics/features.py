@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate.metric import Observation
+from trilemma.reading.regular import file_inside
+from trilemma.reading.toml import read_toml
+from trilemma.reading.weights import Misfit, WeightsFile
 from trilemma_plugins.metrics.network import DigitNetwork
 
 CHUNK = 100  # images whose activations stay in the cache
@@ -40,7 +39,7 @@ class MnistFeatures:
         with torch.device("meta"):  # the weights are read: draw no initial ones
             self.network = DigitNetwork().eval()
         self.network.load_state_dict(
-            _weights(home / self.card["weights"]["file"], digest, self.network), assign=True
+            _weights(home, self.card["weights"]["file"], digest, self.network), assign=True
         )
         self.network.requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # three times as fast on a CPU
@@ -62,29 +61,34 @@ class MnistFeatures:
 def _card(home: Path) -> dict[str, Any]:
     path = home / "features.toml"
     try:
-        card = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrilemmaError(
-            f"cannot read the feature network's card {path}: {error}; reinstall the package"
-        ) from None
+        card = read_toml(path)
+        named = [card["network"]["name"], card["weights"]["file"], card["weights"]["sha256"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable("card", path, error) from error
     if card.get("format") != 1:
         raise TrilemmaError(f"{path} has format {card.get('format')!r}, expected 1; update the package")
+    if not all(isinstance(entry, str) for entry in named):
+        raise TrilemmaError(f"{path} names its network or weights by no text; reinstall the package")
     return card
 
 
-def _weights(path: Path, digest: str, network: DigitNetwork) -> dict[str, Tensor]:
+def _weights(home: Path, file: str, digest: str, network: DigitNetwork) -> dict[str, Tensor]:
+    path = home / file
     try:
-        blob = path.read_bytes()
-        if hashlib.sha256(blob).hexdigest() != digest:
-            raise TrilemmaError(
-                f"{path} does not have the sha256 its card states ({digest[:16]}…); reinstall the package"
-            )
-        weights = load(blob)
-    except (OSError, SafetensorError) as error:
+        with WeightsFile(file_inside(home, file)) as weights:
+            if weights.sha256() != digest:
+                raise TrilemmaError(
+                    f"{path} does not have the sha256 its card states ({digest[:16]}…); reinstall the package"
+                )
+            return {name: tensor.float() for name, tensor in weights.read(network).items()}
+    except Misfit as error:
         raise TrilemmaError(
-            f"cannot read the feature network's weights {path}: {error}; reinstall the package"
-        ) from None
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise TrilemmaError(f"{path} does not hold the weights of DigitNetwork; reinstall the package")
-    return {name: tensor.float() for name, tensor in weights.items()}
+            f"{path} does not hold the weights of DigitNetwork: {error}; reinstall the package"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable("weights", path, error) from error
+
+
+def _unreadable(part: str, path: Path, error: Exception) -> TrilemmaError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return TrilemmaError(f"cannot read the feature network's {part} {path}: {reason}; reinstall the package")

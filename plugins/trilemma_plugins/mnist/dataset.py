@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from trilemma.data_folder import find_data
@@ -44,6 +45,6 @@ class MNIST(InMemoryDataset):
 
 def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
+        if os.path.lexists(candidate):
             return candidate
     raise DataError(f"{folder} holds no {name} (.gz or not); give the folder of the original MNIST files")

@@ -1,0 +1,88 @@
+"""Images and masks that a request names by their files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.reading.arrays import read_array
+from trilemma.reading.picture import FILE_LIMIT, decode_picture
+from trilemma.reading.regular import read_regular
+
+
+def read_images(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """Returns images [n, C, H, W] in [−1, 1] from a file: one picture, or the array `samples` of an .npz.
+
+    A picture is read as a data set reads it, see `decode_picture`; an array of floating-point numbers
+    is taken as it is, as `write_npz` writes it, and one of bytes u as 2u/255 − 1.
+
+    Raises:
+        UsageError: for a file that cannot be read, or pictures of another size than the model's.
+    """
+    with _telling(path):
+        if _is_archive(path):
+            return _in_range(_array(path, shape))
+        return _picture(path, shape).float().div_(127.5).sub_(1)
+
+
+def read_mask(path: str | Path, shape: Sequence[int]) -> Tensor:
+    """Returns a mask [n, 1 or C, H, W] of 0 and 1 from a picture, whose levels from 128 on are 1, or an .npz (above 0).
+
+    Raises:
+        UsageError: as `read_images` does.
+    """
+    with _telling(path):
+        if _is_archive(path):
+            return (_array(path, (None, *shape[1:])) > 0).float()
+        return (_picture(path, (1, *shape[1:])) >= 128).float()
+
+
+def _is_archive(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".npz"
+
+
+def _array(path: str | Path, shape: Sequence[int | None]) -> Tensor:
+    try:
+        return torch.from_numpy(read_array(Path(path), "samples", (None, *shape)))
+    except KeyError as error:
+        names = ", ".join(map(str, error.args[0][:5])) or "none"
+        raise UsageError(f"{path} has no array named samples, only {names}; rename one") from error
+
+
+def _in_range(array: Tensor) -> Tensor:
+    if array.dtype == torch.uint8:
+        return array.float().div_(127.5).sub_(1)
+    if not array.is_floating_point():
+        raise ValueError(f"its array samples holds {array.dtype}, not floating-point numbers or bytes")
+    return array.float()
+
+
+def _picture(path: str | Path, shape: Sequence[int | None]) -> Tensor:
+    """Pixels uint8 [1, C, H, W]."""
+    size = [*shape[1:]]
+    pixels = decode_picture(read_regular(path, FILE_LIMIT), cast(int, shape[0]))
+    if list(pixels.shape[1:]) != size:
+        raise UsageError(
+            f"{path} is a picture of {tuple(pixels.shape)}; the model's are {tuple(shape)}, resize it to them"
+        )
+    return pixels[None]
+
+
+@contextlib.contextmanager
+def _telling(path: str | Path) -> Iterator[None]:
+    """Turns whatever a decoder makes of a damaged file into a UsageError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"cannot read {path}: {reason}; give a picture or an .npz with an array named samples"
+        ) from error
