@@ -6,10 +6,10 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from trilemma.construction import Constructing
 from trilemma.errors import UsageError
 from trilemma_plugins.guidances.network import NoisyDigitNetwork
 
@@ -26,7 +26,7 @@ def load_classifier(model: str | Path, device: str = "cpu") -> NoisyDigitNetwork
     folder = Path(model) if isinstance(model, Path) else BUNDLED.get(model, Path(model))
     try:
         card = tomllib.loads((folder / "classifier.toml").read_text(encoding="utf-8"))
-        with torch.random.fork_rng(devices=[]):
+        with Constructing():
             network = NoisyDigitNetwork().eval().requires_grad_(False)
         weights = load_file(folder / card["weights"]["file"])
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
