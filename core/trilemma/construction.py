@@ -34,7 +34,7 @@ _FLOATING: Final = frozenset(
 _INFERRING: Final = frozenset(
     (torch.tensor, torch.as_tensor, torch.asarray, torch.full, torch.arange, torch.range)
 )
-_DRAWS: Final = frozenset(
+DRAWS: Final = frozenset(
     (
         torch.rand,
         torch.randn,
@@ -61,7 +61,7 @@ _DRAWS: Final = frozenset(
         ),
     )
 )
-_LIKE: Final[dict[Any, Callable[..., Tensor]]] = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+LIKE: Final[dict[Any, Callable[..., Tensor]]] = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 _CONVERSIONS: Final = frozenset(
     (Tensor.to, Tensor.type, Tensor.double, Tensor.float, Tensor.half, Tensor.bfloat16)
 )
@@ -87,9 +87,9 @@ class Constructing(torch.overrides.TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        if func in _LIKE:
-            func, args, given = _LIKE[func], (args[0].shape,), _as(args[0], given)
-        if func in _DRAWS and given.get("generator") is None:
+        if func in LIKE:
+            func, args, given = LIKE[func], (args[0].shape,), _as(args[0], given)
+        if func in DRAWS and given.get("generator") is None:
             generator = self._generator(args, given)
             if generator is not None:
                 given["generator"] = generator

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.ops import native
@@ -124,6 +125,16 @@ def requested_backend() -> str:
     if backend not in BACKENDS:
         raise UsageError(f"TRILEMMA_BACKEND={backend} is unknown; choose from {', '.join(BACKENDS)}")
     return backend
+
+
+def is_transformed(*tensors: Any) -> bool:
+    """Whether this thread runs under a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return forward_ad._current_level >= 0 and any(
+        isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
+        for tensor in tensors
+    )
 
 
 def signed(seed: int) -> int:
