@@ -51,19 +51,26 @@ class Normalized(Swapped):
     own_class: type[nn.GroupNorm]
     num_groups: int
     eps: float
-    weight: nn.Parameter
-    bias: nn.Parameter
     followed_by: tuple[str, str | None] | None = None
 
     def forward(self, x: Tensor) -> Any:
-        x = computed(x)
-        if not _fits(self, x) or is_transformed(x, self.weight, self.bias):
+        if not isinstance(self, Normalized):  # a forward that was kept from before `unfuse`
+            return run_own(self, x)
+        x, parameters = computed(x), self._parameters
+        weight, bias = parameters.get("weight"), parameters.get("bias")
+        if weight is None or bias is None or not self._fits(x, weight, bias):
             return run_own(self, x)
         if self.followed_by is not None and not torch.compiler.is_compiling() and self._is_waited_for():
-            return Pending(self, x)
+            return Pending(self, x, weight, bias)
         if torch.is_autocast_enabled(x.device.type):
             return run_own(self, x)
-        return ops.group_norm_act(x, self.num_groups, self.weight, self.bias, eps=self.eps)
+        return ops.group_norm_act(x, self.num_groups, weight, bias, eps=self.eps)
+
+    def _fits(self, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+        """Whether the operator computes it."""
+        dtype = weight.dtype
+        fits = dtype == bias.dtype and (dtype == x.dtype or dtype == torch.float32) and x.dim() > 1
+        return fits and type(x) in (Tensor, nn.Parameter) and not is_transformed(x, weight, bias)
 
     def _is_waited_for(self) -> bool:
         owner, (name, activation) = _running.owner, self.followed_by or ("", None)
@@ -73,20 +80,6 @@ class Normalized(Swapped):
             return True
         act = owner._modules.get(activation)
         return type(act) is nn.SiLU and not act.inplace and not _is_changed(act)
-
-
-def _fits(norm: Normalized, x: Tensor) -> bool:
-    """Whether the operator computes it."""
-    weight, bias = norm.weight, norm.bias
-    return (
-        isinstance(norm, Normalized)
-        and type(x) in (Tensor, nn.Parameter)
-        and weight is not None
-        and bias is not None
-        and weight.dtype == bias.dtype
-        and weight.dtype in (x.dtype, torch.float32)
-        and x.dim() > 1
-    )
 
 
 def _is_changed(module: nn.Module) -> bool:

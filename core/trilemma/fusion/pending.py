@@ -24,9 +24,16 @@ class Pending:
     """
 
     def __init__(
-        self, norm: Any, x: Tensor, factor: Tensor | None = None, shift: Tensor | None = None
+        self,
+        norm: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        factor: Tensor | None = None,
+        shift: Tensor | None = None,
     ) -> None:
-        self._norm, self._x, self._factor, self._shift = norm, x, factor, shift
+        self._norm, self._x, self._weight, self._bias = norm, x, weight, bias
+        self._factor, self._shift = factor, shift
         self._version = _version(x)
         self._value: Tensor | None = None
 
@@ -48,19 +55,19 @@ class Pending:
             shift, first, second = args
             pending, factor = (first, second) if type(first) is cls else (second, first)
             if pending._takes(factor) and pending._takes(shift) and pending._factor is None:
-                return cls(pending._norm, pending._x, factor, shift)
+                return pending._with(factor, shift)
         return func(*tree_map(computed, args), **tree_map(computed, kwargs))
 
     def __mul__(self, other: Any) -> Any:
         if self._factor is None and self._takes(other):
-            return Pending(self._norm, self._x, other)
+            return self._with(other, None)
         return computed(self) * computed(other)
 
     __rmul__ = __mul__
 
     def __add__(self, other: Any) -> Any:
         if self._factor is not None and self._shift is None and self._takes(other):
-            return Pending(self._norm, self._x, self._factor, other)
+            return self._with(self._factor, other)
         return computed(self) + computed(other)
 
     __radd__ = __add__
@@ -68,12 +75,21 @@ class Pending:
     def __getattr__(self, name: str) -> Any:
         return getattr(computed(self), name)
 
+    def _with(self, factor: Tensor | None, shift: Tensor | None) -> Pending:
+        """This one, modulated; what became of x since the normalisation counts."""
+        modulated = Pending(self._norm, self._x, self._weight, self._bias, factor, shift)
+        modulated._version = self._version
+        return modulated
+
     def _takes(self, other: Any) -> bool:
         """Whether `other` is one number a channel and sample, as the operator takes it."""
         x = self._x
-        per_channel = (*x.shape[:2], *[1] * (x.dim() - 2))
-        return type(other) is Tensor and (
-            other.shape == per_channel and other.dtype == x.dtype and other.device == x.device
+        if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
+            return False
+        return (
+            other.shape[:2] == x.shape[:2]
+            and other.numel() == len(x) * x.shape[1]
+            and other.device == x.device
         )
 
     def _computed(self, silu: bool = False) -> Tensor:
@@ -85,7 +101,7 @@ class Pending:
                 "a fused network changed a tensor in place between its normalisation and its activation; "
                 "call trilemma.unfuse(network) to run it as it is written"
             )
-        given = (x, norm.num_groups, norm.weight, norm.bias)
+        given = (x, norm.num_groups, self._weight, self._bias)
         factor, shift = self._factor, self._shift
         y: Tensor
         if factor is None and not silu:
