@@ -31,6 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
+from trilemma.construction import Constructing
 from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
 from trilemma.errors import ModelError, TrilemmaError, UsageError
@@ -85,18 +86,22 @@ def load_model(
     return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
 
 
-def build_denoiser(card: Mapping[str, Any]) -> Denoiser:
-    """The denoiser that a card describes, freshly initialised."""
-    process, _ = lookup.build("process", card["process"]["spec"])
+def build_denoiser(card: Mapping[str, Any], seed: int = 0) -> Denoiser:
+    """Builds the denoiser that a card describes, its initial weights decided by `seed`, in float32.
+
+    Torch's global generators are neither read nor changed, and its default dtype is not read.
+    """
     table = card["denoiser"]
-    denoiser, _ = lookup.build(
-        "denoiser",
-        table["spec"],
-        process=cast(Process, process),
-        parameterization=table["parameterization"],
-        shape=tuple(card["data"]["shape"]),
-        **table.get("options", {}),
-    )
+    with Constructing(seed):
+        process, _ = lookup.build("process", card["process"]["spec"])
+        denoiser, _ = lookup.build(
+            "denoiser",
+            table["spec"],
+            process=cast(Process, process),
+            parameterization=table["parameterization"],
+            shape=tuple(card["data"]["shape"]),
+            **table.get("options", {}),
+        )
     return cast(Denoiser, denoiser)
 
 

@@ -114,9 +114,7 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         raise UsageError(
             "this model has no card to build an untrained one from; give a model's name or directory"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        fresh = build_denoiser(model.card)
+    fresh = build_denoiser(model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
     like = model.own_tensors()[0]
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trilemma.fusion.replacement import Replacement
+from trilemma.fusion.swapping import Swapped, run_own
 from trilemma.ops.convolution import conv3x3, transformed
+from trilemma.ops.operator import is_transformed
 
 LEAST_CHANNELS = 8  # of fewer input channels the direct sum is as fast
 
@@ -18,22 +19,26 @@ def fits(convolution: nn.Conv2d) -> bool:
     return kind == ((3, 3), (1, 1), (1, 1), 1) and same and convolution.in_channels >= LEAST_CHANNELS
 
 
-class Convolved(Replacement):
+class Convolved(Swapped):
     """A 3×3 convolution with its transformed filters kept from call to call."""
 
-    owner: nn.Conv2d
+    not_copied = ("kept",)
 
-    def __init__(self, owner: nn.Conv2d) -> None:
-        super().__init__(owner)
-        self.kept: tuple[Tensor, Tensor] | None = None  # weights and their filters
+    own_class: type[nn.Conv2d]
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    kept: tuple[Tensor, Tensor] | None = None  # weights and their filters
 
-    def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self.owner.weight, self.owner.bias
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self, Convolved):  # a forward that was kept from before `unfuse`
+            return run_own(self, x)
+        weight, bias = self.weight, self.bias
         trains = torch.is_grad_enabled() and weight.requires_grad
         autocast = torch.is_autocast_enabled("cpu")
         fitting = x.dim() == 4 and x.device.type == "cpu" and (autocast or x.dtype == weight.dtype)
-        if trains or torch.compiler.is_compiling() or not fitting:
-            y: Tensor = self.own(x)
+        fitting = fitting and type(x) in (Tensor, nn.Parameter) and x.is_floating_point() and fits(self)  # type: ignore[arg-type]
+        if trains or torch.compiler.is_compiling() or not fitting or is_transformed(x, weight, bias):
+            y: Tensor = run_own(self, x)
             return y
         if autocast:
             x = x.to(torch.get_autocast_dtype("cpu"))
@@ -41,8 +46,9 @@ class Convolved(Replacement):
 
     def filters(self) -> Tensor:
         """Those of the weights as they are now."""
-        weight, kept = self.owner.weight.detach(), self.kept
+        weight, kept = self.weight.detach(), self.kept
         # Compared, not asked for their version: what is written through `.data` leaves that as it was.
         if kept is None or kept[0].dtype != weight.dtype or not torch.equal(kept[0], weight):
-            self.kept = kept = (weight.clone(), transformed(weight))
+            kept = (weight.clone(), transformed(weight))
+            object.__setattr__(self, "kept", kept)
         return kept[1]

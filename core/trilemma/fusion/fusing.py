@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
+from trilemma.fusion.attending import Attending
 from trilemma.fusion.convolving import Convolved, fits
-from trilemma.fusion.patterns import AttentionCalls, normalised
-from trilemma.fusion.replacement import Replacement
+from trilemma.fusion.matching import Found, find
+from trilemma.fusion.normalizing import Normalized, Owner
 from trilemma.fusion.report import Fused, FusionReport, Left
-from trilemma.fusion.rewriting import CannotTrace, Rewritten, rewrite
+from trilemma.fusion.swapping import Swapped, own_class, swap, unswap
+from trilemma.fusion.tracing import CannotTrace, trace
 from trilemma.ops.operator import OPERATORS
 
 
 def fuse(module: nn.Module) -> FusionReport:
     """Swaps GroupNorm (+ AdaGN, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
 
-    The forward of each submodule that owns such a pattern is replaced by one that calls the operators; modules,
-    parameters and their names stay the very same, and `unfuse` takes the replacement away. A forward that cannot be
-    traced keeps running as it is: its own normalisations are then swapped one by one, and where it attends, itself or
-    through a processor (diffusers), its calls of `scaled_dot_product_attention` are caught. A submodule that is called
-    with other arguments or in another mode than it was traced for runs its own forward.
+    Each submodule that such a pattern belongs to gets a class of its own in front of its class, whose forward calls the
+    operators; modules, parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards
+    of the network itself keep running as they are written. A normalisation alone waits to be computed with the
+    modulation and the activation that follow it, where a trace of its owner's forward says that nothing else does; and
+    `scaled_dot_product_attention` is caught where a forward attends, itself or through a processor (diffusers).
+    Nothing is remembered of the network: what changes in it later, and hooks, are seen by the next call. Under
+    transforms of `torch.func` and in forward-mode derivatives everything runs as it is written.
 
     3×3 convolutions are swapped on the CPU, for inference: the transformed filters and a copy of the weights to compare
     with take five times their memory, and are made anew where the weights have changed.
@@ -41,8 +41,8 @@ def fuse(module: nn.Module) -> FusionReport:
             report.left.append(Left("", f"{name} has no native kernel here: {why}"))
     if any(missing.values()):
         return report
-    for name, owner in module.named_modules():
-        if "forward" not in vars(owner):
+    for name, owner in list(module.named_modules()):
+        if "forward" not in vars(owner) and not isinstance(owner, Swapped):
             _fuse_one(name, owner, report)
     return report
 
@@ -50,73 +50,43 @@ def fuse(module: nn.Module) -> FusionReport:
 def unfuse(module: nn.Module) -> None:
     """Takes away what `fuse` did; a network that was not fused stays as it is."""
     for owner in module.modules():
-        if isinstance(vars(owner).get("forward"), Replacement):
-            del owner.__dict__["forward"]
+        unswap(owner)
+        for name in ("followed_by", "kept"):
+            vars(owner).pop(name, None)
 
 
 def _fuse_one(name: str, owner: nn.Module, report: FusionReport) -> None:
     if type(owner) is nn.Conv2d:
         if fits(owner):
-            _replace(owner, Convolved(owner))
+            swap(owner, Convolved)
             report.fused.append(Fused(name, "3×3 convolution"))
         return
-    norms = {child: part for child, part in owner.named_children() if type(part) is nn.GroupNorm}
+    norms = {child: part for child, part in owner.named_children() if own_class(part) is nn.GroupNorm}
     attends = callable(getattr(owner, "processor", None)) or _mentions_attention(owner)
     if not norms and not attends:
         return
     try:
-        rewritten = rewrite(owner)
+        found = find(trace(owner), owner)
     except CannotTrace as error:
-        if attends:
-            _replace(owner, _AttentionCaught(owner))
-            report.fused.append(Fused(name, "attention"))
-        else:
+        found = Found()
+        if not attends:
             report.left.append(Left(name, f"its forward cannot be traced ({error})"))
-    else:
-        if rewritten.patterns:
-            _replace(owner, _Traced(owner, rewritten))
-            report.fused.extend(Fused(name, pattern) for pattern in rewritten.patterns)
-        return
+    patterns = list(found.patterns.values())
+    if attends or found.attention:
+        swap(owner, Attending)
+        patterns += ["attention"] * max(1, found.attention)
+    elif found.norms:
+        swap(owner, Owner)
+    report.fused.extend(Fused(name, pattern) for pattern in patterns)
     for child, norm in norms.items():
-        if norm.weight is not None:
-            _replace(norm, _Normalised(norm))
-            report.fused.append(Fused(f"{name}.{child}" if name else child, "GroupNorm"))
+        if type(norm) is nn.GroupNorm and norm.weight is not None and "forward" not in vars(norm):
+            swap(norm, Normalized)
+            if child not in found.patterns:
+                report.fused.append(Fused(f"{name}.{child}" if name else child, "GroupNorm"))
+        if isinstance(norm, Normalized):
+            norm.followed_by = (child, found.norms[child]) if child in found.norms else None
 
 
 def _mentions_attention(owner: nn.Module) -> bool:
     code = getattr(type(owner).forward, "__code__", None)
     return code is not None and "scaled_dot_product_attention" in code.co_names
-
-
-def _replace(owner: nn.Module, replacement: Replacement) -> None:
-    owner.__dict__["forward"] = replacement  # before the class's own, which `unfuse` uncovers
-
-
-class _Normalised(Replacement):
-    owner: nn.GroupNorm
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return normalised(self.owner, x)
-
-
-class _AttentionCaught(Replacement):
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return self.own(*args, **kwargs)
-        with AttentionCalls():
-            return self.own(*args, **kwargs)
-
-
-class _Traced(Replacement):
-    def __init__(self, owner: nn.Module, rewritten: Rewritten) -> None:
-        super().__init__(owner)
-        self.training = owner.training
-        self.parameters = rewritten.parameters
-        self.rewritten: Callable[..., Any] = rewritten.forward
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        expected = self.owner.training == self.training and len(args) + len(kwargs) == len(self.parameters)
-        expected = expected and set(kwargs) <= set(self.parameters[len(args) :])
-        if expected and all(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
-            return self.rewritten(*args, **kwargs)
-        return self.own(*args, **kwargs)

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from trilemma.errors import UsageError
 from trilemma.ops import native
-from trilemma.ops.operator import Operator, compute_dtype, library, requested_backend
+from trilemma.ops.operator import Operator, compute_dtype, is_transformed, library, requested_backend
 
 
 def attention(
@@ -54,7 +54,7 @@ def attention(
     result: Tensor
     if q.device.type == "cuda" and _pytorch_is_taken(q, k, v, scale, needs_gradient):
         result = scaled_dot_product_attention(q, k, v, scale=scale)
-    elif needs_gradient or torch.compiler.is_compiling():
+    elif needs_gradient or torch.compiler.is_compiling() or is_transformed(q, k, v):
         result = _ATTENTION(q, k, v, scale)[0]
     else:  # past the autograd layer, which costs as much as a small call
         with torch._C._AutoDispatchBelowAutograd():
@@ -84,7 +84,8 @@ def _pytorch_is_taken(q: Tensor, k: Tensor, v: Tensor, scale: float | None, need
 def _reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     """The result and lse_i = log Σ_j exp(s ⟨q_i, k_j⟩): by PyTorch's fused kernel on the CPU, elsewhere by formula."""
     _check(q, k, v, scale)
-    if q.device.type == "cpu" and q.dtype != torch.float64 and q.numel() and k.numel():
+    plain = q.device.type == "cpu" and q.dtype != torch.float64 and not is_transformed(q, k, v)
+    if plain and q.numel() and k.numel():
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         depth_last = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         out, lse = fused(*depth_last, scale=scale)
@@ -129,6 +130,8 @@ def _like(like: Tensor) -> Tensor:
 
 
 def _stored_like(x: Tensor, like: Tensor) -> Tensor:
+    if is_transformed(x, like):
+        return x
     target = _like(like)
     return x if x.stride() == target.stride() else target.copy_(x)
 
@@ -183,6 +186,7 @@ _ATTENTION = Operator(
     _reference,
     _check,
     _fake,
+    gradients=("q", "k", "v"),
 )
 _ATTENTION_BACKWARD = Operator(
     "attention_backward",
@@ -191,6 +195,7 @@ _ATTENTION_BACKWARD = Operator(
     _reference_backward,
     _check_backward,
     _fake_backward,
+    gradients=("dout", "q", "k", "v", "out", "logsumexp"),  # the formula refuses them
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.ops.operator import Operator, library
+from trilemma.ops.operator import Operator, check_real, library
 
 # As csrc/include/trilemma/conv3x3.h has them.
 _POINTS: Final = (0.0, 0.625, -0.625, 1.5, -1.5)  # and infinity
@@ -58,6 +58,7 @@ def transformed(weight: Tensor) -> Tensor:
     Returns:
         float32, flat; for each block of 32 output channels (16 where no more are left) [36, C, its width].
     """
+    check_real("weight", weight)
     if weight.dim() != 4 or weight.shape[2:] != (3, 3):
         raise UsageError(f"weight has shape {tuple(weight.shape)}; expected [K, C, 3, 3]")
     G = _evaluation().to(weight.device)
@@ -100,6 +101,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor) -> N
             f"expected transformed(weight), float32 ({size},)"
         )
     for name, tensor in (("weight", weight), ("bias", bias), ("filters", filters)):
+        if tensor is not None:
+            check_real(name, tensor)
         if tensor is not None and tensor.device != x.device:
             raise UsageError(f"{name} is on {tensor.device} and x on {x.device}; move one to the other")
 
@@ -119,7 +122,13 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor) -> Te
 
 
 _CONV3X3 = Operator(
-    "conv3x3", "Tensor x, Tensor weight, Tensor? bias, Tensor filters", "Tensor", _reference, _check, _fake
+    "conv3x3",
+    "Tensor x, Tensor weight, Tensor? bias, Tensor filters",
+    "Tensor",
+    _reference,
+    _check,
+    _fake,
+    gradients=("x", "weight", "bias"),
 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.noise.normal import PERTURB, reference_normal
-from trilemma.ops.operator import Operator, compute_dtype, library, signed
+from trilemma.ops.operator import Operator, check_real, compute_dtype, library, signed
 
 
 def perturb(
@@ -29,7 +29,7 @@ def perturb(
     (a, b) is the parameterization as `trilemma.conversion.functional` gives it: (0, 1) for ε, (−σ, α) for v.
 
     Args:
-        x0: [B, ...]; half types are computed in float32. Gradients reach it.
+        x0: [B, ...]; half types are computed in float32. Gradients reach it, the coefficients and `noise`.
         coefficients: float64 [B, 4] on the device of x0: α, σ, a, b of each sample.
         seed, step: of the noise made here, in a stream of its own.
         indices: int64 [B], the samples that the noise made here is for; see `trilemma.noise.keyed_normal`.
@@ -79,6 +79,8 @@ def _check(
         raise UsageError(
             f"indices is {indices.dtype} of shape {tuple(indices.shape)}; expected int64 {(batch,)}"
         )
+    if noise is not None:
+        check_real("noise", noise)
     for name, tensor in (("coefficients", coefficients), ("indices", indices), ("noise", noise)):
         if tensor is not None and tensor.device != x0.device:
             raise UsageError(f"{name} is on {tensor.device}, x0 on {x0.device}; move one to the other")
@@ -105,5 +107,6 @@ _PERTURB = Operator(
     _reference,
     _check,
     _fake,
+    gradients=("x0",),
 )
 torch.library.register_autograd("trilemma::perturb", _gradient, setup_context=_save, lib=library)

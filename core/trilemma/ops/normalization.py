@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.ops.operator import Operator, compute_dtype, library
+from trilemma.ops.operator import Operator, compute_dtype, is_transformed, library
 
 _PARAMETERS: Final = ("weight", "bias", "scale", "shift")
 
@@ -54,13 +54,6 @@ def group_norm_act(
     if out is None:
         y: Tensor = _GROUP_NORM_ACT(x, groups, weight, bias, scale, shift, residual, eps, silu)[0]
         return y
-    if torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad
-        for tensor in (x, weight, bias, scale, shift, residual, out)
-    ):
-        raise UsageError(
-            "group_norm_act has no gradient with out; leave out away or call it under torch.no_grad()"
-        )
     _GROUP_NORM_ACT_OUT(out, x, groups, weight, bias, scale, shift, residual, eps, silu)
     return out
 
@@ -176,6 +169,8 @@ def _affine(
 
 def _like(result: Tensor, x: Tensor) -> Tensor:
     """In the dtype and the memory format of x."""
+    if is_transformed(result, x):
+        return result.to(x.dtype)
     return torch.empty_like(x).copy_(result)
 
 
@@ -308,6 +303,8 @@ def _differentiable(
     assert x is not None
     y = _reference(x, groups, weight, bias, scale, shift, None, eps, silu)[0]
     chosen = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want and tensor is not None]
+    if not chosen:
+        return [None for _ in wanted]
     found = iter(torch.autograd.grad(y, chosen, dy, create_graph=True, allow_unused=True))
     return [next(found) if want else None for want in wanted]
 
@@ -317,7 +314,13 @@ _ARGUMENTS: Final = (
     "float eps, bool silu"
 )
 _GROUP_NORM_ACT = Operator(
-    "group_norm_act", _ARGUMENTS, "(Tensor y, Tensor mean, Tensor rstd)", _reference, _check, _fake
+    "group_norm_act",
+    _ARGUMENTS,
+    "(Tensor y, Tensor mean, Tensor rstd)",
+    _reference,
+    _check,
+    _fake,
+    gradients=("x", *_PARAMETERS, "residual"),
 )
 _GROUP_NORM_ACT_OUT = Operator(
     "group_norm_act_out",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from inspect import signature
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.ops import native
@@ -33,6 +34,9 @@ class Operator:
         reference: the definition, in PyTorch.
         check: raises UsageError where the arguments do not fit together.
         fake: shapes and dtypes of the results, without computing them; none is needed where nothing is returned.
+        gradients: the arguments that `register_autograd` is given a formula for. For a gradient of another one, and in
+            forward-mode derivatives and transforms of `torch.func`, the reference runs; an operator that writes into
+            its arguments refuses them.
     """
 
     def __init__(
@@ -43,9 +47,14 @@ class Operator:
         reference: Callable[..., Any],
         check: Callable[..., None],
         fake: Callable[..., Any] | None = None,
+        gradients: Collection[str] = (),
     ) -> None:
         self.name, self.reference, self.check = name, reference, check
         self.signature = signature(reference)
+        self._writes = "!" in arguments
+        self._with_formula = frozenset(
+            place for place, argument in enumerate(self.signature.parameters) if argument in gradients
+        )
         shapes = fake or _nothing
 
         def fake_without_backend(*values: Any, backend: str = "auto") -> Any:
@@ -65,10 +74,17 @@ class Operator:
         """Runs the operator on the backend that TRILEMMA_BACKEND allows.
 
         Raises:
-            UsageError: where the arguments do not fit together.
+            UsageError: where the arguments do not fit together, or a derivative is asked for that there is none of.
             TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
         """
         backend = requested_backend()
+        if not torch.compiler.is_compiling() and self._is_beyond_its_formulas(arguments):
+            if self._writes:
+                raise UsageError(
+                    f"{self.name} has no gradient, no forward-mode derivative and no transform of torch.func; "
+                    "call it under torch.no_grad() and outside of them"
+                )
+            return self.reference(*arguments)
         try:
             if backend == "auto":  # the default: a keyword costs as much as some kernels
                 return self._overload(*arguments)
@@ -76,6 +92,13 @@ class Operator:
         except RuntimeError as error:
             self.check(*arguments)
             raise _without_place(error) from error
+
+    def _is_beyond_its_formulas(self, arguments: tuple[Any, ...]) -> bool:
+        if torch.is_grad_enabled():
+            for place, value in enumerate(arguments):
+                if isinstance(value, Tensor) and value.requires_grad and place not in self._with_formula:
+                    return True
+        return is_transformed(*arguments)
 
     def why_not_native(self, *arguments: Any, **options: Any) -> str:
         """Why these arguments run on the reference; "" where they run natively.
@@ -126,9 +149,25 @@ def requested_backend() -> str:
     return backend
 
 
+def is_transformed(*tensors: Any) -> bool:
+    """Whether this thread runs under a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return forward_ad._current_level >= 0 and any(
+        isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
+        for tensor in tensors
+    )
+
+
 def signed(seed: int) -> int:
     """A seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
     return seed - (1 << 64) if seed >= 1 << 63 else seed
+
+
+def check_real(name: str, tensor: Tensor) -> None:
+    """Raises UsageError for a tensor of integers or complex numbers."""
+    if not tensor.is_floating_point():
+        raise UsageError(f"{name} is {tensor.dtype}; expected a floating-point tensor")
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -45,8 +45,6 @@ def linear_step_replay(
         UsageError: where the arguments do not fit together, or a gradient is asked for.
         TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
     """
-    if torch.is_grad_enabled() and (z.requires_grad or base.requires_grad or output.requires_grad):
-        raise UsageError("linear_step_replay has no gradient; call it under torch.no_grad()")
     _LINEAR_STEP_REPLAY(
         *(out, z, base, output, table, row, history, write_slot, read_slots, seed),
         *(indices, noise, bad_row),

@@ -11,7 +11,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 from trilemma.noise.normal import STEP, reference_normal
 from trilemma.ops import layout
-from trilemma.ops.operator import Operator, compute_dtype, signed
+from trilemma.ops.operator import Operator, check_real, compute_dtype, signed
 
 
 def linear_step(
@@ -60,8 +60,6 @@ def linear_step(
         UsageError: where the arguments do not fit together, or a gradient is asked for.
         TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
     """
-    if torch.is_grad_enabled() and (z.requires_grad or base.requires_grad or output.requires_grad):
-        raise UsageError("linear_step has no gradient; call it under torch.no_grad()")
     key = signed(seed)
     _LINEAR_STEP(
         out, z, base, output, table, row, history, write_slot, read_slots, key, indices, noise, bad_row
@@ -175,6 +173,7 @@ def _check(
         predicted = (one[0] // columns.components, *one[1:])
     _check_shape("base", base, (batch, *one))
     for name, tensor, shape in (("output", output, predicted), ("out", out, one)):
+        check_real(name, tensor)
         if tuple(tensor.shape[1:]) != shape or not 1 <= _replicas(tensor, batch) <= layout.MAX_BRANCHES:
             raise UsageError(
                 f"{name} has shape {tuple(tensor.shape)}; expected G·{batch} samples of shape {shape}, "

@@ -30,8 +30,6 @@ def dynamic_threshold(
     References:
         Saharia et al., Photorealistic Text-to-Image Diffusion Models, arXiv:2205.11487.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise UsageError("dynamic_threshold has no gradient; call it under torch.no_grad()")
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     _DYNAMIC_THRESHOLD(out, x, quantile, floor)
     return out

@@ -180,12 +180,13 @@ class _FileSink:
         times: Sequence[float] | None = None,
     ) -> None:
         if self._samples is None:
-            self._samples = torch.empty((len(self._indices), *samples.shape[1:]))
+            self._samples = torch.empty((len(self._indices), *samples.shape[1:]), dtype=torch.float32)
         places = [self._place[index] for index in indices]
         self._samples[places] = samples.float().cpu()
         if trajectory is not None:
             if self._trajectory is None:
-                self._trajectory = torch.empty((len(trajectory), len(self._samples), *trajectory.shape[2:]))
+                shape = (len(trajectory), len(self._samples), *trajectory.shape[2:])
+                self._trajectory = torch.empty(shape, dtype=torch.float32)
             self._trajectory[:, places] = trajectory.float().cpu()
             self._times = times
 

@@ -72,9 +72,7 @@ class _Run:
         self.dataset.check()
         self.objective = cast(Objective, lookup.build("objective", recipe.objective.spec)[0])
         self.card = self._card()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.denoiser = model_directory.build_denoiser(self.card)
+        self.denoiser = model_directory.build_denoiser(self.card, recipe.seed)
         if recipe.compile:
             # Inductor's backward under autocast on a CPU gives most convolutions a gradient of 0.
             if recipe.precision != "no" and self.accelerator.device.type == "cpu":

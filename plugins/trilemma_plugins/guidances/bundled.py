@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import torch
 
+from trilemma.construction import Constructing
 from trilemma.errors import UsageError
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
@@ -26,7 +26,7 @@ def load_classifier(model: str | Path, device: str = "cpu") -> NoisyDigitNetwork
     folder = Path(model) if isinstance(model, Path) else BUNDLED.get(model, Path(model))
     try:
         card = read_toml(folder / "classifier.toml")
-        with torch.random.fork_rng(devices=[]):
+        with Constructing():
             network = NoisyDigitNetwork().eval().requires_grad_(False)
         with WeightsFile(file_inside(folder, card["weights"]["file"])) as weights:
             if weights.sha256() != card["weights"]["sha256"]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trilemma import lookup
+from trilemma.construction import Constructing
 from trilemma.process import Process
 from trilemma_plugins.guidances.network import NoisyDigitNetwork
 
@@ -58,7 +59,7 @@ epochs = {epochs}
 def noised(images: Tensor, process: Process, t: Tensor, generator: torch.Generator) -> Tensor:
     """z_t [B, 1, 28, 28] of images (uint8) at times t [B]."""
     alpha, sigma = (entry.float().view(-1, 1, 1, 1) for entry in (process.alpha(t), process.sigma(t)))
-    noise = torch.randn(images.shape, generator=generator)
+    noise = torch.randn(images.shape, generator=generator, dtype=torch.float32)
     return alpha * (images.float() / 127.5 - 1) + sigma * noise
 
 
@@ -68,8 +69,7 @@ def train(
     """AdamW under a one-cycle learning rate; a JSON line of loss and training accuracy every 50 steps."""
     generator = torch.Generator().manual_seed(seed)
     process, _ = lookup.build("process", PROCESS)
-    with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
-        torch.manual_seed(seed)
+    with Constructing(seed):
         network = NoisyDigitNetwork()
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
     a_pass = len(images) // batch

@@ -20,6 +20,7 @@ from torch.nn.functional import max_pool2d, pad, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from trilemma import lookup
+from trilemma.construction import Constructing
 from trilemma_plugins.metrics.network import CLASSES, FEATURES, DigitNetwork, accuracy
 from trilemma_plugins.metrics.training import fit, rounded, write_network
 
@@ -29,9 +30,7 @@ class NormalisedDigitNetwork(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the layers' own initialisation draws from the global generator
+        with Constructing():
             plain = DigitNetwork()
         self.layers = nn.ModuleList([plain.conv1, plain.conv2, plain.conv3, plain.embed])
         self.norms = nn.ModuleList(

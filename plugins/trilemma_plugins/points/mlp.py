@@ -94,7 +94,7 @@ class _TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         # No buffer: a network cast to bfloat16 would round the frequencies.
-        exponent = torch.linspace(0, 2, self.frequencies, device=t.device)
+        exponent = torch.linspace(0, 2, self.frequencies, device=t.device, dtype=torch.float32)
         angles = t[:, None].float() * 10**exponent
         return self.mix(torch.cat([angles.cos(), angles.sin()], 1).to(self.mix.weight.dtype))
 
