@@ -107,3 +107,7 @@ def _discard_output() -> None:
     """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
     with contextlib.suppress(OSError):  # a stdout that is no file needs no peace
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
