@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trilemma.cli.answer import print_json
 from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def command(
                 sink.add(drawn.tolist(), samples, request.trajectory, request.times)
         kept = {**sink.finish(_provenance(request)), "out": str(target.path), "drawn": len(missing)}
     if as_json:
-        typer.echo(json.dumps(kept))
+        print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
 
