@@ -65,20 +65,26 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
         TrilemmaError: for anything else, with the row (counted from 1) that is at fault.
     """
     if not isinstance(plan, Tableau):
-        raise TrilemmaError(f"{name}.plan returned a {type(plan).__name__}; return Tableau(rows, parameterization)")
+        raise TrilemmaError(
+            f"{name}.plan returned a {type(plan).__name__}; return Tableau(rows, parameterization)"
+        )
     if not isinstance(plan.rows, Sequence) or not all(isinstance(row, Row) for row in plan.rows):
-        raise TrilemmaError(f"{name}.plan returned a tableau whose rows are no tuple of Row; make each a Row(t, A, B)")
+        raise TrilemmaError(
+            f"{name}.plan returned a tableau whose rows are no tuple of Row; make each Row(t, A, B)"
+        )
     if evaluations is not None and plan.rows and len(plan.rows) != evaluations:
         raise TrilemmaError(
-            f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations, one a row; "
+            f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations; "
             "plan one row for each evaluation, or declare `nfe`"
         )
     for number, row in enumerate(plan.rows, 1):
-        coefficients = {"t": row.t, "A": row.A, "C": row.C} | {f"B at lag {lag}": value for lag, value in row.B}
+        coefficients = {"t": row.t, "A": row.A, "C": row.C} | {
+            f"B at lag {lag}": value for lag, value in row.B
+        }
         for place, value in coefficients.items():
             if not all(map(math.isfinite, _numbers(value))):
                 raise TrilemmaError(
-                    f"{name}.plan returned {place} = {value!r} in row {number} of {len(plan.rows)}, which is not finite; "
+                    f"{name}.plan returned {place} = {value!r} in row {number} of {len(plan.rows)}, not finite; "
                     "choose another grid, or repair the sampler"
                 )
     return plan

@@ -93,7 +93,9 @@ def test_a_wrong_kernel_of_a_plugin_is_left_out_and_the_rest_is_timed(
 
     def prepare(device: torch.device) -> Work:
         x = torch.zeros(1000)
-        return Work(torch.add, (x, 1), {}, {"twice": lambda: x + 1}, lambda y: 2 * float((y - 1).abs().max()), 8000)
+        return Work(
+            torch.add, (x, 1), {}, {"twice": lambda: x + 1}, lambda y: 2 * float((y - 1).abs().max()), 8000
+        )
 
     def late(x: torch.Tensor, y: int, calls: list[int] = []) -> torch.Tensor:  # noqa: B006
         calls.append(1)

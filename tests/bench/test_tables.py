@@ -24,7 +24,7 @@ def kernel_record(shape: str = "4×512×64×64") -> dict[str, Any]:
         "microseconds": {OURS: {"median": 123456.7}, COPY: {"median": 1.0}},
         "least_bytes": 10**9,
         "of_copy": 0.5,
-        "ratio": {name: (0.91, 0.95, 1.02) for name in PEERS},
+        "ratio": dict.fromkeys(PEERS, (0.91, 0.95, 1.02)),
         "dropped": {"bad/kernels": "RuntimeError: " + "it is broken in more than one way " * 4},
         "device": "x86_64",
         "isa": "x86-64-v4",
@@ -42,7 +42,13 @@ LOOP = {
     "fusion": "fused 7 × GroupNorm",
     **{
         part: [
-            {"name": "trilemma, fused, bfloat16", "seconds": 123.4, "first": 9.1, "ratio": (1, 2, 3), "difference": 1e-6}
+            {
+                "name": "trilemma, fused, bfloat16",
+                "seconds": 123.4,
+                "first": 9.1,
+                "ratio": (1, 2, 3),
+                "difference": 1e-6,
+            }
         ]
         for part in ("forward", "loop")
     },
@@ -52,7 +58,13 @@ LOOP = {
 def sampler_record(reason: str | None) -> dict[str, Any]:
     names = ("frechet", "precision", "recall", "class-agreement")
     return {
-        "key": {"model": {"name": "mnist"}, "n": 2000, "network_dtype": "float32", "steps": 10, "sampler": SPEC},
+        "key": {
+            "model": {"name": "mnist"},
+            "n": 2000,
+            "network_dtype": "float32",
+            "steps": 10,
+            "sampler": SPEC,
+        },
         "budget": 100,
         "nfe": 100,
         "metrics": {} if reason else dict.fromkeys(names, 0.123456),
@@ -70,7 +82,9 @@ def print_all() -> None:
     table.show(record)
     table.summarise([record])
     show_loop(LOOP)
-    show_samplers([sampler_record(None), sampler_record("one step pays 2 evaluations of the network, more than 1")])
+    show_samplers(
+        [sampler_record(None), sampler_record("one step pays 2 evaluations of the network, more than 1")]
+    )
 
 
 def test_they_fit_80_columns_and_lose_nothing(

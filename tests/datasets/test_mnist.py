@@ -165,7 +165,9 @@ def test_without_the_variable_the_folder_data_is_searched_and_no_other(tmp_path,
     for elsewhere in (tmp_path / "shared" / "data", tmp_path / "data"):
         elsewhere.mkdir(parents=True)
         (elsewhere / "mnist").symlink_to(root)
-    with pytest.raises(DataError, match=r"no data at data/mnist; put the files train- and t10k-images") as caught:
+    with pytest.raises(
+        DataError, match=r"no data at data/mnist; put the files train- and t10k-images"
+    ) as caught:
         trilemma.dataset("mnist")
     assert "https://" in one_line(caught.value)
     assert len(str(caught.value)) < 300

@@ -51,7 +51,9 @@ def refusal(line: str) -> str:
 def test_the_commands_of_a_page_fit(page):
     refused = {step.place: f"{step.text}: {why}" for step in asked(page) if (why := refusal(step.text))}
     names = [step.place for step in inline_commands(page) if is_a_name(step.text)]
-    assert not {place: why for place, why in refused.items() if place not in names or "Missing argument" not in why}
+    assert not {
+        place: why for place, why in refused.items() if place not in names or "Missing argument" not in why
+    }
 
 
 @pytest.mark.parametrize(

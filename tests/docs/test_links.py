@@ -22,7 +22,9 @@ def test_they_are_found():
 
 
 def test_what_is_broken_is_seen(tmp_path):
-    (tmp_path / "a.md").write_text("# One *thing*\n\n[b](b.md) [c](#one-thing) [d](#two) [e](../e.md)\n`docs/none.md`\n")
+    (tmp_path / "a.md").write_text(
+        "# One *thing*\n\n[b](b.md) [c](#one-thing) [d](#two) [e](../e.md)\n`docs/none.md`\n"
+    )
     (tmp_path.parent / "e.md").write_text("")
     whys = [why_broken("a.md", target, tmp_path) for _, target in links("a.md", tmp_path)]
     assert [bool(why) for why in whys] == [True, False, True, True]

@@ -16,7 +16,9 @@ from documentation.following import Follower, Reader
 from documentation.table import ELSEWHERE
 
 FOLDERS = ("plugins", "docs", "examples", "benchmarks")
-FOLLOWED = [page for page in pages() if page not in ELSEWHERE and any(step.kind != "text" for step in steps(page))]
+FOLLOWED = [
+    page for page in pages() if page not in ELSEWHERE and any(step.kind != "text" for step in steps(page))
+]
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,9 @@ def test_what_make_is_asked_for_exists():
 
 
 def test_the_pages_are_read():
-    kinds = {kind: sum(step.kind == kind for step in ALL_STEPS) for kind in ("command", "python", "toml", "write")}
+    kinds = {
+        kind: sum(step.kind == kind for step in ALL_STEPS) for kind in ("command", "python", "toml", "write")
+    }
     assert kinds["command"] > 60
     assert kinds["python"] > 10
     assert kinds["toml"]

@@ -38,7 +38,10 @@ class Odd(Sampler):
         (lambda: Tableau(GOOD[:3], "v"), r"returned 3 rows, and Odd.nfe declares 4 evaluations"),
         (lambda: Tableau((*GOOD, GOOD[0]), "v"), r"returned 5 rows, and Odd.nfe declares 4 evaluations"),
         (lambda: Tableau((*GOOD[:3], Row(0.2, math.nan, ((0, 1.0),))), "v"), "A = nan in row 4 of 4"),
-        (lambda: Tableau((*GOOD[:3], Row(0.2, 1.0, ((0, math.inf),))), "v"), "B at lag 0 = inf in row 4 of 4"),
+        (
+            lambda: Tableau((*GOOD[:3], Row(0.2, 1.0, ((0, math.inf),))), "v"),
+            "B at lag 0 = inf in row 4 of 4",
+        ),
         (lambda: Tableau((*GOOD[:3], Row(0.2, 1.0, ((0, 1.0),), C=math.nan)), "v"), "C = nan in row 4 of 4"),
         (lambda: Tableau((*GOOD[:3], Row(math.nan, 1.0, ((0, 1.0),))), "v"), "t = nan in row 4 of 4"),
         (lambda: Tableau((), "v"), "planned no rows"),

@@ -88,5 +88,7 @@ def test_the_signature_is_shown_where_no_arguments_are_given() -> None:
 
 
 def test_arguments_of_another_operator_are_refused_with_the_signature() -> None:
-    with pytest.raises(UsageError, match=r"missing a required argument: 'z'; the operator takes linear_step\(out, z"):
+    with pytest.raises(
+        UsageError, match=r"missing a required argument: 'z'; the operator takes linear_step\(out, z"
+    ):
         explain("linear_step", torch.zeros(1))

@@ -12,12 +12,18 @@ import time
 import pytest
 
 ENDS = {
-    "mute": ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "E: its message cannot be read"),
+    "mute": (
+        "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+        "E: its message cannot be read",
+    ),
     "mute-for-good": (
         "class E(Exception):\n    def __str__(self): raise KeyboardInterrupt\nraise E",
         "E: its message cannot be read",
     ),
-    "no-text": ("class E(Exception):\n    def __str__(self): return 3\nraise E", "E: its message cannot be read"),
+    "no-text": (
+        "class E(Exception):\n    def __str__(self): return 3\nraise E",
+        "E: its message cannot be read",
+    ),
     "keyboard": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
     "generator": ("raise GeneratorExit", "GeneratorExit"),
     "exit": ("raise SystemExit", "it called sys.exit()"),
@@ -67,7 +73,10 @@ def test_a_real_ctrl_c_still_ends_the_program(site):
     for source in ("", swallowing):
         if source:
             site.install("slow", "import sys\nprint('here', file=sys.stderr, flush=True)\n" + source)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site.path), os.environ.get("PYTHONPATH", "")])}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(site.path), os.environ.get("PYTHONPATH", "")]),
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "trilemma", "plugins"], env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -116,7 +125,9 @@ def test_nothing_printed_while_a_command_runs_mixes_with_its_json(site, tmp_path
         "    registry.sampler(SamplerSpec(name='loud', target='loud_sampler:Loud', summary='s'))\n",
     )
     out = tmp_path / "x.npz"
-    done = site.trilemma("sample", "mnist", "-n", "1", "--steps", "1", "--sampler", "loud", "--out", str(out), "--json")
+    done = site.trilemma(
+        "sample", "mnist", "-n", "1", "--steps", "1", "--sampler", "loud", "--out", str(out), "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["drawn"] == 1
     for way in WAYS:
@@ -140,7 +151,7 @@ CHANGES = {
     "torch's grad mode": "torch.set_grad_enabled(False)",
     "torch's random state": "torch.manual_seed(3)",
     "torch's deterministic algorithms": "torch.use_deterministic_algorithms(True)",
-    "a thread that it started and that still runs": "threading.Thread(target=time.sleep, args=(20,), daemon=True).start()",
+    "a thread that it started and that still runs": "t = threading.Timer(9, print); t.daemon = True; t.start()",
 }
 IMPORTS = "import logging, os, random, signal, sys, threading, time, warnings\n"
 
@@ -180,7 +191,9 @@ for record in records:
 @pytest.mark.parametrize("torch", ["torch", "no-torch"])
 def test_the_state_of_the_process_is_put_back_and_the_plugin_says_so(site, good, torch):
     asked = {
-        name: line for name, line in CHANGES.items() if "torch" not in name or torch == "torch" or "dtype" in name
+        name: line
+        for name, line in CHANGES.items()
+        if "torch" not in name or torch == "torch" or "dtype" in name
     }
     for number, line in enumerate(asked.values()):
         source = IMPORTS + ("import torch\n" if "torch." in line else "") + line
@@ -190,7 +203,9 @@ def test_the_state_of_the_process_is_put_back_and_the_plugin_says_so(site, good,
     said = dict(line.split(" ok ") for line in done.stdout.splitlines())
     assert len(said) == len(asked)
     for number, name in enumerate(asked):
-        reason = said[f"changes_{number}"].removeprefix("while loading it changed ").removesuffix("; put back")
+        reason = (
+            said[f"changes_{number}"].removeprefix("while loading it changed ").removesuffix("; put back")
+        )
         assert name in reason
         if "deterministic" not in name:  # which sets a variable of the environment too
             assert reason == name

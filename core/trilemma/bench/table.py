@@ -23,13 +23,18 @@ class KernelTable:
         if record["op"] != self.op:
             self.op = str(record["op"])
             self.console.print(f"\n{self.op}", style="bold")
-            self._lines("  ", [f"{record['device']} {record['isa']}, {record['threads']} threads", record["torch"]])
+            self._lines(
+                "  ", [f"{record['device']} {record['isa']}, {record['threads']} threads", record["torch"]]
+            )
         ours = record["microseconds"][OURS]
         head = (
             f"  {record['shape']:>16} {record['dtype']:>8} {record['variant']:<10} {ours['median']:>9.1f} µs "
             f"{bandwidth(record):6.1f} GB/s {record['of_copy']:4.0%} of copy"
         )
-        rest = [f"{name} {middle:.2f}× [{low:.2f}, {high:.2f}]" for name, (low, middle, high) in record["ratio"].items()]
+        rest = [
+            f"{name} {middle:.2f}× [{low:.2f}, {high:.2f}]"
+            for name, (low, middle, high) in record["ratio"].items()
+        ]
         if key(record) in self.earlier:
             rest.append(f"{change(record, self.earlier[key(record)]):.2f}× of earlier")
         whole = "  ".join([head, *rest])
@@ -54,7 +59,9 @@ class KernelTable:
 
     def summarise(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Prints the geometric means of the ratios, by operator and peer, and the cells that a peer wins."""
-        self.console.print("\nhow many times faster, geometric mean over the cells, and the least", style="bold")
+        self.console.print(
+            "\nhow many times faster, geometric mean over the cells, and the least", style="bold"
+        )
         table = plain_table("operator", "than", "mean", "least")
         peers = list(dict.fromkeys(name for record in records for name in record["ratio"]))
         for op in dict.fromkeys(record["op"] for record in records):
@@ -115,7 +122,8 @@ def show_samplers(records: Sequence[Mapping[str, Any]]) -> None:
     out = console()
     first = records[0]["key"]
     out.print(
-        f"{first['model']['name']}: {first['n']:,} samples a cell, network in {first['network_dtype']}", style="bold"
+        f"{first['model']['name']}: {first['n']:,} samples a cell, network in {first['network_dtype']}",
+        style="bold",
     )
     metrics = list(dict.fromkeys(name for record in records for name in record["metrics"]))
     titles = [name.replace("-", "\n") for name in metrics]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Kind = Annotated[str | None, typer.Option(help=f"Only components of this kind: {', '.join(KINDS)}.")]
+STARTED = ("sampler", "process", "denoiser", "guidance", "objective", "metric", "dataset", "kernels")  # light
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
@@ -150,7 +150,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the distribution, such as my-sampler.")],
     kind: Annotated[
         str,
-        typer.Option(metavar="KIND", help="What it brings: sampler, process, denoiser, guidance or kernels."),
+        typer.Option(metavar="KIND", help=f"What it brings: {', '.join(STARTED)}."),
     ],
     path: Annotated[
         Path | None,
@@ -166,9 +166,10 @@ def new(
     names, folder = write_distribution(name, kind, path)
     place = shlex.quote(str(folder))
     print(f"{folder} holds {names.distribution}, which brings the {kind} {names.component}; next:")
-    print(f"  pip install -e {place}")
+    print(f"  cd {place}")
+    print('  pip install -e ".[dev]"')
     print(f"  trilemma plugins check {names.component}")
-    print(f"  pytest {place}")
+    print("  pytest && mypy && ruff check .")
 
 
 def _print_component(out: Console, component: Component) -> None:

@@ -60,7 +60,9 @@ def installed() -> list[Candidate]:
         name, version, requires = described[id(distribution)]
         package = re.split(r"[.:]", entry_point.value)[0]
         entry_point = EntryPoint(one_line(entry_point.name, 80), entry_point.value, GROUP)
-        found.append(Candidate(one_line(name or package, 80), one_line(version or "?", 40), entry_point, requires))
+        found.append(
+            Candidate(one_line(name or package, 80), one_line(version or "?", 40), entry_point, requires)
+        )
     found.sort(key=lambda one: (not one.built_in, normalized(one.distribution), one.entry_point.name))
     return [own, *found]
 

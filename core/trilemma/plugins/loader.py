@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import pluggy
@@ -59,7 +59,10 @@ class Loader:
 
     def _register(self, candidate: Candidate, record: PluginRecord) -> PluginRecord:
         try:
-            with nullcontext([]) if candidate.built_in else quarantine() as changed:
+            watched: AbstractContextManager[list[str]] = (
+                nullcontext([]) if candidate.built_in else quarantine()
+            )
+            with watched as changed:
                 module = candidate.entry_point.load()
                 api = getattr(module, "TRILEMMA_API", API_VERSION)
                 if api != API_VERSION:

@@ -68,7 +68,8 @@ def stdout_kept() -> Iterator[None]:
     finally:
         for stream in (sys.stdout, sys.__stdout__):
             with suppress(Exception):
-                stream.flush()  # type: ignore[union-attr] - None where there is no stdout
+                if stream is not None:
+                    stream.flush()
         os.dup2(kept, 1)
         os.close(kept)
 
@@ -136,7 +137,9 @@ def _states() -> dict[str, tuple[Callable[[], Any], Put]]:
         "sys.path": _simple(lambda: list(sys.path), lambda old: sys.path.__setitem__(slice(None), old)),
         "the warning filters": (lambda: list(warnings.filters), _put_back_filters),
         "the root logger": _simple(_logging_state, _set_logging),
-        "the locale": _simple(lambda: locale.setlocale(locale.LC_ALL), lambda old: locale.setlocale(locale.LC_ALL, old)),
+        "the locale": _simple(
+            lambda: locale.setlocale(locale.LC_ALL), lambda old: locale.setlocale(locale.LC_ALL, old)
+        ),
         "the recursion limit": _simple(sys.getrecursionlimit, sys.setrecursionlimit),
         "Python's random state": _simple(random.getstate, random.setstate),
     }
@@ -192,8 +195,14 @@ def _set_environment(before: dict[str, str]) -> None:
 
 def _put_back_filters(before: list[Any]) -> bool:
     """Leaves alone what a library adds for warnings of its own when it is imported."""
-    for_all = [(message, category, module) for _, message, category, module, _ in warnings.filters if category is Warning]
-    blanket = for_all.count((None, Warning, None)) > sum(entry[1:4] == (None, Warning, None) for entry in before)
+    for_all = [
+        (message, category, module)
+        for _, message, category, module, _ in warnings.filters
+        if category is Warning
+    ]
+    blanket = for_all.count((None, Warning, None)) > sum(
+        entry[1:4] == (None, Warning, None) for entry in before
+    )
     if not blanket and all(entry in warnings.filters for entry in before):
         return False
     warnings.resetwarnings()
@@ -241,7 +250,11 @@ def _of_torch(reader: str, writer: str, default: Any) -> tuple[Callable[[], Any]
         if before is None and default is not None and torch is not None:
             before = getattr(torch, default, None) if isinstance(default, str) else default
         now = read()
-        if before is None or now is None or (bool((now == before).all()) if hasattr(now, "all") else now == before):
+        if (
+            before is None
+            or now is None
+            or (bool((now == before).all()) if hasattr(now, "all") else now == before)
+        ):
             return False
         getattr(torch, writer)(before)
         return True

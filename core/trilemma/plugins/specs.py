@@ -29,7 +29,7 @@ class ComponentSpec:
 
     Raises:
         TypeError: for a field that is no string.
-        ValueError: for a name or a target of the wrong form, and for what is too long or no line of printable characters.
+        ValueError: for a name or a target of the wrong form, and for text that is too long or not one printable line.
     """
 
     name: str

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[3]
-PROGRAMS = frozenset(
-    "trilemma python pip make pytest mypy ruff accelerate torchrun cd source git twine export cp mkdir curl".split()
-)
+PROGRAMS = {"trilemma", "python", "pip", "make", "pytest", "mypy", "ruff", "accelerate", "torchrun"}
+PROGRAMS |= {"cd", "source", "git", "twine", "export", "cp", "mkdir", "curl"}
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _FILE_NAME = re.compile(r"# ([\w./-]+\.(?:py|toml))")
@@ -88,7 +87,11 @@ def inline_commands(page: str, root: Path = ROOT) -> Iterator[Step]:
 
 
 def _begins_block(lines: list[str], place: int) -> bool:
-    return lines[place].startswith("    ") and bool(lines[place].strip()) and not (place and lines[place - 1].strip())
+    return (
+        lines[place].startswith("    ")
+        and bool(lines[place].strip())
+        and not (place and lines[place - 1].strip())
+    )
 
 
 def _fenced(page: str, line: int, language: str, lines: list[str]) -> Iterator[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -114,7 +115,7 @@ class Follower:
     def _expect_output(self, step: Step, argv: list[str]) -> None:
         """A command that does nothing ends well too."""
         assert self.done[-1][1].strip(), f"{step.place}: {step.text} said nothing"
-        for option, value in zip(argv, argv[1:], strict=False):
+        for option, value in itertools.pairwise(argv):
             if option == "--out":
                 assert (self.cwd / value).exists(), f"{step.place}: {step.text} wrote no {value}"
 
@@ -155,7 +156,13 @@ class Follower:
         self.left.append((step, "a test has no network"))
 
     def _ask(self, step: Step, **what: Any) -> None:
-        request = {"session": step.page, "place": step.place, "cwd": str(self.cwd), "path": [str(self.site)], **what}
+        request = {
+            "session": step.page,
+            "place": step.place,
+            "cwd": str(self.cwd),
+            "path": [str(self.site)],
+            **what,
+        }
         code, said = self.reader.ask(request)
         assert code == 0, f"{step.place}: {step.text}\nended with {code}:\n{said}"
         self.done.append((step, said))
@@ -180,7 +187,9 @@ def install_project(site: Path, folder: Path) -> None:
     points = project["entry-points"]["trilemma"]
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
     lines = [f"{name} = {module}\n" for name, module in points.items()]
     (info / "entry_points.txt").write_text("[trilemma]\n" + "".join(lines))
     for module in points.values():

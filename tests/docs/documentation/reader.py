@@ -20,7 +20,6 @@ import sys
 import tempfile
 import traceback
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,7 +44,7 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
-            answer = _in_a_fork(lambda: _program(request["argv"]), request)
+            answer = _in_a_fork(request)
         else:
             name = request["session"]
             if name not in sessions:
@@ -57,7 +56,7 @@ def serve() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _in_a_fork(work: Callable[[], int], request: dict[str, Any]) -> dict[str, Any]:
+def _in_a_fork(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if not child:
@@ -65,7 +64,7 @@ def _in_a_fork(work: Callable[[], int], request: dict[str, Any]) -> dict[str, An
             code = 1
             try:
                 _settle(request, said.fileno())
-                code = work()
+                code = _program(request["argv"])
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
             except BaseException:
@@ -134,8 +133,10 @@ def _program(argv: list[str]) -> int:
             sys.argv = [script, *arguments]
             runpy.run_path(script, run_name="__main__")
             return 0
-    _flush()
-    os.execvp(argv[0], argv)
+        case [program, *_]:
+            _flush()
+            os.execvp(program, argv)
+    return 0
 
 
 def _flush() -> None:

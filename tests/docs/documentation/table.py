@@ -56,10 +56,18 @@ REPLACEMENTS = (
         "two steps of training",
     ),
     Replacement(r" --set steps=2000", "", "two steps of training"),
-    Replacement(r"--num_processes 4", "--cpu --num_processes 2", "as many processes as the smallest machine has cores"),
-    Replacement(r"trilemma bench (kernels|loop|samplers).*", r"trilemma bench \1 --help", "minutes of timing"),
-    Replacement(r"(-m trilemma_plugins\.\w+\.train_\w+).*", r"\1 --help", "minutes of training on all of MNIST"),
-    Replacement(r"python (benchmarks/\w+\.py).*", r"python \1 --help", "needs the file of a run of minutes or hours"),
+    Replacement(
+        r"--num_processes 4", "--cpu --num_processes 2", "as many processes as the smallest machine has cores"
+    ),
+    Replacement(
+        r"trilemma bench (kernels|loop|samplers).*", r"trilemma bench \1 --help", "minutes of timing"
+    ),
+    Replacement(
+        r"(-m trilemma_plugins\.\w+\.train_\w+).*", r"\1 --help", "minutes of training on all of MNIST"
+    ),
+    Replacement(
+        r"python (benchmarks/\w+\.py).*", r"python \1 --help", "needs the file of a run of minutes or hours"
+    ),
     Replacement(r'"steps=2000"', '"steps=2", "batch_size=8"', "two steps of training"),
     Replacement(r'(trilemma\.sample\(\s*(?:model|"[\w-]+"),) \d\d(?!\d)', r"\1 4", "fewer samples"),
     Replacement(r"(trilemma\.sample\(.*|trilemma\.invert\(.*)\bsteps=[25]0\b", r"\1steps=4", "fewer steps"),
