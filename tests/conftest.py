@@ -9,12 +9,16 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NEIGHBOUR = REPOSITORY.parent / "shared" / "data"
+
+if "TRILEMMA_DATA" not in os.environ and NEIGHBOUR.is_dir():
+    os.environ["TRILEMMA_DATA"] = str(NEIGHBOUR)
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of the real data sets; the test is skipped where there is none."""
-    root = Path(os.environ.get("TRILEMMA_DATA", REPOSITORY.parent / "shared" / "data"))
+    root = Path(os.environ.get("TRILEMMA_DATA", "data"))
     if not (root / "mnist").is_dir():
         pytest.skip(f"no data in {root}; set TRILEMMA_DATA to a folder that holds mnist/")
     return root

@@ -7,29 +7,26 @@ from pathlib import Path
 
 from trilemma.errors import DataError
 
-_SHARED = Path("..", "shared", "data")
-_CHECKOUT = Path(__file__).resolve().parents[2]
+
+def data_folder() -> Path:
+    """Returns $TRILEMMA_DATA, or the folder `data` of the working directory where that is not set."""
+    return Path(os.environ.get("TRILEMMA_DATA") or "data")
 
 
-def find_data(name: str) -> Path:
-    """The path of `name` in the data folder.
+def find_data(name: str, files: str | None = None) -> Path:
+    """Returns the path of `name` in the data folder.
 
-    The data folder is $TRILEMMA_DATA; where that is not set, ../shared/data as seen from the working directory
-    or from the source checkout.
+    Args:
+        name: of a file or folder.
+        files: the files to put there and where they come from, for the message; the name itself by default.
 
     Raises:
-        DataError: where there is none, with the places looked at.
+        DataError: where there is none, with the place, and with what belongs there.
     """
-    places = [folder / name for folder in _folders()]
-    for place in places:
-        if place.exists():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise DataError(f"no data at {looked}; set TRILEMMA_DATA to the folder that holds {name}, or give root=")
-
-
-def _folders() -> list[Path]:
-    if "TRILEMMA_DATA" in os.environ:
-        return [Path(os.environ["TRILEMMA_DATA"])]
-    checkout = [_CHECKOUT / _SHARED] if (_CHECKOUT / "pyproject.toml").is_file() else []
-    return [_SHARED, *(place.resolve() for place in checkout)]
+    place = data_folder() / name
+    if place.exists():
+        return place
+    where = place if files is None else f"{place}{os.sep}"
+    raise DataError(
+        f"no data at {place}; put {files or name} at {where}, or set TRILEMMA_DATA to the folder that holds {name}"
+    )

@@ -27,6 +27,7 @@ from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
 from trilemma.process import Process
 from trilemma.routing import as_conditions
 from trilemma.sampler import Sampler
+from trilemma.tableau import checked_plan
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,8 @@ def resolve_job(
                 "inpaint with a sampler that has a plan, such as ddim"
             )
         return job
-    tableau = sampler_used.plan(process, times)
+    evaluations = sampler_used.nfe(steps) if len(times) == steps + 1 else None
+    tableau = checked_plan(sampler_used.plan(process, times), type(sampler_used).__name__, evaluations)
     return replace(
         job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1]))
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.options import checked_options, resolved_options
 from trilemma.plugins.catalog import Component
-from trilemma.plugins.loader import one_line
 from trilemma.plugins.manager import catalog
+from trilemma.plugins.quarantine import UserInterrupt, quarantine
 from trilemma.plugins.specs import ComponentSpec
+from trilemma.plugins.telling import described, message_of
 from trilemma.spec import format_spec, format_value, is_literal, parse_spec, split_sum
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
     except TrilemmaError:
         raise
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{label}: {one_line(str(error))}") from error
+        raise UsageError(f"{label}: {message_of(error)}") from error
     literals = {key: value for key, value in resolved_options(target, options).items() if is_literal(value)}
     return made, format_spec(found.address, literals)
 
@@ -76,7 +79,8 @@ def import_target(found: Component) -> Callable[..., Any]:
     spec, owner = found.spec, found.plugin
     label = f"{spec.kind} {found.address}"
     try:
-        target: Any = importlib.import_module(spec.module)
+        with nullcontext() if found.built_in or spec.module in sys.modules else quarantine():
+            target: Any = importlib.import_module(spec.module)
     except ModuleNotFoundError as error:
         if error.name and f"{spec.module}.".startswith(f"{error.name}."):
             cure = f"install {owner.distribution} again"
@@ -86,11 +90,12 @@ def import_target(found: Component) -> Callable[..., Any]:
             cure = f"install what {owner.distribution} requires"
         message = f"{label} needs the module {error.name!r}, which is not installed; {cure}"
         raise PluginUnavailable(message) from error
-    except (KeyboardInterrupt, TrilemmaError):
+    except (UserInterrupt, TrilemmaError):
         raise
     except BaseException as error:  # other people's module may raise anything, SystemExit too
-        reason = one_line(f"{type(error).__name__}: {error}")
-        message = f"{label}: importing {spec.module} failed: {reason}; repair {owner.distribution}"
+        if found.built_in and isinstance(error, KeyboardInterrupt):
+            raise
+        message = f"{label}: importing {spec.module} failed: {described(error)}; repair {owner.distribution}"
         raise PluginUnavailable(message) from error
     for part in spec.attribute.split("."):
         target = getattr(target, part, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,6 +51,51 @@ class Tableau:
     parameterization: str
     clip: float | None = None
     components: int = 1
+
+
+def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
+    """Returns what a sampler planned, where it is a tableau of numbers with as many rows as it declares evaluations.
+
+    Args:
+        plan: what `plan` returned.
+        name: of the sampler.
+        evaluations: of the network, as it declares them; None where only a part of the grid is run.
+
+    Raises:
+        TrilemmaError: for anything else, with the row (counted from 1) that is at fault.
+    """
+    if not isinstance(plan, Tableau):
+        raise TrilemmaError(
+            f"{name}.plan returned a {type(plan).__name__}; return Tableau(rows, parameterization)"
+        )
+    if not isinstance(plan.rows, Sequence) or not all(isinstance(row, Row) for row in plan.rows):
+        raise TrilemmaError(
+            f"{name}.plan returned a tableau whose rows are no tuple of Row; make each Row(t, A, B)"
+        )
+    if evaluations is not None and plan.rows and len(plan.rows) != evaluations:
+        raise TrilemmaError(
+            f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations; "
+            "plan one row for each evaluation, or declare `nfe`"
+        )
+    for number, row in enumerate(plan.rows, 1):
+        coefficients = {"t": row.t, "A": row.A, "C": row.C} | {
+            f"B at lag {lag}": value for lag, value in row.B
+        }
+        for place, value in coefficients.items():
+            if not all(map(math.isfinite, _numbers(value))):
+                raise TrilemmaError(
+                    f"{name}.plan returned {place} = {value!r} in row {number} of {len(plan.rows)}, not finite; "
+                    "choose another grid, or repair the sampler"
+                )
+    return plan
+
+
+def _numbers(value: Matrix | Vector) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+        return
+    for entry in value:
+        yield from _numbers(entry)
 
 
 def matrix(coefficient: Matrix, components: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from trilemma.bench.cell import OURS, Cell, Work
 from trilemma.bench.comparison import change, earlier_runs
 from trilemma.bench.timing import Times, measure, ratio
 from trilemma.cli.app import main
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.ops import Explanation
 
 CPU = torch.device("cpu")
@@ -68,14 +69,100 @@ def test_a_fallback_is_not_timed(grid: dict[str, Any], monkeypatch: pytest.Monke
         list(kernels.records(["invented"], CPU, 0.01, cold=False))
 
 
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[..., Any]]:
+    """Kernels of plugins for every operator, by distribution/backend."""
+    brought: dict[str, Callable[..., Any]] = {"someone/fast": lambda x: x.add_(1.0)}
+    monkeypatch.setattr(kernels, "outside_kernels", lambda op: (dict(brought), {"broken/one": "it is gone"}))
+    return brought
+
+
 def test_a_plugins_backend_stands_in_the_same_table(
-    grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    grid: dict[str, Any], outside: dict[str, Callable[..., Any]]
 ) -> None:
-    outside = {"someone/fast": {"invented": lambda x: x.add_(1.0)}}
-    monkeypatch.setattr(kernels, "_outside", lambda: outside)
     (record,) = kernels.records(["invented"], CPU, 0.01, cold=False)
     assert "someone/fast" in record["ratio"]
     assert set(record["errors"]) == {OURS, "someone/fast"}
+    assert record["dropped"] == {"broken/one": "it is gone"}
+
+
+def test_a_wrong_kernel_of_a_plugin_is_left_out_and_the_rest_is_timed(
+    grid: dict[str, Any], outside: dict[str, Callable[..., Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The work is to add one to zeros."""
+
+    def prepare(device: torch.device) -> Work:
+        x = torch.zeros(1000)
+        return Work(
+            torch.add, (x, 1), {}, {"twice": lambda: x + 1}, lambda y: 2 * float((y - 1).abs().max()), 8000
+        )
+
+    def late(x: torch.Tensor, y: int, calls: list[int] = []) -> torch.Tensor:  # noqa: B006
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("tired")
+        return x + y
+
+    def damaging(x: torch.Tensor, y: int) -> torch.Tensor:
+        result = x + y
+        x.fill_(7)
+        return result
+
+    def missing(x: torch.Tensor, y: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    outside |= {
+        "bad/two": lambda x, y: x + 2 * y,
+        "bad/nan": lambda x, y: x / 0,
+        "bad/none": lambda x, y: None,
+        "bad/arguments": lambda x: x,
+        "bad/missing": missing,
+        "bad/late": late,
+        "bad/damaging": damaging,
+    }
+    outside["someone/fast"] = lambda x, y: x + y
+    grid["invented"] = lambda: iter([Cell("invented", "1000", torch.float32, prepare)] * 2)
+    first, second = kernels.records(["invented"], CPU, 0.01, cold=False)
+    for record in (first, second):
+        assert set(record["ratio"]) == {"twice", "someone/fast"}
+        assert set(record["errors"]) == {OURS, "someone/fast"}
+        assert "is wrong: its error is 2 times the tolerance" in record["dropped"]["bad/two"]
+        assert "is wrong: its error is nan" in record["dropped"]["bad/nan"]
+        assert "TypeError" in record["dropped"]["bad/none"]
+        assert "TypeError" in record["dropped"]["bad/arguments"]
+        assert record["dropped"]["bad/missing"] == "NotImplementedError"
+        assert record["dropped"]["bad/late"] == "RuntimeError: tired"
+        assert record["dropped"]["bad/damaging"] == "it changes its arguments"
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01"]) == 0
+    said = capsys.readouterr().out
+    assert "left out bad/late: RuntimeError: tired" in said
+    assert "someone/fast" in said
+
+
+def test_backends_that_cannot_be_asked_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: dict[str, Any] = {
+        "good": types.SimpleNamespace(operators={"attention": abs}),
+        "list": types.SimpleNamespace(operators=["attention"]),
+        "nothing": types.SimpleNamespace(),
+    }
+
+    def entry(name: str) -> Any:
+        plugin, spec = types.SimpleNamespace(distribution="dist"), types.SimpleNamespace(name=name)
+        return types.SimpleNamespace(plugin=plugin, spec=spec)
+
+    def target(found: Any) -> Any:
+        if found.spec.name == "gone":
+            raise PluginUnavailable("its module is gone")
+        return brought[found.spec.name]
+
+    entries = [entry(name) for name in (*brought, "gone")]
+    monkeypatch.setattr(kernels, "catalog", lambda: types.SimpleNamespace(components=lambda kind: entries))
+    monkeypatch.setattr(kernels, "import_target", target)
+    found, dropped = kernels.outside_kernels("attention")
+    assert found == {"dist/good": abs}
+    assert set(dropped) == {"dist/list", "dist/nothing", "dist/gone"}
+    assert dropped["dist/gone"] == "its module is gone"
+    assert kernels.outside_kernels("conv3x3")[0] == {}
 
 
 def test_an_unknown_operator() -> None:

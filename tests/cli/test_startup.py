@@ -48,3 +48,16 @@ def test_options_are_shown_without_torch(arguments):
     code, modules = json.loads(done.stdout.splitlines()[-1])
     assert code == 0
     assert "torch" not in modules
+
+
+@pytest.mark.parametrize("module", ["trilemma", "trilemma.cli.app"])
+def test_as_a_module_it_does_what_the_command_does(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("trilemma ")
+    nothing = subprocess.run(
+        [sys.executable, "-m", module, "train"], capture_output=True, text=True, check=False
+    )
+    assert nothing.returncode == 2
+    assert "Missing argument" in nothing.stderr

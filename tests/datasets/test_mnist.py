@@ -158,16 +158,21 @@ def test_a_missing_folder_names_where_it_looked(tmp_path, monkeypatch, one_line)
     assert "TRILEMMA_DATA" in str(caught.value)
 
 
-def test_without_the_variable_the_neighbouring_folder_is_searched(tmp_path, root, monkeypatch, one_line):
+def test_without_the_variable_the_folder_data_is_searched_and_no_other(tmp_path, root, monkeypatch, one_line):
     monkeypatch.delenv("TRILEMMA_DATA", raising=False)
-    monkeypatch.setattr("trilemma.data_folder._CHECKOUT", tmp_path / "installed")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(DataError, match=r"\.\./shared/data/mnist; set TRILEMMA_DATA") as caught:
+    for elsewhere in (tmp_path / "shared" / "data", tmp_path / "data"):
+        elsewhere.mkdir(parents=True)
+        (elsewhere / "mnist").symlink_to(root)
+    with pytest.raises(
+        DataError, match=r"no data at data/mnist; put the files train- and t10k-images"
+    ) as caught:
         trilemma.dataset("mnist")
-    one_line(caught.value)
-    (tmp_path / "shared" / "data").mkdir(parents=True)
-    (tmp_path / "shared" / "data" / "mnist").symlink_to(root)
+    assert "https://" in one_line(caught.value)
+    assert len(str(caught.value)) < 300
+    (tmp_path / "work" / "data").mkdir()
+    (tmp_path / "work" / "data" / "mnist").symlink_to(root)
     assert len(trilemma.dataset("mnist")) == 7
 
 

@@ -79,3 +79,16 @@ def test_an_unknown_operator() -> None:
 def test_arguments_that_do_not_fit() -> None:
     with pytest.raises(UsageError, match="row 1 is outside"):
         explain("linear_step", **arguments(row=1))
+
+
+def test_the_signature_is_shown_where_no_arguments_are_given() -> None:
+    assert str(explain("attention")).startswith("attention(q, k, v, scale")
+    assert "linear_step(out, z, base, output, table, row" in str(explain("linear_step"))
+    assert explain("linear_step", **arguments()).signature == ""
+
+
+def test_arguments_of_another_operator_are_refused_with_the_signature() -> None:
+    with pytest.raises(
+        UsageError, match=r"missing a required argument: 'z'; the operator takes linear_step\(out, z"
+    ):
+        explain("linear_step", torch.zeros(1))

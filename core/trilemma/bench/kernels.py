@@ -12,10 +12,11 @@ import trilemma
 from trilemma.bench.cell import COPY, OURS, Cell, Work, copying
 from trilemma.bench.cells import ALL_CELLS
 from trilemma.bench.timing import Times, measure, ratio
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.lookup import import_target
 from trilemma.ops import explain
 from trilemma.plugins import catalog
+from trilemma.plugins.telling import described, message_of
 
 
 def operators() -> list[str]:
@@ -37,7 +38,8 @@ def records(
 
     Raises:
         UsageError: for an operator without cells.
-        TrilemmaError: where an operator is wrong, or did not run on native kernels: nothing is timed then.
+        TrilemmaError: where an operator of ours is wrong, or did not run on native kernels: nothing is timed then. A
+            plugin's kernel that is wrong, or raises, is left out, and the record says why under "dropped".
     """
     for op in ops:
         if op not in ALL_CELLS:
@@ -50,12 +52,28 @@ def records(
 
 def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dict[str, Any]:
     work = cell.prepare(device)
-    ours = {OURS: work.call(work.function)}
-    theirs = {name: work.call(kernels[cell.op]) for name, kernels in _outside().items() if cell.op in kernels}
     backend = _backend(cell, work)
-    errors = {name: _checked(cell, work, name, call) for name, call in {**ours, **theirs}.items()}
-    copy = copying(work.least_bytes, device)
-    times = measure({**ours, **theirs, **work.peers, COPY: copy}, device, seconds, cold)
+    errors = {OURS: _checked(cell, work, OURS, work.call(work.function))}
+    kernels, dropped = outside_kernels(cell.op)
+    for name, kernel in list(kernels.items()):
+        trial = cell.prepare(device)  # a wrong kernel may write where it should not
+        try:
+            errors[name] = _checked(cell, trial, name, trial.call(kernel))
+            _checked(cell, trial, OURS, trial.call(trial.function))
+        except Exception as error:  # other people's code
+            wrong = name in errors
+            errors.pop(name, None)
+            del kernels[name]
+            dropped[name] = "it changes its arguments" if wrong else _why_dropped(error)
+    theirs = {name: _answering(name, work.call(kernel)) for name, kernel in kernels.items()}
+    own = {OURS: work.call(work.function), **work.peers, COPY: copying(work.least_bytes, device)}
+    while True:
+        try:
+            times = measure({**own, **theirs}, device, seconds, cold)
+            break
+        except _Failed as failed:
+            dropped[failed.name] = described(failed.error)
+            del theirs[failed.name], errors[failed.name]
     return {
         "op": cell.op,
         "shape": cell.shape,
@@ -63,6 +81,7 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
         "variant": cell.variant,
         "cold": cold or device.type == "cuda",
         "errors": errors,
+        "dropped": dropped,
         "backend": backend,
         "least_bytes": work.least_bytes,
         "operations": work.operations,
@@ -89,16 +108,55 @@ def _backend(cell: Cell, work: Work) -> str:
 def _checked(cell: Cell, work: Work, name: str, call: Callable[[], Any]) -> float:
     error = work.error(call())
     if not error <= 1:
-        raise TrilemmaError(f"{cell.title} by {name} is wrong: its error is {error:.3g} times the tolerance")
+        raise WrongKernel(f"{cell.title} by {name} is wrong: its error is {error:.3g} times the tolerance")
     return error
 
 
-def _outside() -> dict[str, Mapping[str, Callable[..., Any]]]:
-    """The operators of every kernel backend that a plugin registered, by the backend's address."""
-    backends: dict[str, Any] = {
-        found.address: import_target(found) for found in catalog().components("kernel")
-    }
-    return {address: backend.operators for address, backend in backends.items()}
+class WrongKernel(TrilemmaError):
+    """A kernel whose result is not that of its definition."""
+
+
+class _Failed(BaseException):
+    """A kernel of a plugin that raised while it was timed."""
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self.name, self.error = name, error
+
+
+def _answering(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
+    def answer() -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise _Failed(name, error) from error
+
+    return answer
+
+
+def _why_dropped(error: BaseException) -> str:
+    return message_of(error) if isinstance(error, WrongKernel) else described(error)
+
+
+def outside_kernels(op: str) -> tuple[dict[str, Callable[..., Any]], dict[str, str]]:
+    """Returns the kernels that plugins bring for an operator, and why a backend brings none that can be called.
+
+    Both are by distribution/backend.
+    """
+    kernels: dict[str, Callable[..., Any]] = {}
+    dropped: dict[str, str] = {}
+    for found in catalog().components("kernel"):
+        name = f"{found.plugin.distribution}/{found.spec.name}"
+        try:
+            operators = import_target(found).operators  # type: ignore[attr-defined]
+            if not isinstance(operators, Mapping):
+                raise TypeError("its `operators` is no mapping of names to callables")
+            if op in operators:
+                kernels[name] = operators[op]
+        except PluginUnavailable as error:
+            dropped[name] = message_of(error)
+        except Exception as error:  # other people's code
+            dropped[name] = described(error)
+    return kernels, dropped
 
 
 def _summary(times: Times) -> dict[str, float]:

@@ -16,7 +16,7 @@ from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.output.atomic import telling
 from trilemma.plugins import Component, SamplerSpec, catalog
-from trilemma.plugins.loader import one_line
+from trilemma.plugins.telling import one_line
 from trilemma.provenance import describe_model, versions
 from trilemma.sampler import Sampler
 from trilemma.spec import parse_spec

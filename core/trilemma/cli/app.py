@@ -18,6 +18,7 @@ import typer
 from trilemma import plugins
 from trilemma.cli.facade import Facade, without_idle_validation
 from trilemma.errors import TrilemmaError
+from trilemma.plugins.telling import described
 from trilemma.version import __version__
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the class itself
@@ -41,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _report(error)
+    finally:
+        _name_slow_plugins()
+
+
+def _name_slow_plugins() -> None:
+    for record in plugins.loaded():
+        if record.slow:
+            text = f"plugin {record.address} took {record.milliseconds / 1e3:.1f} s to load"
+            print(f"note: {text}; leave it out with --no-plugin {record.name}", file=sys.stderr)
 
 
 def _print_version(asked: bool) -> None:
@@ -90,7 +100,7 @@ def _report(error: Exception) -> int:
         _discard_output()
     else:
         code = 1
-        message = f"{type(error).__name__}: {error}; set TRILEMMA_TRACEBACK=1 to see where it came from"
+        message = f"{described(error)}; set TRILEMMA_TRACEBACK=1 to see where it came from"
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return code
 
@@ -107,3 +117,7 @@ def _discard_output() -> None:
     """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
     with contextlib.suppress(OSError):  # a stdout that is no file needs no peace
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from trilemma.cli.answer import print_json
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
@@ -56,7 +57,7 @@ def kernels(
     for record in records(ops or (), usable_device(device), seconds, cold, quick):
         found.append(record)
         if table is None:
-            typer.echo(json.dumps(record, ensure_ascii=False))
+            print_json(record)
         else:
             table.show(record)
     if table is not None:
@@ -88,7 +89,7 @@ def loop(
         torch.set_num_threads(threads)
     record = loop_record(n, steps, rounds)
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        print_json(record)
     else:
         show_loop(record)
 
@@ -163,6 +164,6 @@ def samplers(
     ):
         found.append(record)
         if as_json:
-            typer.echo(json.dumps(record, ensure_ascii=False))
+            print_json(record)
     if not as_json:
         show_samplers(found)

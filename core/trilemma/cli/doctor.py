@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
+
+from trilemma.cli.answer import print_json
 
 
 def command(
@@ -17,7 +18,7 @@ def command(
 
     sections = diagnose(with_torch=torch)
     if as_json:
-        print(json.dumps(sections, indent=2))
+        print_json(sections, indent=2)
         return
     for name, facts in sections.items():
         print(name)

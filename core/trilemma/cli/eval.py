@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
+
+from trilemma.cli.answer import print_json
 
 
 def command(
@@ -67,7 +68,7 @@ def command(
     if not evaluator.comparisons:
         record = evaluate.evaluate_model(measured, evaluator, n=n, batch_size=batch_size, seed=seed)
         record |= {"untrained": untrained, "baseline": None}
-        typer.echo(json.dumps(record, ensure_ascii=False)) if as_json else _print_of_the_model(record)
+        print_json(record) if as_json else _print_of_the_model(record)
         return
     record = evaluate.evaluate(
         measured,
@@ -83,7 +84,7 @@ def command(
     record["untrained"] = untrained
     record["baseline"] = evaluator.baseline if baseline else None
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        print_json(record)
     else:
         _print_table(record)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from trilemma.cli.answer import alone_on_stdout
 from trilemma.lookup import import_target
 from trilemma.plugins import Component, catalog
 
@@ -48,7 +50,21 @@ def command_of(component: Component) -> Any:
         function, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
         help_text = inspect.getdoc(function) or component.spec.summary
         target.command(name=component.spec.name, help=help_text)(function)
-    return without_idle_validation(typer.main.get_command(target))
+    made = without_idle_validation(typer.main.get_command(target))
+    return _with_json_alone(made) if component.built_in else made
+
+
+def _with_json_alone(command: Any) -> Any:
+    """The command, whose stdout holds nothing but its answer where that is asked for in JSON."""
+    command.invoke = partial(_invoke, command.invoke)
+    for child in getattr(command, "commands", {}).values():
+        _with_json_alone(child)
+    return command
+
+
+def _invoke(invoke: Callable[[Any], Any], context: Any) -> Any:
+    with alone_on_stdout() if context.params.get("as_json") else nullcontext():
+        return invoke(context)
 
 
 def without_idle_validation(command: Any) -> Any:

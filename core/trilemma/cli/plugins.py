@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import json
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trilemma.cli.answer import print_json
+from trilemma.console import console, plain_table
 from trilemma.errors import ConformanceError, PluginUnavailable, UsageError
 from trilemma.plugins import KINDS, Component, PluginRecord, catalog
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 Kind = Annotated[str | None, typer.Option(help=f"Only components of this kind: {', '.join(KINDS)}.")]
+STARTED = ("sampler", "process", "denoiser", "guidance", "objective", "metric", "dataset", "kernels")  # light
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
@@ -39,23 +39,21 @@ def list_plugins(kind: Kind = None, as_json: Json = False) -> None:
     records = catalog().records
     if as_json:
         listed = [_described(component) for component in components]
-        print(
-            json.dumps({"components": listed, "plugins": [_record(record) for record in records]}, indent=2)
-        )
+        print_json({"components": listed, "plugins": [_record(record) for record in records]}, indent=2)
         return
-    console = _console()
-    table = _table("kind", "name", "summary", "from")
+    out = console()
+    table = plain_table("kind", "name", "summary", "from")
     for component in components:
         spec, plugin = component.spec, component.plugin
         table.add_row(spec.kind, component.address, spec.summary, f"{plugin.distribution} {plugin.version}")
-    console.print(table)
-    notes = [record for record in records if record.reason or record.imported_torch]
+    out.print(table)
+    notes = [record for record in records if _note(record)]
     if notes:
-        console.print("\nplugins with a note", style="bold")
-        table = _table("plugin", "status", "reason")
+        out.print("\nplugins with a note", style="bold")
+        table = plain_table("plugin", "status", "reason")
         for record in notes:
             table.add_row(f"{record.address} {record.version}", record.status, _note(record))
-        console.print(table)
+        out.print(table)
 
 
 @command.command("show")
@@ -72,19 +70,15 @@ def show(
         raise PluginUnavailable(_unknown(name, kind))
     if as_json:
         described = [_detailed(component) for component in components]
-        print(
-            json.dumps(
-                {"components": described, "plugins": [_record(record) for record in records]}, indent=2
-            )
-        )
+        print_json({"components": described, "plugins": [_record(record) for record in records]}, indent=2)
         return
-    console = _console()
+    out = console()
     for place, component in enumerate(components):
         if place:
-            console.print()
-        _print_component(console, component)
+            out.print()
+        _print_component(out, component)
     for record in records if not components else ():
-        _print_plugin(console, record)
+        _print_plugin(out, record)
 
 
 @command.command("page")
@@ -137,12 +131,12 @@ def check(
     if not components:
         results = check_plugin(name)
     if as_json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
+        print_json([asdict(result) for result in results], indent=2)
     else:
-        table = _table("kind", "check", "status", "reason")
+        table = plain_table("kind", "check", "status", "reason")
         for result in results:
             table.add_row(result.kind, result.name, result.status, result.reason)
-        _console().print(table)
+        console().print(table)
     failed = [result for result in results if result.failed]
     if failed:
         checks = ", ".join(result.name for result in failed)
@@ -156,7 +150,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the distribution, such as my-sampler.")],
     kind: Annotated[
         str,
-        typer.Option(metavar="KIND", help="What it brings: sampler, process, denoiser, guidance or kernels."),
+        typer.Option(metavar="KIND", help=f"What it brings: {', '.join(STARTED)}."),
     ],
     path: Annotated[
         Path | None,
@@ -172,42 +166,43 @@ def new(
     names, folder = write_distribution(name, kind, path)
     place = shlex.quote(str(folder))
     print(f"{folder} holds {names.distribution}, which brings the {kind} {names.component}; next:")
-    print(f"  pip install -e {place}")
+    print(f"  cd {place}")
+    print('  pip install -e ".[dev]"')
     print(f"  trilemma plugins check {names.component}")
-    print(f"  pytest {place}")
+    print("  pytest && mypy && ruff check .")
 
 
-def _print_component(console: Console, component: Component) -> None:
+def _print_component(out: Console, component: Component) -> None:
     detail = _detailed(component)
-    console.print(f"{detail['kind']} {component.address}", style="bold")
-    console.print(detail["summary"])
-    facts = _table()
+    out.print(f"{detail['kind']} {component.address}", style="bold")
+    out.print(detail["summary"])
+    facts = plain_table()
     for key in ("reference", "target", "extra", "distribution"):
         if detail[key]:
             facts.add_row(key, f"{detail[key]} {detail['version']}" if key == "distribution" else detail[key])
     if detail["note"]:
         facts.add_row("note", detail["note"])
-    console.print(facts)
+    out.print(facts)
     if detail["options"] is None:
-        console.print("its options cannot be read from its source")
+        out.print("its options cannot be read from its source")
     elif detail["options"]:
-        table = _table("option", "default", "type", "meaning")
+        table = plain_table("option", "default", "type", "meaning")
         for option in detail["options"]:
             default = "(required)" if option["default"] is None else option["default"]
             table.add_row(option["name"], default, option["annotation"], option["help"])
-        console.print(table)
+        out.print(table)
 
 
-def _print_plugin(console: Console, record: PluginRecord) -> None:
-    console.print(f"plugin {record.address} {record.version}", style="bold")
-    facts = _table()
+def _print_plugin(out: Console, record: PluginRecord) -> None:
+    out.print(f"plugin {record.address} {record.version}", style="bold")
+    facts = plain_table()
     facts.add_row("module", record.module)
     facts.add_row("status", record.status)
     if note := _note(record):
         facts.add_row("reason", note)
     if record.components:
         facts.add_row("brings", ", ".join(f"{spec.kind} {spec.name}" for spec in record.components))
-    console.print(facts)
+    out.print(facts)
 
 
 def _described(component: Component) -> dict[str, Any]:
@@ -254,8 +249,12 @@ def _record(record: PluginRecord) -> dict[str, Any]:
 
 
 def _note(record: PluginRecord) -> str:
-    slow = ["its module imports torch, which slows every command down"] if record.imported_torch else []
-    return "; ".join([*([record.reason] if record.reason else []), *slow])
+    notes = [record.reason] if record.reason else []
+    if record.imported_torch:
+        notes.append("its module imports torch, which slows every command down")
+    if record.slow:
+        notes.append(f"it takes {record.milliseconds / 1e3:.1f} s to load, which every command waits for")
+    return "; ".join(notes)
 
 
 def _names(record: PluginRecord) -> tuple[str, ...]:
@@ -277,19 +276,3 @@ def _checked_kind(kind: str | None) -> str | None:
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"unknown kind {kind!r}; {guess}kinds: {', '.join(KINDS)}")
     return kind
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A pipe has no width: rows stay whole there, so that grep finds them.
-    return Console(width=None if sys.stdout.isatty() else 400, highlight=False, markup=False, emoji=False)
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False, show_header=bool(columns))
-    for column in table.columns:
-        column.overflow = "fold"
-    return table

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trilemma.cli.answer import print_json
 from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def command(
                 sink.add(drawn.tolist(), samples, request.trajectory, request.times)
         kept = {**sink.finish(_provenance(request)), "out": str(target.path), "drawn": len(missing)}
     if as_json:
-        typer.echo(json.dumps(kept))
+        print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
 

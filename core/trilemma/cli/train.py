@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from trilemma.cli.answer import print_json
 
 
 def command(
@@ -34,7 +35,7 @@ def command(
         torch.set_num_threads(threads)
     result = train(parsed, folder, progress=progress)
     if as_json:
-        typer.echo(json.dumps({"model": str(result.model), "steps": result.steps, **result.last}))
+        print_json({"model": str(result.model), "steps": result.steps, **result.last})
     else:
         loss = result.last.get("loss")
         typer.echo(

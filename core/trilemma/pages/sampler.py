@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from trilemma import lookup
+from trilemma.loading import model_path
+from trilemma.model_directory import read_card
 from trilemma.pages.docstring import read_docstring
-from trilemma.plugins import Component, SamplerSpec
+from trilemma.plugins import Component, SamplerSpec, catalog
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.tableau import Row, Tableau
@@ -29,7 +31,7 @@ def sampler_page(component: Component) -> str:
     spec = component.spec
     sampler: Sampler = lookup.sampler(component.address)
     said = read_docstring(type(sampler))
-    model = "mnist --cond class=7" if _of_one_component(sampler) else "MODEL"
+    model = "mnist --cond class=7" if _of_one_component(sampler) else _model_for(sampler)
     paragraphs = [
         f"# {component.address}",
         _sentence(spec.summary),
@@ -73,6 +75,15 @@ def file_name(component: Component) -> str:
 
 def _of_one_component(sampler: Sampler) -> bool:
     return sampler.components is None or 1 in sampler.components
+
+
+def _model_for(sampler: Sampler) -> str:
+    """Returns the name of an installed model whose process the sampler runs on."""
+    for component in catalog().components("model"):
+        process = lookup.process(read_card(model_path(component.address))["process"]["spec"])
+        if sampler.components is None or process.components in sampler.components:
+            return component.address
+    return "MODEL"
 
 
 def _sentence(text: str) -> str:

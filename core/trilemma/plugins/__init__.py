@@ -11,7 +11,7 @@ A plugin is an entry point of the group "trilemma" that names a light module:
 
 from trilemma.plugins.catalog import Catalog, Component
 from trilemma.plugins.hooks import API_VERSION, hookimpl
-from trilemma.plugins.manager import catalog, exclude
+from trilemma.plugins.manager import catalog, exclude, loaded
 from trilemma.plugins.record import PluginRecord
 from trilemma.plugins.registry import Registry
 from trilemma.plugins.specs import (
@@ -50,4 +50,5 @@ __all__ = [
     "catalog",
     "exclude",
     "hookimpl",
+    "loaded",
 ]

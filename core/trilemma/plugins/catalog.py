@@ -90,10 +90,9 @@ class Catalog:
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         bad = sum(record.status not in ("ok", "disabled") for record in self.records)
         broken = f"; plugins that did not load: {bad} (see trilemma plugins)" if bad else ""
-        return (
-            f"unknown {kind} {name!r}; {guess}known: {', '.join(known)}{broken}; "
-            "a plugin in editable mode must be installed again after its entry points change"
-        )
+        editable = "; a plugin in editable mode must be installed again after its entry points change"
+        meant = not near and any(not entry.built_in for entry in self._components)
+        return f"unknown {kind} {name!r}; {guess}known: {', '.join(known)}{broken}{editable if meant else ''}"
 
 
 def _means(entry: Component, name: str) -> bool:

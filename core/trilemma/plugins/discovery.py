@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 
+from trilemma.plugins.telling import one_line
 from trilemma.version import __version__
 
 GROUP = "trilemma"
@@ -50,13 +53,16 @@ def installed() -> list[Candidate]:
         int, tuple[str | None, str | None, tuple[str, ...]]
     ] = {}  # metadata are slow to read: once each
     found = []
-    for entry_point in entry_points(group=GROUP):
+    for entry_point in _entry_points():
         distribution = entry_point.dist
         if id(distribution) not in described:
             described[id(distribution)] = _describe(distribution)
         name, version, requires = described[id(distribution)]
         package = re.split(r"[.:]", entry_point.value)[0]
-        found.append(Candidate(name or package, version or "?", entry_point, requires))
+        entry_point = EntryPoint(one_line(entry_point.name, 80), entry_point.value, GROUP)
+        found.append(
+            Candidate(one_line(name or package, 80), one_line(version or "?", 40), entry_point, requires)
+        )
     found.sort(key=lambda one: (not one.built_in, normalized(one.distribution), one.entry_point.name))
     return [own, *found]
 
@@ -64,6 +70,20 @@ def installed() -> list[Candidate]:
 def normalized(distribution: str) -> str:
     """The form in which the names of distributions are compared."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """The entry points of the group; where the file of one distribution is damaged, those of all others."""
+    try:
+        return entry_points(group=GROUP)
+    except Exception:  # other people's files
+        found: dict[tuple[str, str], EntryPoint] = {}
+        for distribution in distributions():
+            with suppress(Exception):
+                name = normalized(distribution.metadata["Name"] or "")
+                for entry_point in distribution.entry_points.select(group=GROUP):
+                    found.setdefault((name, entry_point.name), entry_point)
+        return found.values()
 
 
 def _describe(distribution: Distribution | None) -> tuple[str | None, str | None, tuple[str, ...]]:

@@ -6,17 +6,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import pluggy
 
 from trilemma.plugins.discovery import Candidate
 from trilemma.plugins.hooks import API_VERSION, Hooks
+from trilemma.plugins.quarantine import EndedProcess, UserInterrupt, quarantine
 from trilemma.plugins.record import PluginRecord
 from trilemma.plugins.registry import Registry
 from trilemma.plugins.requirements import unmet_requirement
 from trilemma.plugins.specs import ComponentSpec
+from trilemma.plugins.telling import described, message_of, one_line
 
 
 @dataclass
@@ -57,20 +59,26 @@ class Loader:
 
     def _register(self, candidate: Candidate, record: PluginRecord) -> PluginRecord:
         try:
-            # What a plugin prints while it loads must not mix with the output of the command that runs.
-            with redirect_stdout(sys.stderr):
+            watched: AbstractContextManager[list[str]] = (
+                nullcontext([]) if candidate.built_in else quarantine()
+            )
+            with watched as changed:
                 module = candidate.entry_point.load()
                 api = getattr(module, "TRILEMMA_API", API_VERSION)
                 if api != API_VERSION:
                     reason = one_line(f"needs API version {api}, this trilemma has {API_VERSION}")
                     return replace(record, status="incompatible", reason=f"{reason}; upgrade the older one")
                 components = _call_hook(module)
-        except KeyboardInterrupt:
+        except UserInterrupt:
             raise
         except BaseException as error:  # sys.exit at import must not end the program either
+            if candidate.built_in and isinstance(error, KeyboardInterrupt):
+                raise
             if self.trace is not None:
                 self.trace(f"{record.address}: {traceback.format_exc()}")
-            return replace(record, status="failed", reason=_reason(error))
+            return replace(record, status="failed", reason=_reason(candidate, error))
+        if changed:
+            record = replace(record, reason=f"while loading it changed {', '.join(changed)}; put back")
         if clash := self._clash(candidate, components):
             return replace(record, status="clash", reason=clash)
         for component in components:
@@ -116,19 +124,18 @@ def _note_shared_names(records: list[PluginRecord]) -> list[PluginRecord]:
             for other in owners[spec.kind, spec.name]
             if other != record.distribution
         ]
-        noted.append(replace(record, reason="; ".join(notes)) if notes else record)
+        reasons = [record.reason, *notes] if record.reason else notes
+        noted.append(replace(record, reason="; ".join(reasons)) if notes else record)
     return noted
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the module {error.name!r} is not installed; install what the plugin requires"
+def _reason(candidate: Candidate, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str) and error.name:
+        if f"{candidate.entry_point.module}.".startswith(f"{error.name}."):
+            return one_line(f"its module {error.name!r} is not there; install {candidate.distribution} again")
+        return one_line(f"the module {error.name!r} is not installed; install what the plugin requires")
     if isinstance(error, SystemExit):
-        return f"it called sys.exit({error.code!r}) while loading; its author must repair it"
-    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """The text with runs of white space as one blank, cut at `limit` characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+        return f"it called sys.exit({message_of(error)}) while loading; its author must repair it"
+    if isinstance(error, EndedProcess):
+        return message_of(error)
+    return described(error)

@@ -62,6 +62,11 @@ def exclude(names: Sequence[str]) -> None:
         _excluded = tuple(names)
 
 
+def loaded() -> tuple[PluginRecord, ...]:
+    """Returns the plugins of this process, none before the first look-up."""
+    return _catalog.records if _catalog is not None else ()
+
+
 def unmatched_allowed() -> tuple[str, ...]:
     """Entries of TRILEMMA_PLUGINS that no installed plugin has."""
     allowed = _allowed()

@@ -7,6 +7,8 @@ from typing import Literal
 
 from trilemma.plugins.specs import ComponentSpec
 
+SLOW_MILLISECONDS = 1000.0
+
 Status = Literal["ok", "failed", "disabled", "incompatible", "clash"]
 
 
@@ -35,6 +37,11 @@ class PluginRecord:
     milliseconds: float = 0.0
     imported_torch: bool = False
     components: tuple[ComponentSpec, ...] = ()
+
+    @property
+    def slow(self) -> bool:
+        """Whether it delays every command so much that a user notices."""
+        return self.milliseconds > SLOW_MILLISECONDS
 
     @property
     def address(self) -> str:

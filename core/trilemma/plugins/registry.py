@@ -74,7 +74,7 @@ class Registry:
         self._stage(spec, ModelSpec)
 
     def _stage(self, spec: ComponentSpec, expected: type[ComponentSpec]) -> None:
-        if not isinstance(spec, expected):
+        if type(spec) is not expected:
             raise TypeError(
                 f"registry.{expected.kind}() takes a {expected.__name__}, got {type(spec).__name__}"
             )

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_LONGEST = {"name": 80, "target": 300, "summary": 200, "reference": 300}
 _FOLDER = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+")
 
 
@@ -28,7 +29,7 @@ class ComponentSpec:
 
     Raises:
         TypeError: for a field that is no string.
-        ValueError: for a name, a target or a summary of the wrong form.
+        ValueError: for a name or a target of the wrong form, and for text that is too long or not one printable line.
     """
 
     name: str
@@ -43,18 +44,18 @@ class ComponentSpec:
     def __post_init__(self) -> None:
         for field in ("name", "target", "summary", "reference"):
             value = getattr(self, field)
-            if not isinstance(value, str):
+            if type(value) is not str:
                 raise TypeError(f"{type(self).__name__}: {field}={value!r} is not a string")
-        if self.extra is not None and not isinstance(self.extra, str):
+            _check_text(f"{type(self).__name__}: {field}", value, _LONGEST[field])
+        if self.extra is not None and type(self.extra) is not str:
             raise TypeError(f"{type(self).__name__}: extra={self.extra!r} is neither a string nor None")
+        _check_text(f"{type(self).__name__}: extra", self.extra or "", _LONGEST["name"])
         if not _NAME.fullmatch(self.name):
             rule = "a letter, then letters, digits, '.', '_' and '-'"
             raise ValueError(f"{type(self).__name__}: name {self.name!r} is not {rule}")
         pattern, form = self._target_form
         if not pattern.fullmatch(self.target):
             raise ValueError(f"{type(self).__name__} {self.name!r}: target {self.target!r} is not {form!r}")
-        if "\n" in self.summary:
-            raise ValueError(f"{type(self).__name__} {self.name!r}: the summary must be one line")
 
     @property
     def module(self) -> str:
@@ -65,6 +66,13 @@ class ComponentSpec:
     def attribute(self) -> str:
         """The part of the target after the colon."""
         return self.target.partition(":")[2]
+
+
+def _check_text(what: str, text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise ValueError(f"{what} has {len(text)} characters; at most {longest} are shown")
+    if not text.isprintable():
+        raise ValueError(f"{what}={text!r} must be one line of printable characters")
 
 
 @dataclass(frozen=True)

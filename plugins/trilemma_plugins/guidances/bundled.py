@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-
 from trilemma.construction import Constructing
 from trilemma.errors import UsageError
 from trilemma.reading.regular import file_inside

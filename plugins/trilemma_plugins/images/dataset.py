@@ -30,7 +30,7 @@ class Images(Dataset):
     `cache_mb`. How a picture becomes pixels is said at `trilemma.reading.picture.decode_picture`.
 
     Args:
-        root: folder or zip, looked for in the working directory and in $TRILEMMA_DATA (else ../shared/data);
+        root: folder or zip, looked for in the working directory and in $TRILEMMA_DATA (else `data`);
             `{split}` in it stands for the split, as in 'cifar10-{split}.zip'.
         split: what `{split}` stands for; "train" by default.
         size: side S of the square that images are resized (shorter side, Lanczos) and centre-cropped to; without

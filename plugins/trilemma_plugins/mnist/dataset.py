@@ -11,6 +11,10 @@ from trilemma.errors import DataError, UsageError
 from trilemma_plugins.mnist.idx import read_idx
 
 _STEMS = {"train": "train", "test": "t10k"}
+FILES = (
+    "the files train- and t10k-images-idx3-ubyte.gz and -labels-idx1-ubyte.gz from "
+    "https://ossci-datasets.s3.amazonaws.com/mnist"
+)
 
 
 class MNIST(InMemoryDataset):
@@ -18,8 +22,7 @@ class MNIST(InMemoryDataset):
 
     Args:
         split: "train" or "test".
-        root: folder of the four IDX files, gzipped or not; by default `mnist` in $TRILEMMA_DATA, else in
-            ../shared/data as seen from the working directory or the source checkout.
+        root: folder of the four IDX files, gzipped or not; by default `mnist` in $TRILEMMA_DATA, else `data/mnist`.
 
     Raises:
         UsageError: for an unknown split.
@@ -29,7 +32,7 @@ class MNIST(InMemoryDataset):
     def __init__(self, split: str = "train", root: str | None = None) -> None:
         if split not in _STEMS:
             raise UsageError(f"mnist: unknown split={split!r}; expected train or test")
-        folder = Path(root).expanduser() if root else find_data("mnist")
+        folder = Path(root).expanduser() if root else find_data("mnist", FILES)
         images = read_idx(_find(folder, f"{_STEMS[split]}-images-idx3-ubyte"))
         labels = read_idx(_find(folder, f"{_STEMS[split]}-labels-idx1-ubyte"))
         if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
@@ -47,4 +50,4 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if os.path.lexists(candidate):
             return candidate
-    raise DataError(f"{folder} holds no {name} (.gz or not); give the folder of the original MNIST files")
+    raise DataError(f"{folder} holds no {name} (.gz or not); put there {FILES}")

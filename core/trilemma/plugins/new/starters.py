@@ -57,6 +57,27 @@ STARTERS: tuple[Starter, ...] = (
         "trilemma sample mnist -n 16 --guidance $component:scale=3 --cond class=7 --out sevens.png",
     ),
     Starter(
+        "objective",
+        "objective",
+        "Loss",
+        "Huber's loss of what the network predicts",
+        'trilemma train RECIPE.toml    # whose [objective] has spec = "$component"',
+    ),
+    Starter(
+        "metric",
+        "metric",
+        "Metric",
+        "The distance between the means of the features",
+        "trilemma eval mnist -n 1000 --metric $component",
+    ),
+    Starter(
+        "dataset",
+        "dataset",
+        "Data",
+        "Grey squares, small or large, anywhere on black",
+        'trilemma train RECIPE.toml    # whose [dataset] has spec = "$component"',
+    ),
+    Starter(
         "kernels",
         "kernel",
         "Backend",

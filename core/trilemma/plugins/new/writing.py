@@ -20,7 +20,7 @@ def write_distribution(distribution: str, kind: str, folder: Path | None = None)
 
     Args:
         distribution: its name.
-        kind: what to start from: sampler, process, denoiser, guidance or kernels.
+        kind: a kind of STARTERS, what to start from.
         folder: to write into; named after the distribution, in the working directory, by default.
 
     Returns:

@@ -1,0 +1,1 @@
+"""The documentation, read as its readers do: every block run, every path and link followed."""
