@@ -16,6 +16,10 @@ def command(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
+    from_checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Begin a new run at a checkpoint of another one, or at the newest in its folder."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -32,7 +36,7 @@ def command(
 
     if threads:
         torch.set_num_threads(threads)
-    result = train(parsed, folder, progress=progress)
+    result = train(parsed, folder, progress=progress, from_checkpoint=from_checkpoint)
     if as_json:
         typer.echo(json.dumps({"model": str(result.model), "steps": result.steps, **result.last}))
     else:

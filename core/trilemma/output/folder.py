@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from trilemma.errors import OutputError
-from trilemma.output.atomic import PARTIAL, partial_name, replacing, sync, sync_folder, telling
+from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.record import FILE, to_json
+from trilemma.partials import PARTIAL, partial_name
 
 # What decides the picture of a sample index; a folder holds pictures that agree in all of it.
 IDENTITY = (

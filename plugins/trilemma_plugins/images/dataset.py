@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,7 @@ from trilemma.dataset import Dataset
 from trilemma.errors import DataError, UsageError
 from trilemma_plugins.images.decode import decode, upright_size
 from trilemma_plugins.images.files import images_by_class, open_files
+from trilemma_plugins.images.fingerprint import files_fingerprint
 
 _PLACE = "{split}"
 
@@ -83,6 +86,18 @@ class Images(Dataset):
             self._cache[index] = self._decode(index)
             self._cached[index] = True
         return self._cache[indices]
+
+    def fingerprint(self) -> str:
+        """Returns a digest of labels, classes, shape and files; of a large folder, of the ends of its files.
+
+        Raises:
+            DataError: for files that cannot be read.
+        """
+        try:
+            files = files_fingerprint(self.root, self.names)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"cannot read {self.root}: {error}; restore its files") from error
+        return hashlib.sha256((super().fingerprint() + files).encode()).hexdigest()
 
     def _none(self) -> Tensor:
         return torch.empty((0, *self.shape), dtype=torch.uint8)
