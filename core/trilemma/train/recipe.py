@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import hashlib
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trilemma.errors import UsageError
+from trilemma.spec import parse_value
 from trilemma.train.values import at_least, between, holds, one_of, shown, typed
 
 _LARGEST = 1 << 20  # bytes of a recipe
@@ -223,6 +223,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"recipe {path} is no valid TOML: {reason}; correct it") from error
     for override in overrides:
         _override(table, override)
+    return make_recipe(table)
+
+
+def make_recipe(table: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a parsed TOML table.
+
+    Raises:
+        UsageError: for an unknown key, a missing or ill-typed value, or one out of range.
+    """
     return typing.cast(Recipe, _build(Recipe, table, ""))
 
 
@@ -241,11 +250,9 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 
 def _literal(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return parse_value(text)
+    except UsageError:
         return text
 
 

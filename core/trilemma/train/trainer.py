@@ -172,8 +172,9 @@ class _Run:
     def _diverged(self, what: str, step: int) -> ModelError:
         found = list_checkpoints(self.folder / "checkpoints")
         cure = 'lower optimizer.lr or set precision = "no", and start again'
+        # The oldest that is left: the newest may be one step before the end already.
         if found:
-            cure += f" with another --out and --from-checkpoint {found[-1]}"
+            cure += f" with another --out and --from-checkpoint {found[0]}"
         return ModelError(f"{what} at step {step}; {cure}")
 
     @contextlib.contextmanager
@@ -228,7 +229,7 @@ class _Run:
         checkpoint = load_checkpoint(other)
         if checkpoint.step >= self.recipe.steps:
             raise UsageError(
-                f"checkpoint {other} has {checkpoint.step} steps done, the recipe asks for {self.recipe.steps}; set more"
+                f"checkpoint {other} has {checkpoint.step} steps done, the recipe has {self.recipe.steps}; set more"
             )
         self._restore(checkpoint, other)
         self.origin = _origin(other)
@@ -306,6 +307,9 @@ class _Run:
 def _own_surroundings() -> Iterator[None]:
     """Gradients on, and no default device or autocast of the caller's."""
     with torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
+        accelerator = torch.accelerator.current_accelerator()
+        for kind in {"cpu", *([accelerator.type] if accelerator is not None else [])}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
