@@ -52,6 +52,12 @@ cond = { class = [0, 1, 2, 3] }
 lr = 0.01
 warmup = 4
 """
+# Imported once, so that a start of a run is a fork.
+NEEDED = (
+    *("torch", "torch._dynamo", "accelerate", "sklearn.datasets", "PIL.PngImagePlugin", "trilemma.output"),
+    *("trilemma.loading", "trilemma.train", "trilemma_plugins.digits.dataset", "trilemma_plugins.unet.unet"),
+    *("trilemma_plugins.ddim.sampler", "trilemma_plugins.ddpm.process", "trilemma_plugins.objectives.simple"),
+)
 STEP_TAKES = 0.05  # seconds, about, with what follows a step
 PATIENCE = 60.0  # seconds that a process may take to notice that the other one is gone
 
@@ -151,7 +157,7 @@ def differing(first: Path, second: Path) -> list[str]:
 def campaign(kills: int, world: int, seed: int, place: Path) -> dict[str, object]:
     """Runs the campaign and returns its record."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "accelerate", "trilemma.train", "trilemma_plugins.unet.unet"])
+    context.set_forkserver_preload(list(NEEDED))
     recipe = place / "recipe.toml"
     recipe.write_text(RECIPE)
     steps = 20

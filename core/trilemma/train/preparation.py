@@ -31,6 +31,7 @@ from trilemma.train.data_order import DataOrder, step_generator, step_key
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
+from trilemma.train.values import shortened
 
 INITIAL, TRIAL = 4, 5  # streams of keys
 _USUAL_STEPS = 50
@@ -255,11 +256,11 @@ def _built(kind: str, spec: str, expected: type) -> Any:
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Turns what a component raises that is no error of ours into one line."""
+    """Lets an error say which part of the recipe it is about, and be one line, whatever a component raised."""
     try:
         yield
-    except TrilemmaError:
-        raise
+    except TrilemmaError as error:
+        raise type(error)(shortened(f"recipe: {what}: {error}")) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:150] or "no reason was given"
         raise UsageError(

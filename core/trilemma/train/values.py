@@ -23,6 +23,14 @@ def shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
+def shortened(message: str, most: int = 299) -> str:
+    """Returns a message of at most `most` characters: of a longer one the beginning and the end."""
+    if len(message) <= most:
+        return message
+    end = most // 2
+    return f"{message[: most - end - 1]}…{message[-end:]}"
+
+
 def typed(hint: Any, value: Any, key: str) -> Any:
     """Returns a value of the annotated type, an integer as a float where one is expected.
 
