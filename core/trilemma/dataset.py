@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 
 import torch
@@ -44,6 +45,16 @@ class Dataset(ABC):
         wide = torch.promote_types(dtype, torch.float32)  # a half dtype is rounded to once
         return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
 
+    def fingerprint(self) -> str:
+        """Returns a digest of what the data set holds, under which alone a training run resumes.
+
+        This one is of the labels, the classes and the shape. A data set whose images can change while those stay
+        overrides it and takes in the images.
+        """
+        digest = hashlib.sha256(repr((self.classes, tuple(self.shape))).encode(errors="surrogateescape"))
+        digest.update(self.labels.cpu().flatten().numpy().data)
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -69,3 +80,9 @@ class InMemoryDataset(Dataset):
     def read(self, indices: Tensor) -> Tensor:
         """The images uint8 [B, C, H, W] at indices [B]."""
         return self._images[indices]
+
+    def fingerprint(self) -> str:
+        """Returns a digest of labels, classes, shape and all images."""
+        digest = hashlib.sha256(super().fingerprint().encode())
+        digest.update(self._images.cpu().flatten().numpy().data)
+        return digest.hexdigest()

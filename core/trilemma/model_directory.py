@@ -35,6 +35,7 @@ from trilemma.construction import Constructing
 from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
 from trilemma.errors import ModelError, TrilemmaError, UsageError
+from trilemma.partials import held, partial_name, remove_stale
 from trilemma.process import Process
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
@@ -52,6 +53,7 @@ _KEYS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "sampling": ({}, {"sampler": str}),
 }
 _MAY_BE_MISSING = {"sampling"}
+_WEIGHTS = "weights.safetensors"
 _IN_TOML: dict[type, str] = {str: "a string", dict: "a table", list: "an array"}
 _FREE_TABLES = {"evaluation", "provenance"}
 
@@ -154,25 +156,41 @@ def save_model(path: Path, card: Mapping[str, Any], tensors: Mapping[str, Tensor
     if path.exists() and not (path / "model.toml").is_file():
         raise ModelError(f"{path} exists and is no model directory; choose another place")
     blob = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    weights = {"file": "weights.safetensors", "sha256": hashlib.sha256(blob).hexdigest()}
-    text = tomli_w.dumps(_without_none({"format": FORMAT, **card, "weights": weights}))
-    partial = path.with_name(f".{path.name}.partial")
+    text = card_text(card, hashlib.sha256(blob).hexdigest())
+    partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_stale(path)
         partial.mkdir()
-        for name, content in ((weights["file"], blob), ("model.toml", text.encode())):
-            with (partial / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        with held(partial):
+            for name, content in ((_WEIGHTS, blob), ("model.toml", text.encode())):
+                with (partial / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ModelError(
             f"cannot write model {path}: {error.strerror or error}; free space or choose another place"
         ) from error
+
+
+def card_text(card: Mapping[str, Any], sha256: str) -> str:
+    """Returns the model.toml of a card whose weights have this sha256.
+
+    Raises:
+        UsageError: for a value that TOML or UTF-8 has no form for.
+    """
+    weights = {"file": _WEIGHTS, "sha256": sha256}
+    try:
+        text = tomli_w.dumps(_without_none({"format": FORMAT, **card, "weights": weights}))
+        text.encode()
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise UsageError(f"the model's card cannot be written: {reason}; use values that TOML has") from error
+    return text
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,21 +17,7 @@ from trilemma.train.checkpoint import list_checkpoints
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
 
-# Says before each step that it begins, and lets the killer hit inside it.
-RUN = """
-import sys, time, torch
-from pathlib import Path
-from trilemma.train import trainer
-from trilemma.train.recipe import read_recipe
-torch.set_num_threads(1)
-step = trainer._Run._step
-def announced(self, k):
-    print(k, flush=True)
-    time.sleep(0.005)
-    return step(self, k)
-trainer._Run._step = announced
-trainer.train(read_recipe(sys.argv[1]), Path(sys.argv[2]))
-"""
+GRIDS = ["samples.every=3", "samples.n=2", "samples.steps=2", "log_every=5"]
 
 
 @pytest.fixture
@@ -55,44 +38,37 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
+    assert logged(first) == logged(second)
+    drawn = [sorted(path.name for path in (folder / "samples").iterdir()) for folder in (first, second)]
+    assert drawn[0] == drawn[1]
 
 
-def run_until(recipe: Path, folder: Path, steps: int, delay: float) -> bool:
-    """Starts or resumes the run, kills it `delay` seconds into its `steps`-th step; whether it ended before."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(recipe), str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert process.stdout is not None
-    for _ in range(steps):
-        process.stdout.readline()
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    return process.wait() == 0
+def logged(folder: Path) -> list[dict[str, float]]:
+    """The lines of the log, but for the speed."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_times_changes_nothing(tiny_recipe, tmp_path, one_thread):
-    train(read_recipe(tiny_recipe), tmp_path / "unbroken")
-    chance = random.Random()
-    kills = 0
-    while not run_until(tiny_recipe, tmp_path / "killed", chance.randint(3, 12), chance.uniform(0, 0.04)):
-        kills += 1
-        assert kills < 30, "the run never ends"
-    assert kills >= 1
-    assert_same_run(tmp_path / "unbroken", tmp_path / "killed")
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("unbroken", "killed")]
-    first, second = ([json.loads(line)["step"] for line in lines] for lines in logs)
-    assert first == second
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigkill_at_random_moments_changes_nothing(processes):
+    """A few of the kills of the campaign, with dropout and grids."""
+    campaign = Path(__file__).parents[2] / "benchmarks" / "kill_campaign.py"
+    ended = subprocess.run(
+        [sys.executable, str(campaign), "--kills", "3", "--processes", str(processes), "--seed", "5"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "3 of 3 bit-identical" in ended.stdout
 
 
 def test_resume_from_each_checkpoint(tiny_recipe, tmp_path, one_thread, monkeypatch):
     from trilemma.train import trainer
 
-    train(read_recipe(tiny_recipe), tmp_path / "unbroken")
+    recipe = read_recipe(tiny_recipe, GRIDS)
+    train(recipe, tmp_path / "unbroken")
     original = trainer._Run._step
     for stop in (3, 4, 9, 23):
 
@@ -104,9 +80,9 @@ def test_resume_from_each_checkpoint(tiny_recipe, tmp_path, one_thread, monkeypa
         monkeypatch.setattr(trainer._Run, "_step", interrupted)
         folder = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            train(read_recipe(tiny_recipe), folder)
+            train(recipe, folder)
         monkeypatch.setattr(trainer._Run, "_step", original)
-        train(read_recipe(tiny_recipe), folder)
+        train(recipe, folder)
         assert_same_run(tmp_path / "unbroken", folder)
 
 

@@ -17,6 +17,10 @@ def command(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
+    from_checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Begin a new run at a checkpoint of another one, or at the newest in its folder."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -33,7 +37,7 @@ def command(
 
     if threads:
         torch.set_num_threads(threads)
-    result = train(parsed, folder, progress=progress)
+    result = train(parsed, folder, progress=progress, from_checkpoint=from_checkpoint)
     if as_json:
         print_json({"model": str(result.model), "steps": result.steps, **result.last})
     else:

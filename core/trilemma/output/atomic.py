@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trilemma.errors import OutputError
-
-PARTIAL = ".partial"
+from trilemma.partials import hold, partial_name, remove_stale
 
 
 @contextlib.contextmanager
@@ -26,7 +25,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     target = path.resolve()  # a link goes on pointing to what it points to
     partial = partial_name(target)
     with telling(path):
+        remove_stale(target)
         file = partial.open("wb")
+        hold(file.fileno())
         try:
             yield file
             file.flush()
@@ -37,11 +38,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             discard(file, partial)
             raise
         sync_folder(target.parent)
-
-
-def partial_name(path: Path) -> Path:
-    """The name under which this process writes what will be `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
 
 def discard(file: BinaryIO, path: Path) -> None:

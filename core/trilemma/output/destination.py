@@ -17,10 +17,11 @@ from torch import Tensor
 from trilemma.errors import OutputError, UsageError
 from trilemma.memory import check_memory
 from trilemma.output.archive import write_npz
-from trilemma.output.atomic import partial_name, telling
+from trilemma.output.atomic import telling
 from trilemma.output.folder import SampleFolder
 from trilemma.output.indices import format_indices
 from trilemma.output.picture import check_channels, write_png_grid
+from trilemma.partials import partial_name
 
 
 class Sink(Protocol):

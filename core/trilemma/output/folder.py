@@ -14,9 +14,10 @@ from torch import Tensor
 
 from trilemma.errors import OutputError
 from trilemma.index_ranges import IndexRanges
-from trilemma.output.atomic import PARTIAL, partial_name, replacing, sync, sync_folder, telling
+from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.record import FILE, LIMIT, to_json
+from trilemma.partials import PARTIAL, partial_name
 from trilemma.reading.regular import open_regular, read_text
 
 # What decides the picture of a sample index; a folder holds pictures that agree in all of it.

@@ -41,9 +41,11 @@ class DataOrder:
         return batch[self.rank :: self.world]
 
 
+def step_key(seed: int, step: int, stream: int, rank: int = 0) -> int:
+    """Returns the integer in [0, 2⁶³) that stands for (seed, step, stream, rank)."""
+    return (((seed * 1_000_003 + stream) * 1_000_003 + rank) * 1_000_003 + step) % (1 << 63)
+
+
 def step_generator(seed: int, step: int, stream: int, rank: int = 0) -> torch.Generator:
-    """A CPU generator keyed by (seed, step, stream, rank), so that no random state has to be carried along."""
-    generator = torch.Generator()
-    key = (((seed * 1_000_003 + stream) * 1_000_003 + rank) * 1_000_003 + step) % (1 << 63)
-    generator.manual_seed(key)
-    return generator
+    """Returns a CPU generator keyed by (seed, step, stream, rank): no random state has to be carried along."""
+    return torch.Generator().manual_seed(step_key(seed, step, stream, rank))

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from trilemma.errors import ModelError
+from trilemma.partials import partial_name
 
 
 class RunLog:
@@ -84,6 +85,6 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_name(path)
     partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(partial, path)

@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trilemma.errors import UsageError
 from trilemma.reading.toml import read_toml
+from trilemma.spec import parse_value
+from trilemma.train.values import at_least, between, holds, one_of, shown, typed
+
+_MOST_STEPS = 10**12
+
+
+class Table:
+    """A table of a recipe: every value has its type as soon as the table exists.
+
+    Raises:
+        UsageError: for a value of another type.
+    """
+
+    prefix: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for key in (f.name for f in dataclasses.fields(typing.cast(Any, self))):
+            object.__setattr__(self, key, typed(hints[key], getattr(self, key), self.prefix + key))
 
 
 @dataclass(frozen=True)
-class Component:
+class Component(Table):
     """A component by spec string."""
 
     spec: str
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Table):
     """The denoiser: its spec, what it predicts, and its options."""
 
     spec: str = "unet"
     parameterization: str = "v"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    prefix: ClassVar[str] = "denoiser."
+
 
 @dataclass(frozen=True)
-class Optimizer:
-    """AdamW with linear warm-up over `warmup` steps and a cosine from `lr` to `final_lr`; `clip` bounds the norm."""
+class Optimizer(Table):
+    """AdamW with linear warm-up over `warmup` steps and a cosine from `lr` to `final_lr`; `clip` bounds the norm of the
+    gradient, inf leaves it as it is.
+    """
 
     lr: float = 1e-3
     final_lr: float = 0.0
@@ -45,9 +66,25 @@ class Optimizer:
     betas: Sequence[float] = (0.9, 0.99)
     clip: float = 1.0
 
+    prefix: ClassVar[str] = "optimizer."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        holds("optimizer.lr", self.lr, 0 < self.lr <= 100, "a number above 0 up to 100")
+        holds("optimizer.final_lr", self.final_lr, 0 <= self.final_lr <= self.lr, "a number from 0 to lr")
+        at_least("optimizer.warmup", self.warmup, 0)
+        kept = self.weight_decay >= 0 and self.lr * self.weight_decay < 1
+        holds("optimizer.weight_decay", self.weight_decay, kept, "a number from 0 to below 1/lr")
+        fit = len(self.betas) == 2 and all(
+            isinstance(beta, int | float) and not isinstance(beta, bool) and 0 <= beta < 1
+            for beta in self.betas
+        )
+        holds("optimizer.betas", self.betas, fit, "two numbers from 0 to below 1")
+        holds("optimizer.clip", self.clip, self.clip > 0, "a number above 0, or inf for no clipping")
+
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Table):
     """Sample grids drawn from the averaged weights while training; every = 0 draws none."""
 
     every: int = 0
@@ -57,24 +94,34 @@ class Samples:
     guidance: str | None = None
     cond: Mapping[str, Any] = field(default_factory=dict)
 
+    prefix: ClassVar[str] = "samples."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("samples.every", self.every, 0)
+        between("samples.n", self.n, 1, 10_000)
+        between("samples.steps", self.steps, 1, 100_000)
+
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Table):
     """What the model's card says it is drawn with."""
 
     sampler: str | None = None
 
+    prefix: ClassVar[str] = "sampling."
+
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Table):
     """A training recipe.
 
     Args:
         name, summary: of the model that the run writes.
         steps: optimizer steps.
         batch_size: examples a step, over all processes.
-        seed: of initialisation, data order, times, noise.
-        precision: "no", "bf16" or "fp16" (mixed precision).
+        seed: of initialisation, data order, times, noise, dropout.
+        precision: "no", "bf16" or "fp16" (mixed precision); "fp16" on a GPU only.
         compile: run the network through torch.compile: slower to start, faster afterwards. On a CPU only with
             precision "no".
         ema: decay of the exponential moving average of the weights.
@@ -83,6 +130,10 @@ class Recipe:
         tensorboard: also write TensorBoard event files.
         weights_dtype: dtype of the written weights, "float32" or "float16".
         sampling: what the model is drawn with where nothing else is asked for.
+        evaluation: what `trilemma eval` measures it with: dataset, features, metrics.
+
+    Raises:
+        UsageError: for a value of another type or out of range.
     """
 
     dataset: Component
@@ -108,16 +159,25 @@ class Recipe:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least("steps", self.steps, 1)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("checkpoint_every", self.checkpoint_every, 1)
-        _at_least("keep", self.keep, 1)
-        _at_least("log_every", self.log_every, 1)
-        _at_least("samples.every", self.samples.every, 0)
-        _one_of("precision", self.precision, ("no", "bf16", "fp16"))
-        _one_of("weights_dtype", self.weights_dtype, ("float32", "float16"))
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"recipe: ema = {self.ema} is no decay; expected a number from 0 to below 1")
+        super().__post_init__()
+        between("steps", self.steps, 1, _MOST_STEPS)
+        between("seed", self.seed, 0, 2**64 - 1)
+        for key in ("batch_size", "checkpoint_every", "keep", "log_every"):
+            at_least(key, getattr(self, key), 1)
+        one_of("precision", self.precision, ("no", "bf16", "fp16"))
+        one_of("weights_dtype", self.weights_dtype, ("float32", "float16"))
+        holds("ema", self.ema, 0 <= self.ema < 1, "a number from 0 to below 1")
+        single = self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")
+        fits = len(self.name.encode(errors="replace")) <= 200
+        holds("name", self.name, single and fits, "a name without slashes, of at most 200 bytes")
+        evaluation_table(self.evaluation)
+        try:
+            json.dumps(dataclasses.asdict(self), ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise UsageError(
+                f"recipe: a value cannot be written down: {reason}; use those of TOML"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON-able data."""
@@ -150,32 +210,40 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file"
         ) from error
     except ValueError as error:
-        raise UsageError(f"recipe {path} is no valid TOML: {error}; correct it") from error
+        reason = " ".join(str(error).split())[:150]
+        raise UsageError(f"recipe {path} is no valid TOML: {reason}; correct it") from error
     for override in overrides:
         _override(table, override)
+    return make_recipe(table)
+
+
+def make_recipe(table: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of a parsed TOML table.
+
+    Raises:
+        UsageError: for an unknown key, a missing or ill-typed value, or one out of range.
+    """
     return typing.cast(Recipe, _build(Recipe, table, ""))
 
 
 def _override(table: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise UsageError(f"--set {override!r} is no key=value pair; write for example --set steps=1000")
+        raise UsageError(f"--set {shown(override)} is no key=value pair; write for example --set steps=1000")
     *parents, last = key.strip().split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise UsageError(
-                f"--set {override!r}: {parent!r} is a value, not a table; name one of its siblings"
+                f"--set {shown(override)}: {shown(parent)} is a value, not a table; name one of its siblings"
             )
     table[last] = _literal(text.strip())
 
 
 def _literal(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return parse_value(text)
+    except UsageError:
         return text
 
 
@@ -186,40 +254,32 @@ def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UsageError(f"recipe: unknown key {prefix + key!r}; {hint}")
+            raise UsageError(f"recipe: unknown key {shown(prefix + key)}; {hint}")
     for name, f in fields.items():
         if name not in table and f.default is f.default_factory is dataclasses.MISSING:
             raise UsageError(f"recipe: key {prefix + name!r} is missing; add it")
-    return cls(**{key: _value(hints[key], value, prefix + key) for key, value in table.items()})
+    return cls(**{key: _tables(hints[key], value, prefix + key) for key, value in table.items()})
 
 
-def _value(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UsageError(f"recipe: {key!r} must be a table; write [{key}]")
-        return _build(typing.cast(type, hint), value, key + ".")
-    origin = typing.get_origin(hint)
-    if origin is types.UnionType:
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return _value(next(o for o in options if o is not type(None)), value, key)
-    expected = origin or hint
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wrong_bool = isinstance(value, bool) and expected is not bool
-    if expected is not Any and (wrong_bool or not isinstance(value, expected)):
-        raise UsageError(
-            f"recipe: {key} = {value!r} has the wrong type; expected {getattr(expected, '__name__', expected)}"
-        )
-    return value
+def _tables(hint: Any, value: Any, key: str) -> Any:
+    if not dataclasses.is_dataclass(hint):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"recipe: {key!r} must be a table; write [{key}]")
+    return _build(typing.cast(type, hint), value, key + ".")
 
 
-def _at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"recipe: {key} = {value} is too small; expected at least {least}")
+_EVALUATION = {"dataset": str, "features": str, "metrics": Sequence[str]}
 
 
-def _one_of(key: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"recipe: unknown {key} = {value!r}; expected one of {', '.join(known)}")
+def evaluation_table(table: Mapping[str, Any]) -> None:
+    """Raises UsageError for a key or a type that an [evaluation] does not have."""
+    for key, value in table.items():
+        if key not in _EVALUATION:
+            raise UsageError(
+                f"recipe: unknown key {shown(f'evaluation.{key}')}; known keys: {', '.join(_EVALUATION)}"
+            )
+        typed(_EVALUATION[key], value, f"evaluation.{key}")
+        if key == "metrics":
+            fit = len(value) > 0 and all(isinstance(entry, str) for entry in value)
+            holds("evaluation.metrics", value, fit, "a list of metrics")

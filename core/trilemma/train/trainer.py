@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import random
-from collections.abc import Mapping
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-import trilemma
-from trilemma import lookup, model_directory
-from trilemma.dataset import Dataset
-from trilemma.denoiser import Denoiser
-from trilemma.errors import ModelError, TrilemmaError, UsageError
-from trilemma.objective import Objective
+from trilemma import model_directory
+from trilemma.errors import ModelError, UsageError
+from trilemma.global_generators import seeded
+from trilemma.partials import remove_stale
 from trilemma.train.checkpoint import (
     Checkpoint,
+    Identity,
     list_checkpoints,
     load_checkpoint,
     optimizer_tensors,
+    remove_stale_checkpoints,
     restore_optimizer,
     save_checkpoint,
 )
-from trilemma.train.data_order import DataOrder, step_generator
+from trilemma.train.data_order import step_generator, step_key
 from trilemma.train.ema import Ema
+from trilemma.train.lock import locked
 from trilemma.train.log import RunLog
+from trilemma.train.preparation import conditions_of, fresh_denoiser, prepare
+from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
 from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.schedule import learning_rate
+
+OBJECTIVE, GLOBAL = 2, 3  # streams of keys
 
 
 @dataclass(frozen=True)
@@ -44,171 +49,240 @@ class TrainingResult:
     last: Mapping[str, float]
 
 
-def train(recipe: Recipe, folder: Path, progress: bool = False) -> TrainingResult:
+def train(
+    recipe: Recipe, folder: Path, progress: bool = False, from_checkpoint: Path | None = None
+) -> TrainingResult:
     """Trains a denoiser by a recipe, or resumes the run that `folder` holds, to the same weights.
 
-    Every random draw is keyed by (seed, step), so that together with weights, averages, optimizer state and torch's
-    own generator state (dropout) a checkpoint is the whole run: killed at any moment and started again, it ends
-    with the same weights, bit for bit on CPU with the same number of threads. Checkpoints go to
-    `folder/checkpoints`, the log to `folder/log.jsonl`, grids to `folder/samples`, the model to `folder/model`.
+    Every random draw is keyed by (seed, step), those from the global generators (dropout) too, which are put back as
+    they were. So weights, averages and the optimizer's state are the whole run: killed at any moment and started again,
+    it ends with the same weights, bit for bit on CPU with the same number of threads. They depend on nothing else: not
+    on grids, logs, checkpoints, the environment, or what the caller draws. Checkpoints go to `folder/checkpoints`, the
+    log to `folder/log.jsonl`, grids to `folder/samples`, the model to `folder/model`.
+
+    Args:
+        recipe: what to train, on what, and how.
+        folder: of the run; a lock keeps a second run out of it.
+        progress: show a progress bar on stderr.
+        from_checkpoint: a checkpoint of another run, or its folder, to go on from under this recipe, whose network must
+            be the same: with another learning rate, precision or data.
 
     Raises:
-        ModelError: where `folder` holds a run of another recipe, a disk refuses, or the loss is no longer finite.
-        UsageError: for components that do not exist or do not fit.
+        ModelError: where `folder` holds a run of another recipe, other data or other processes, or is in use, a
+            checkpoint is damaged, a disk refuses, or loss or weights are no longer finite.
+        PluginUnavailable: for components or packages that are not there.
+        UsageError: for components that do not fit together.
     """
-    return _Run(recipe, folder, progress).run()
+    with _own_surroundings():
+        return _Run(recipe, folder, progress).run(from_checkpoint)
 
 
 class _Run:
     def __init__(self, recipe: Recipe, folder: Path, progress: bool) -> None:
-        from accelerate import Accelerator
-
         self.recipe, self.folder = recipe, folder
-        self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.main = self.accelerator.is_main_process
+        self.processes = Processes()
+        self.main = self.processes.main
         self.progress = progress and self.main
-        self.dataset = cast(Dataset, lookup.build("dataset", recipe.dataset.spec)[0])
-        self.dataset.check()
-        self.objective = cast(Objective, lookup.build("objective", recipe.objective.spec)[0])
-        self.card = self._card()
-        self.denoiser = model_directory.build_denoiser(self.card, recipe.seed)
+        parts = prepare(recipe, folder, self.processes)
+        self.dataset, self.objective, self.denoiser = parts.dataset, parts.objective, parts.denoiser
+        self.card, self.order, self.precision = parts.card, parts.order, parts.precision
+        self.identity = Identity(recipe.fingerprint(), parts.dataset.fingerprint(), self.processes.world)
+        self.processes.same(self.denoiser)
         if recipe.compile:
-            # Inductor's backward under autocast on a CPU gives most convolutions a gradient of 0.
-            if recipe.precision != "no" and self.accelerator.device.type == "cpu":
-                raise UsageError(
-                    f'recipe: compile = true loses gradients with precision = "{recipe.precision}" on a CPU; '
-                    'set compile = false or precision = "no"'
-                )
             self.denoiser.compile(dynamic=False)
-        self.order = DataOrder(len(self.dataset), recipe.batch_size, recipe.seed, self.rank, self.world)
         self.ema = Ema(self.denoiser, recipe.ema)
         settings = recipe.optimizer
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.denoiser.parameters(),
             lr=settings.lr,
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        self.network, self.optimizer = self.accelerator.prepare(self.denoiser, optimizer)
-        self.ema.to(self.accelerator.device)
-        self.fingerprint = recipe.fingerprint()
+        self.total = torch.zeros((), device=self.processes.device)
+        self.since = 0
+        self.origin: str | None = None
 
-    def run(self) -> TrainingResult:
-        _seed_everything(self.recipe.seed, self.rank)
-        start = self._resume()
-        log = self._open_log(start)
-        last: dict[str, float] = {}
-        total = torch.zeros((), device=self.accelerator.device)
-        since = 0
-        try:
-            for step in range(start, self.recipe.steps):
-                loss, norm = self._step(step)
-                total += loss
-                since += 1
-                done = step + 1
-                if done % self.recipe.log_every == 0 or done == self.recipe.steps:
-                    last = self._record(log, done, total / since, norm, since)
-                    total.zero_()
-                    since = 0
+    def run(self, from_checkpoint: Path | None) -> TrainingResult:
+        with self._own_folder():
+            start = self._begin(from_checkpoint)
+            log = self._open_log(start)
+            last: dict[str, float] = {}
+            try:
+                for step in range(start, self.recipe.steps):
+                    last = self._advance(step, log) or last
+            finally:
                 if log is not None:
-                    log.advance()
-                if done % self.recipe.checkpoint_every == 0 or done == self.recipe.steps:
-                    self._save(done)
-                every = self.recipe.samples.every
-                if self.main and every and done % every == 0:
-                    self._draw(done)
-        finally:
-            if log is not None:
-                log.close()
-        return TrainingResult(self._export(), self.recipe.steps, last)
+                    log.close()
+            return TrainingResult(self._export(), self.recipe.steps, last)
+
+    def _advance(self, step: int, log: RunLog | None) -> dict[str, float]:
+        """One step with what follows it; the logged values, where it is logged."""
+        recipe, done = self.recipe, step + 1
+        loss, norm = self._step(step)
+        self.total += loss
+        self.since += 1
+        last: dict[str, float] = {}
+        if done % recipe.log_every == 0 or done == recipe.steps:
+            last = self._record(log, done, norm)
+        if log is not None:
+            log.advance()
+        # Before the checkpoint, so that a run that was killed in between draws the grid again.
+        if self.main and recipe.samples.every and done % recipe.samples.every == 0:
+            self._draw(done)
+        if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+            self._save(done)
+        return last
 
     def _step(self, step: int) -> tuple[Tensor, Tensor]:
-        settings, device = self.recipe.optimizer, self.accelerator.device
+        settings, device, rank = self.recipe.optimizer, self.processes.device, self.processes.rank
         rate = learning_rate(step, self.recipe.steps, settings.warmup, settings.lr, settings.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        x0, labels = self.dataset.batch(self.order.indices(step))
-        cond = {"class": labels.to(device)} if "class" in self.denoiser.conditions else {}
-        generator = step_generator(self.recipe.seed, step, stream=2, rank=self.rank)
-        self.network.train()
-        with self.accelerator.autocast():
-            loss = self.objective.loss(self.network, self.denoiser, x0.to(device), cond, generator)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), settings.clip)
-        self.optimizer.step()
+        with seeded(step_key(self.recipe.seed, step, GLOBAL, rank), device):
+            x0, labels = self.dataset.batch(self.order.indices(step))
+            cond = conditions_of(self.denoiser, labels, device)
+            generator = step_generator(self.recipe.seed, step, OBJECTIVE, rank)
+            self.denoiser.train()
+            with self.precision.autocast():
+                loss = self.objective.loss(self.denoiser, self.denoiser, x0.to(device), cond, generator)
+            self.precision.backward(loss)
+        parameters = list(self.denoiser.parameters())
+        self.processes.average_gradients(parameters)
+        self.precision.unscale(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.denoiser, step)
-        return loss.detach(), cast(Tensor, norm)
+        return loss.detach(), norm
 
-    def _record(
-        self, log: RunLog | None, step: int, loss: Tensor, norm: Tensor, since: int
-    ) -> dict[str, float]:
+    def _record(self, log: RunLog | None, step: int, norm: Tensor) -> dict[str, float]:
         values = {
-            "loss": float(self.accelerator.reduce(loss, "mean")),
+            "loss": float(self.processes.mean(self.total / self.since)),
             "grad_norm": float(norm),
             "lr": float(self.optimizer.param_groups[0]["lr"]),
         }
-        if values["loss"] != values["loss"] or values["loss"] in (float("inf"), float("-inf")):
-            raise ModelError(
-                f'the loss is {values["loss"]} at step {step}; lower optimizer.lr or set precision = "no", '
-                "then resume from the last checkpoint"
-            )
+        if not math.isfinite(values["loss"]):
+            raise self._diverged(f"the loss is {values['loss']}", step)
         if log is not None:
-            log.record(step, since * self.recipe.batch_size, **values)
+            log.record(step, self.since * self.recipe.batch_size, **values)
+        self.total.zero_()
+        self.since = 0
         return values
+
+    def _diverged(self, what: str, step: int) -> ModelError:
+        found = list_checkpoints(self.folder / "checkpoints")
+        cure = 'lower optimizer.lr or set precision = "no", and start again'
+        # The oldest that is left: the newest may be one step before the end already.
+        if found:
+            cure += f" with another --out and --from-checkpoint {found[0]}"
+        return ModelError(f"{what} at step {step}; {cure}")
+
+    @contextlib.contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Locks the folder and clears it of what killed runs left half-written."""
+        with contextlib.ExitStack() as stack:
+            self.processes.agree(lambda: self._take(stack))
+            yield
+
+    def _take(self, stack: contextlib.ExitStack) -> None:
+        try:
+            made = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if made:
+                stack.callback(_remove_empty, self.folder)
+            stack.enter_context(locked(self.folder))
+            remove_stale_checkpoints(self.folder / "checkpoints")
+            remove_stale(self.folder / "model")
+            remove_stale(self.folder / "log.jsonl")
+        except OSError as error:
+            raise ModelError(
+                f"cannot write to {self.folder}: {error.strerror}; free space or choose another --out"
+            ) from error
 
     def _open_log(self, start: int) -> RunLog | None:
         if not self.main:
             return None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             return RunLog(self.folder, self.recipe.steps, start, self.recipe.tensorboard, self.progress)
         except OSError as error:
             raise ModelError(
-                f"cannot write to {self.folder}: {error.strerror}; choose another --out"
+                f"cannot write to {self.folder}: {error.strerror}; free space or choose another --out"
             ) from error
 
-    def _resume(self) -> int:
+    def _begin(self, other: Path | None) -> int:
+        """Loads the newest checkpoint of this run, else the one to go on from; the steps done."""
         found = list_checkpoints(self.folder / "checkpoints")
-        if not found:
+        if found:
+            checkpoint = load_checkpoint(found[-1])
+            self.identity.check(checkpoint.identity, found[-1])
+            if other is not None and checkpoint.scalars["origin"] != _origin(_newest(other)):
+                raise ModelError(
+                    f"{self.folder} holds a run that did not begin at {other}; choose another --out, or leave "
+                    "--from-checkpoint out"
+                )
+            self._restore(checkpoint, found[-1])
+            self.origin = checkpoint.scalars["origin"]
+            return checkpoint.step
+        if other is None:
             return 0
-        checkpoint = load_checkpoint(found[-1], self.fingerprint)
-        self.denoiser.load_state_dict(checkpoint.tensors["model"])
-        self.ema.load_state_dict(checkpoint.tensors["ema"])
-        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
-        torch.set_rng_state(checkpoint.tensors["rng"][f"torch-{self.rank}"])
+        other = _newest(other)
+        checkpoint = load_checkpoint(other)
+        if checkpoint.step >= self.recipe.steps:
+            raise UsageError(
+                f"checkpoint {other} has {checkpoint.step} steps done, the recipe has {self.recipe.steps}; set more"
+            )
+        self._restore(checkpoint, other)
+        self.origin = _origin(other)
+        self._save(checkpoint.step)  # so that this run, too, can be killed at any moment
         return checkpoint.step
 
+    def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        try:
+            self.denoiser.load_state_dict(checkpoint.tensors["model"])
+            self.ema.load_state_dict(checkpoint.tensors["ema"])
+            restore_optimizer(self.optimizer, checkpoint.tensors.get("optimizer", {}))
+            self.precision.load_state_dict(checkpoint.scalars["precision"])
+            self.total.copy_(checkpoint.tensors["log"]["total"])
+            self.since = int(checkpoint.scalars["since"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise ModelError(
+                f"checkpoint {path} is of another network: {reason}; restore its recipe's [denoiser]"
+            ) from error
+
     def _save(self, step: int) -> None:
-        states = _gather_rng(self.accelerator, self.rank)
-        self.accelerator.wait_for_everyone()
+        total = self.processes.mean(self.total)
+        self.total.copy_(total)
         if self.main:
             tensors = {
                 "model": self.denoiser.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": optimizer_tensors(self.optimizer),
-                "rng": states,
+                "log": {"total": total},
             }
-            save_checkpoint(
-                self.folder / "checkpoints",
-                Checkpoint(step, self.fingerprint, tensors, {"recipe": self.recipe.to_dict()}),
-                self.recipe.keep,
-            )
+            scalars = {
+                "recipe": self.recipe.to_dict(),
+                "origin": self.origin,
+                "since": self.since,
+                "precision": self.precision.state_dict(),
+            }
+            checkpoint = Checkpoint(step, self.identity, tensors, scalars)
+            if not checkpoint.is_finite():
+                raise self._diverged("loss or weights are no longer finite", step)
+            save_checkpoint(self.folder / "checkpoints", checkpoint, self.recipe.keep)
+        self.processes.wait()
 
     def _draw(self, step: int) -> None:
-        """A failed picture is reported by the log, never by the loss of the run."""
-        averaged = self._averaged()
+        """A failed picture is reported, never by the loss of the run."""
         path = self.folder / "samples" / f"step-{step:09d}.png"
         try:
+            averaged = fresh_denoiser(self.card, self.processes.device)
+            averaged.load_state_dict(self.ema.state_dict())
+            averaged.eval().requires_grad_(False)
             draw_sample_grid(averaged, self.recipe.samples, self.recipe.seed, path)
-        except TrilemmaError as error:
-            self.accelerator.print(f"no sample grid at step {step}: {error}")
-
-    def _averaged(self) -> Denoiser:
-        averaged = model_directory.build_denoiser(self.card)
-        averaged.load_state_dict(self.ema.state_dict())
-        return averaged.to(self.accelerator.device).eval().requires_grad_(False)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            tqdm.write(f"no sample grid at step {step}: {reason}", file=sys.stderr)
 
     def _export(self) -> Path:
         target = self.folder / "model"
@@ -218,49 +292,45 @@ class _Run:
                 name: tensor.to(dtype) if tensor.is_floating_point() else tensor
                 for name, tensor in self.ema.state_dict().items()
             }
+            for name, tensor in tensors.items():
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise ModelError(
+                        f"{name} does not fit into {self.recipe.weights_dtype}; "
+                        'set weights_dtype = "float32" and run again, nothing is trained anew'
+                    )
             model_directory.save_model(target, self.card, tensors)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         return target
 
-    def _card(self) -> dict[str, Any]:
-        recipe = self.recipe
-        return {
-            "model": {"name": recipe.name, "summary": recipe.summary},
-            "process": {"spec": recipe.process.spec},
-            "denoiser": {
-                "spec": recipe.denoiser.spec,
-                "parameterization": recipe.denoiser.parameterization,
-                "options": dict(recipe.denoiser.options),
-            },
-            "data": {
-                "shape": list(self.dataset.shape),
-                "range": [-1.0, 1.0],
-                "classes": list(self.dataset.classes),
-                "dataset": recipe.dataset.spec,
-            },
-            "sampling": dataclasses.asdict(recipe.sampling),
-            "evaluation": dict(recipe.evaluation),
-            "provenance": {
-                "recipe_sha256": recipe.fingerprint(),
-                "objective": recipe.objective.spec,
-                "steps": recipe.steps,
-                "batch_size": recipe.batch_size,
-                "seed": recipe.seed,
-                "trilemma": trilemma.__version__,
-                "torch": torch.__version__,
-            },
-        }
+
+@contextlib.contextmanager
+def _own_surroundings() -> Iterator[None]:
+    """Gradients on, and no default device or autocast of the caller's."""
+    with torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
+        accelerator = torch.accelerator.current_accelerator()
+        for kind in {"cpu", *([accelerator.type] if accelerator is not None else [])}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
-def _seed_everything(seed: int, rank: int) -> None:
-    """Dropout draws from torch's own generator; everything else is keyed by step."""
-    torch.manual_seed(seed + rank)
-    random.seed(seed + rank)
-    os.environ.setdefault("PYTHONHASHSEED", str(seed))
+def _newest(place: Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest of a run."""
+    if (place / "state.json").is_file():
+        return place
+    found = list_checkpoints(place / "checkpoints") or list_checkpoints(place)
+    if not found:
+        raise UsageError(f"there is no checkpoint at {place}; give a folder step-N, or that of a run")
+    return found[-1]
 
 
-def _gather_rng(accelerator: Any, rank: int) -> dict[str, Tensor]:
-    from accelerate.utils import gather_object
+def _origin(path: Path) -> str:
+    """What a run that goes on from a checkpoint remembers it by."""
+    checkpoint = load_checkpoint(path)
+    return f"{checkpoint.identity.recipe}:{checkpoint.identity.data}:{checkpoint.step}"
 
-    gathered = gather_object([(f"torch-{rank}", torch.get_rng_state())])
-    return dict(gathered)
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from trilemma.dataset import Dataset
 from trilemma.errors import DataError, UsageError
 from trilemma.reading.picture import PIXELS_LIMIT, WHITE, decode_picture, picture_size
 from trilemma_plugins.images.files import images_by_class, open_files
+from trilemma_plugins.images.fingerprint import files_fingerprint
 
 _PLACE = "{split}"
 _NAMED = 3  # of the unreadable images
@@ -120,6 +123,18 @@ class Images(Dataset):
         if self._cache is not None:
             self._cache[index] = pixels
             self._kept[index] = True
+
+    def fingerprint(self) -> str:
+        """Returns a digest of labels, classes, shape and files; of a large folder, of the ends of its files.
+
+        Raises:
+            DataError: for files that cannot be read.
+        """
+        try:
+            files = files_fingerprint(self.root, self.names)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"cannot read {self.root}: {error}; restore its files") from error
+        return hashlib.sha256((super().fingerprint() + files).encode()).hexdigest()
 
     def _decode(self, index: int) -> Tensor:
         blob = self._files.read(self.names[index])

@@ -65,8 +65,11 @@ class UNet(Denoiser):
         groups: int = 8,
         dropout: float = 0.0,
     ) -> None:
+        if classes < 0:
+            raise UsageError(f"unet: classes={classes} is no number of classes; give at least 0")
         conditions = [Condition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
+        _check_numbers(blocks, embedding, patch, head, groups, dropout)
         _check_sizes(self.shape, channels, attention, time, patch, head, groups)
         width = embedding or 4 * channels[0]
         self.patch = patch
@@ -155,6 +158,17 @@ def _apply(layers: nn.Module, h: Tensor, embedding: Tensor, size: tuple[int, int
             case _:
                 h = layer(h)
     return h
+
+
+def _check_numbers(
+    blocks: int, embedding: int | None, patch: int, head: int, groups: int, dropout: float
+) -> None:
+    counts = {"blocks": blocks, "embedding": embedding, "patch": patch, "head": head, "groups": groups}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"unet: {name}={count} is too small; give at least 1")
+    if not 0 <= dropout < 1:
+        raise UsageError(f"unet: dropout={dropout} is no probability; give a number from 0 to below 1")
 
 
 def _check_sizes(

@@ -1,0 +1,208 @@
+"""Kills training runs at random moments, resumes them, and compares their ends with that of a run never killed.
+
+    python benchmarks/kill_campaign.py [--kills 50] [--processes 2] [--seed 0] [--out FILE]
+
+The network has dropout, grids of samples are drawn, and the run has two processes (gloo). A moment is a step, drawn
+uniformly, and a delay after its beginning, up to twice as long as it takes; SIGKILL hits both processes, or one of them
+while the other finds out. Every run is killed once, or twice, then resumed to its end. Weights, averages, the
+optimizer's state, the written model and the grids must be the same bits; one that differs is printed, and the exit code
+is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+RECIPE = """
+name = "killed"
+steps = 20
+batch_size = 8
+checkpoint_every = 3
+log_every = 4
+tensorboard = false
+dataset = { spec = "digits" }
+process = { spec = "vp:T=50" }
+objective = { spec = "simple:drop=0.2" }
+
+[denoiser]
+options = { channels = [8], blocks = 1, classes = 10, patch = 2, groups = 4, dropout = 0.3 }
+
+[samples]
+every = 2
+n = 4
+steps = 2
+cond = { class = [0, 1, 2, 3] }
+
+[optimizer]
+lr = 0.01
+warmup = 4
+"""
+# Imported once, so that a start of a run is a fork.
+NEEDED = (
+    *("torch", "torch._dynamo", "accelerate", "sklearn.datasets", "PIL.PngImagePlugin", "trilemma.output"),
+    *("trilemma.loading", "trilemma.train", "trilemma_plugins.digits.dataset", "trilemma_plugins.unet.unet"),
+    *("trilemma_plugins.ddim.sampler", "trilemma_plugins.ddpm.process", "trilemma_plugins.objectives.simple"),
+)
+STEP_TAKES = 0.05  # seconds, about, with what follows a step
+PATIENCE = 60.0  # seconds that a process may take to notice that the other one is gone
+
+
+def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step: Synchronized[int]) -> None:
+    """Runs one of the processes of a run, which tells its steps as they begin."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
+    from trilemma.train import read_recipe, train, trainer
+
+    torch.set_num_threads(1)
+    inner = trainer._Run._step
+
+    def told(run: trainer._Run, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        step.value = k
+        return inner(run, k)
+
+    trainer._Run._step = told
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        train(read_recipe(recipe), folder)
+
+
+class Run:
+    """The processes of one start of a run."""
+
+    def __init__(self, context: ForkServerContext, world: int, recipe: Path, folder: Path) -> None:
+        self.step = context.Value("q", -1)
+        port = free_port()
+        self.processes: list[ForkServerProcess] = [
+            context.Process(target=train_as, args=(rank, world, port, recipe, folder, self.step))
+            for rank in range(world)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def kill_at(self, step: int, delay: float, victims: list[int]) -> bool:
+        """Kills the victims `delay` seconds after the step began; whether they still lived."""
+        while self.step.value < step and all(process.is_alive() for process in self.processes):
+            time.sleep(0.001)
+        time.sleep(delay)
+        lived = all(process.is_alive() for process in self.processes)
+        for victim in victims:
+            self.processes[victim].kill()
+        self.wait(PATIENCE)
+        return lived
+
+    def wait(self, patience: float | None = None) -> bool:
+        """Waits for the end of every process; whether all ended well."""
+        for process in self.processes:
+            process.join(patience)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        return all(process.exitcode == 0 for process in self.processes)
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens to."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def ends(folder: Path) -> dict[str, torch.Tensor | bytes | list[object]]:
+    """Returns all that a finished run left and that must be the same."""
+    found: dict[str, torch.Tensor | bytes | list[object]] = {}
+    final = max((folder / "checkpoints").glob("step-*"))
+    for path in (final / "state.safetensors", folder / "model" / "weights.safetensors"):
+        found |= {f"{path.name}/{name}": tensor for name, tensor in load_file(path).items()}
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    found["log"] = [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    from PIL import Image
+
+    for path in sorted((folder / "samples").iterdir()):
+        with Image.open(path) as picture:
+            found[path.name] = picture.tobytes()
+    found["left behind"] = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if "partial" in path.name
+    )
+    return found
+
+
+def differing(first: Path, second: Path) -> list[str]:
+    """Returns the names of what two finished runs left differently."""
+    a, b = ends(first), ends(second)
+    both = [name for name in a if name in b]
+    unequal = [
+        name
+        for name in both
+        if not (torch.equal(a[name], b[name]) if isinstance(a[name], torch.Tensor) else a[name] == b[name])
+    ]
+    return unequal + sorted(set(a) ^ set(b))
+
+
+def campaign(kills: int, world: int, seed: int, place: Path) -> dict[str, object]:
+    """Runs the campaign and returns its record."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(NEEDED))
+    recipe = place / "recipe.toml"
+    recipe.write_text(RECIPE)
+    steps = 20
+    if not Run(context, world, recipe, place / "unbroken").wait():
+        raise SystemExit("the run that nobody killed failed")
+    chance, hit, equal, again = random.Random(seed), 0, 0, 0
+    for number in range(kills):
+        folder = place / f"killed-{number}"
+        while True:
+            for _ in range(chance.choice((1, 1, 2))):
+                run = Run(context, world, recipe, folder)
+                victims = chance.choice([list(range(world)), [chance.randrange(world)]])
+                moment = chance.randrange(steps), chance.uniform(0, 2 * STEP_TAKES)
+                hit += run.kill_at(*moment, victims)
+            if run.step.value >= 0 or (folder / "checkpoints").exists():
+                break
+        while not Run(context, world, recipe, folder).wait():
+            again += 1
+            if again > 3:
+                raise SystemExit(f"run {number} does not end")
+        different = differing(place / "unbroken", folder)
+        equal += not different
+        print(
+            f"{number}: step {moment[0]} of {steps}, victims {victims}: {different or 'the same bits'}",
+            flush=True,
+        )
+        shutil.rmtree(folder)
+    return {"runs": kills, "processes": world, "kills": hit, "equal": equal, "failed_resumes": again}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50, help="runs that are killed")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where to write the record as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        record = campaign(options.kills, options.processes, options.seed, Path(place))
+    print(f"{record['equal']} of {record['runs']} bit-identical, after {record['kills']} kills")
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    raise SystemExit(record["equal"] != record["runs"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""All that a recipe names, built and tried before anything is written and before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import trilemma
+from trilemma import lookup, model_directory
+from trilemma.dataset import Dataset
+from trilemma.denoiser import Denoiser
+from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError
+from trilemma.global_generators import seeded
+from trilemma.objective import Objective
+from trilemma.options import checked_options
+from trilemma.output.picture import check_channels
+from trilemma.plugins import catalog
+from trilemma.sampling import sample_chunks
+from trilemma.spec import parse_spec
+from trilemma.train.data_order import DataOrder, step_generator, step_key
+from trilemma.train.precision import Precision
+from trilemma.train.processes import Processes
+from trilemma.train.recipe import Recipe
+from trilemma.train.values import shortened
+
+# Stream of keys of the step that is tried before the first.
+TRIAL = 5
+_USUAL_STEPS = 50
+_COPIES = 4  # of the weights in a checkpoint: themselves, their average, two moments
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run consists of.
+
+    Attributes:
+        card: of the model that it will write.
+        order: which examples a step sees.
+    """
+
+    dataset: Dataset
+    objective: Objective
+    denoiser: Denoiser
+    card: dict[str, Any]
+    order: DataOrder
+    precision: Precision
+
+
+def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
+    """Builds what a recipe names, and tries all that the run will need: one forward pass, every grid, the card.
+
+    Nothing is written.
+
+    Raises:
+        TrilemmaError: for whatever does not exist, does not fit, or could not be written at the end.
+    """
+    _check_surroundings(recipe, processes.device)
+    _check_place(folder)
+    precision = Precision(recipe.precision, processes.device)
+    dataset = _built("dataset", recipe.dataset.spec, Dataset)
+    _check_data(dataset, recipe.dataset.spec)
+    dataset.check()
+    order = DataOrder(len(dataset), recipe.batch_size, recipe.seed, processes.rank, processes.world)
+    objective = _built("objective", recipe.objective.spec, Objective)
+    card = _card(recipe, dataset)
+    with _saying("denoiser"):
+        denoiser = model_directory.build_denoiser(card, recipe.seed)
+    _check_conditions(denoiser, dataset)
+    model_directory.card_text(card, "0" * 64)
+    denoiser.to(processes.device).eval()
+    _check_samples(recipe, denoiser)
+    _check_evaluation(recipe)
+    parts = Prepared(dataset, objective, denoiser, card, order, precision)
+    _try(recipe, parts, processes)
+    _check_space(folder, denoiser)
+    return parts
+
+
+def fresh_denoiser(card: dict[str, Any], device: torch.device) -> Denoiser:
+    """Returns the denoiser of a card, whose weights are still to be loaded, and leaves the generators alone."""
+    return model_directory.build_denoiser(card).to(device)
+
+
+def conditions_of(denoiser: Denoiser, labels: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Returns the conditions that a data set gives a network: its labels as `class`."""
+    return {"class": labels.to(device)} if "class" in denoiser.conditions else {}
+
+
+def _check_surroundings(recipe: Recipe, device: torch.device) -> None:
+    if torch.get_default_dtype() != torch.float32:
+        raise UsageError(
+            f"torch's default dtype is {torch.get_default_dtype()}, under which a run would end with other weights; "
+            "call torch.set_default_dtype(torch.float32) first"
+        )
+    if recipe.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise PluginUnavailable(
+            'recipe: tensorboard = true needs the package tensorboard; pip install "trilemma[train]", '
+            "or set tensorboard = false"
+        )
+    if not recipe.compile or device.type != "cpu":
+        return
+    # Inductor's backward under autocast on a CPU gives most convolutions a gradient of 0.
+    if recipe.precision != "no":
+        raise UsageError(
+            f'recipe: compile = true loses gradients with precision = "{recipe.precision}" on a CPU; '
+            'set compile = false or precision = "no"'
+        )
+    if not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++"))):
+        raise UsageError(
+            "recipe: compile = true needs a C++ compiler on a CPU; install g++, or set compile = false"
+        )
+
+
+def _check_place(folder: Path) -> None:
+    for place in (folder, *folder.absolute().parents):
+        if os.path.lexists(place):
+            if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+                reason = "Permission denied" if place.is_dir() else f"{place} is no folder"
+                raise ModelError(f"cannot write to {folder}: {reason}; choose another --out")
+            return
+
+
+def _check_data(dataset: Dataset, spec: str) -> None:
+    labels, classes = dataset.labels, len(dataset.classes)
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        raise DataError(f"dataset {spec}: its labels are no vector of integers; correct the data set")
+    if classes and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"dataset {spec}: labels reach from {int(labels.min())} to {int(labels.max())}, "
+            f"for {classes} classes they must from 0 to {classes - 1}; correct the data set"
+        )
+    for name in dataset.classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"dataset {spec}: the class {name!a} is no UTF-8, which the model's card is written in; rename it"
+            ) from error
+
+
+def _check_conditions(denoiser: Denoiser, dataset: Dataset) -> None:
+    for name, condition in denoiser.conditions.items():
+        if name != "class":
+            raise UsageError(
+                f"recipe: the denoiser takes the condition {name!r}, which no data set gives; choose another network"
+            )
+        size, classes = getattr(condition, "size", None), len(dataset.classes)
+        if size != classes:
+            raise UsageError(
+                f"recipe: the denoiser has {size} classes and the data set {classes}; "
+                f"set denoiser.options.classes={classes}"
+            )
+
+
+def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
+    wanted = recipe.samples
+    if recipe.sampling.sampler is not None:
+        table = denoiser.process.table
+        steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
+        with _saying("sampling.sampler"):
+            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=steps)
+    with _saying("samples"):
+        if not wanted.every:
+            _check_spec("sampler", wanted.sampler)
+            return
+        if denoiser.shape[0] not in (1, 3):
+            raise UsageError(f"data of {denoiser.shape[0]} channels make no picture; set samples.every = 0")
+        check_channels(denoiser.shape[0])
+        sample_chunks(
+            denoiser,
+            wanted.n,
+            sampler=wanted.sampler,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
+            cond=dict(wanted.cond),
+            seed=recipe.seed,
+        )
+
+
+def _check_evaluation(recipe: Recipe) -> None:
+    asked = recipe.evaluation
+    named = [("dataset", asked.get("dataset")), ("metric", asked.get("features"))]
+    named += [("metric", metric) for metric in asked.get("metrics", ())]
+    with _saying("evaluation"):
+        for kind, spec in named:
+            if spec is not None:
+                _check_spec(kind, spec)
+
+
+def _check_spec(kind: str, spec: str) -> None:
+    """Raises where a spec names no component, or an option that it does not have; builds nothing."""
+    parsed = parse_spec(spec)
+    found = catalog().find(kind, parsed.name)
+    checked_options(f"{kind} {found.address}", lookup.import_target(found), parsed.options)
+
+
+def _try(recipe: Recipe, parts: Prepared, processes: Processes) -> None:
+    """Takes the loss of the first batch once, without a gradient and in evaluation mode."""
+    parameters = [entry for entry in parts.denoiser.parameters() if entry.requires_grad]
+    if not parameters:
+        raise UsageError(
+            f"denoiser {recipe.denoiser.spec} has no parameters to train; choose another network"
+        )
+    key = step_key(recipe.seed, 0, TRIAL, processes.rank)
+    with seeded(key, processes.device), torch.no_grad(), _saying("the first batch"):
+        x0, labels = parts.dataset.batch(parts.order.indices(0))
+        if tuple(x0.shape[1:]) != tuple(parts.dataset.shape):
+            raise DataError(
+                f"its images are {tuple(x0.shape[1:])}, the data set says {tuple(parts.dataset.shape)}; "
+                "correct the data set"
+            )
+        cond = conditions_of(parts.denoiser, labels, processes.device)
+        with parts.precision.autocast():
+            loss = parts.objective.loss(
+                parts.denoiser,
+                parts.denoiser,
+                x0.to(processes.device),
+                cond,
+                step_generator(recipe.seed, 0, TRIAL, processes.rank),
+            )
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise UsageError(f"objective {recipe.objective.spec} gives no scalar loss; choose another")
+        if not bool(loss.isfinite()):
+            raise ModelError(
+                f"the loss of the untrained network is {float(loss)}; check its options and the data"
+            )
+
+
+def _check_space(folder: Path, denoiser: Denoiser) -> None:
+    place = next(entry for entry in (folder, *folder.absolute().parents) if entry.is_dir())
+    needed = _COPIES * sum(t.numel() * t.element_size() for t in denoiser.state_dict().values())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ModelError(
+            f"a checkpoint takes {needed / 1e6:,.0f} MB and {place} has {free / 1e6:,.0f} MB free; "
+            "free space or choose another --out"
+        )
+
+
+def _built(kind: str, spec: str, expected: type) -> Any:
+    with _saying(kind):
+        made, _ = lookup.build(kind, spec)
+        if not isinstance(made, expected):
+            raise UsageError(f"{spec} is no {expected.__name__}; choose another {kind}")
+        return made
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Lets an error say which part of the recipe it is about, and be one line, whatever a component raised."""
+    try:
+        yield
+    except TrilemmaError as error:
+        raise type(error)(shortened(f"recipe: {what}: {error}")) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:150] or "no reason was given"
+        raise UsageError(
+            f"recipe: {what} cannot be used: {type(error).__name__}: {reason}; change the recipe"
+        ) from error
+
+
+def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "model": {"name": recipe.name, "summary": recipe.summary},
+        "process": {"spec": recipe.process.spec},
+        "denoiser": {
+            "spec": recipe.denoiser.spec,
+            "parameterization": recipe.denoiser.parameterization,
+            "options": dict(recipe.denoiser.options),
+        },
+        "data": {
+            "shape": list(dataset.shape),
+            "range": [-1.0, 1.0],
+            "classes": list(dataset.classes),
+            "dataset": recipe.dataset.spec,
+        },
+        "sampling": dataclasses.asdict(recipe.sampling),
+        "evaluation": dict(recipe.evaluation),
+        "provenance": {
+            "recipe_sha256": recipe.fingerprint(),
+            "objective": recipe.objective.spec,
+            "steps": recipe.steps,
+            "batch_size": recipe.batch_size,
+            "seed": recipe.seed,
+            "trilemma": trilemma.__version__,
+            "torch": torch.__version__,
+        },
+    }
