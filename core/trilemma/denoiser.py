@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trilemma.conversion import PARAMETERIZATIONS
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 
 
@@ -46,18 +47,13 @@ class Condition:
         return labels[indices.cpu() % len(labels)].to(indices.device)
 
     def _integers(self, value: Any) -> Sequence[int]:
-        entries = value.tolist() if hasattr(value, "tolist") else value
-        entries = (
-            list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
-        )
-        for entry in entries:
-            if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < self.size:
-                raise UsageError(
-                    f"{self.name}={entry!r} is out of range; expected an integer from 0 to {self.size - 1}"
-                )
+        given = value.tolist() if hasattr(value, "tolist") else value
+        entries = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
         if not entries:
             raise UsageError(f"condition {self.name!r} is an empty list; give at least one value")
-        return entries
+        return [
+            checked_integer(entry, self.name, 0, self.size - 1, what="is out of range") for entry in entries
+        ]
 
 
 class Denoiser(nn.Module):

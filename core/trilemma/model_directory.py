@@ -38,6 +38,7 @@ from trilemma.process import Process
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
 from trilemma.reading.weights import Misfit, WeightsFile, allowance_for
+from trilemma.weights import loaded_from
 
 FORMAT = 1
 
@@ -81,7 +82,9 @@ def load_model(
         tensors = weights.read(denoiser)
     denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     denoiser.card = card
-    return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
+    denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
+    loaded_from(denoiser, card["weights"]["sha256"])
+    return denoiser
 
 
 def build_denoiser(card: Mapping[str, Any]) -> Denoiser:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from trilemma.options import WithOptions
 from trilemma.process import Process
 from trilemma.spacing import Grid, checked_grid, spaced_times
 from trilemma.tableau import Tableau
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from trilemma.prediction import Prediction
 
 
-class Sampler(ABC):
+class Sampler(WithOptions, ABC):
     """A way from the prior to the data. Write it as a frozen dataclass whose fields are its options.
 
     A sampler whose steps are linear in the state, the predictions and noise writes `plan` and is run by the
@@ -46,6 +47,7 @@ class Sampler(ABC):
     exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checked = checked_grid(self.grid)
         if isinstance(checked, tuple):
             object.__setattr__(

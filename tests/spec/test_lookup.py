@@ -48,7 +48,7 @@ def test_an_object_of_an_unregistered_class_is_described_by_its_class():
 
     assert (
         lookup.build("sampler", Wrapper(DDIM()))[1]
-        == "Wrapper:inner=DDIM:eta=0.0,grid=trailing,clip=None,refine=2"
+        == "Wrapper:inner=ddim(eta=0.0,grid=trailing,clip=None),refine=2"
     )
     assert lookup.build("sampler", object())[1] == "object"
 
@@ -58,7 +58,8 @@ def test_further_arguments_reach_the_constructor_and_come_first():
         "denoiser", "unet:channels=(8,),groups=4", process=DiscreteVP(), shape=(3, 8, 8), head=8
     )
     assert denoiser.shape == (3, 8, 8)
-    assert spec.startswith("unet:parameterization=v,shape=(3, 8, 8),channels=(8,),")
+    process = "vp(schedule=linear,T=1000,beta_min=0.0001,beta_max=0.02)"
+    assert spec.startswith(f"unet:process={process},parameterization=v,shape=(3, 8, 8),channels=(8,),")
     assert lookup.build("sampler", "ddim:eta=1", eta=0.0)[0] == DDIM(eta=0.0)
 
 

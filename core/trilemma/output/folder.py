@@ -23,6 +23,7 @@ IDENTITY = (
     "model",
     "sampler",
     "guidance",
+    "guiding",
     "process",
     "steps",
     "cond",

@@ -75,8 +75,8 @@ class Catalog:
         """The components of any kind that a name or distribution/name means."""
         return [entry for entry in self.components() if _means(entry, name)]
 
-    def by_target(self, kind: str, target: str) -> Component | None:
-        """The component of a kind whose target this is."""
+    def by_target(self, kind: str | None, target: str) -> Component | None:
+        """The component of a kind, or of any, whose target this is."""
         return next((entry for entry in self.components(kind) if entry.spec.target == target), None)
 
     def _unknown(self, kind: str, name: str) -> str:

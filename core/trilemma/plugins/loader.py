@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pluggy
 
+from trilemma.errors import one_line
 from trilemma.plugins.discovery import Candidate
 from trilemma.plugins.hooks import API_VERSION, Hooks
 from trilemma.plugins.record import PluginRecord
@@ -126,9 +127,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r}) while loading; its author must repair it"
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """The text with runs of white space as one blank, cut at `limit` characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -49,6 +49,12 @@ def catalog() -> Catalog:
         return _catalog
 
 
+def registered_name(made: type, kind: str | None = None) -> str:
+    """The name that a component's class is registered by, as a kind of component or as any; else the class's own."""
+    known = catalog().by_target(kind, f"{made.__module__}:{made.__qualname__}")
+    return known.address if known else made.__name__
+
+
 def exclude(names: Sequence[str]) -> None:
     """Leaves plugins out, by entry point, distribution or distribution/entry point; before the first look-up.
 

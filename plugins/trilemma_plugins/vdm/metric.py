@@ -64,6 +64,7 @@ class BitsPerDimension(ModelMetric):
     probes: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.method not in ("bound", "flow"):
             raise UsageError(f"bpd: unknown method={self.method!r}; expected bound or flow")
         if self.dequantization not in DEQUANTIZATIONS:

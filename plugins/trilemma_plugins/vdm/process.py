@@ -54,6 +54,7 @@ class VDM(Process, nn.Module):
             )
         if width < 1:
             raise UsageError(f"vdm: width={width!r} is no number of hidden units; give at least 1")
+        self.schedule, self.endpoints, self.width = schedule, endpoints, width
         self.gamma_min, self.gamma_max = float(gamma_min), float(gamma_max)
         self.interior = _interior(schedule, self.gamma_min, self.gamma_max, width)
         ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)
