@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 LONGEST_MESSAGE = 299
 LONGEST_VALUE = 80
 
-# A quoted string, or anything else without blanks, that is longer than a value is shown.
-_LONG = re.compile(rf"'[^']{{{LONGEST_VALUE},}}'|\"[^\"]{{{LONGEST_VALUE},}}\"|[^\s]{{{LONGEST_VALUE + 1},}}")
+# Anything without blanks that is longer than a value is shown.
+_LONG = re.compile(rf"\S{{{LONGEST_VALUE + 1},}}")
 _SCANNED = 100_000
 
 
@@ -72,6 +74,11 @@ def one_line(text: str, limit: int = LONGEST_MESSAGE) -> str:
     if not semicolon or len(cure) > limit // 2:
         return shortened(flat, limit)
     return shortened(said, limit - len(cure) - 2) + semicolon + cure
+
+
+def nearest(word: str, known: Iterable[str], n: int = 1) -> list[str]:
+    """Returns the at most n of the known words that are most like a word, best first."""
+    return difflib.get_close_matches(word[:LONGEST_VALUE], list(known), n=n)
 
 
 def shortened(text: str, limit: int) -> str:

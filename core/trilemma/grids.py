@@ -7,13 +7,12 @@ limit of many table steps.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trilemma.errors import UsageError, shown
+from trilemma.errors import UsageError, nearest, shown
 from trilemma.integers import checked_integer
 
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares")
@@ -96,7 +95,7 @@ def continuous_times(S: int, grid: str, smallest_time: float = SMALLEST_TIME) ->
 def check_grid(grid: str, known: Sequence[str] = GRIDS) -> None:
     """Raises UsageError, with the nearest name, for a grid that is not known."""
     if grid not in known:
-        near = difflib.get_close_matches(str(grid), known, n=1)
+        near = nearest(str(grid), known)
         hint = f"did you mean {near[0]!r}?" if near else f"known grids: {', '.join(known)}"
         raise UsageError(f"unknown grid {shown(grid)}; {hint}")
 

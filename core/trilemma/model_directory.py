@@ -17,7 +17,6 @@ of a regular file in the directory; its numbers are read only once its header wa
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import shutil
@@ -33,7 +32,7 @@ from torch import Tensor
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
-from trilemma.errors import ModelError, TrilemmaError, UsageError
+from trilemma.errors import ModelError, TrilemmaError, UsageError, nearest
 from trilemma.process import Process
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
@@ -208,7 +207,7 @@ def _weights(path: Path, card: Mapping[str, Any]) -> Iterator[WeightsFile]:
 
 def _check_keys(file: Path, prefix: str, found: set[str], required: set[str], optional: set[str]) -> None:
     for key in sorted(found - required - optional):
-        near = difflib.get_close_matches(key, required | optional, n=1)
+        near = nearest(key, required | optional)
         hint = (
             f"did you mean {prefix + near[0]!r}?"
             if near

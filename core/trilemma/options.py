@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import enum
 import functools
 import inspect
@@ -19,7 +18,7 @@ from collections.abc import Sequence as AbstractSequence
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
-from trilemma.errors import UsageError, shown
+from trilemma.errors import UsageError, nearest, shown
 from trilemma.integers import as_integer
 from trilemma.plugins.manager import registered_name
 
@@ -93,7 +92,7 @@ def option_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter
 def _suggestion(key: str, known: list[str]) -> str:
     if not known:
         return "it takes none"
-    near = difflib.get_close_matches(key, known, n=1)
+    near = nearest(key, known)
     return (f"did you mean {near[0]!r}? " if near else "") + f"its options: {', '.join(known)}"
 
 
@@ -210,7 +209,8 @@ def _check_finite(label: Callable[[], str], key: str, value: Any, default: Any) 
 def fits(value: Any, annotation: Any) -> bool:
     """Whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
 
-    Anything that is annotated otherwise fits: it is the constructor's business.
+    A component, a network, a member of an enumeration, a path or a dtype fits its class. Anything that is annotated
+    otherwise fits: it is the constructor's business.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):
@@ -227,9 +227,17 @@ def fits(value: Any, annotation: Any) -> bool:
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(_nearly_fits, value, arguments))
         return all(_nearly_fits(entry, argument) for entry in value for argument in arguments[:1])
-    if _is_enumeration(annotation) or annotation is Path or _is_dtype(annotation):
+    if _is_known(annotation):
         return isinstance(value, annotation)
     return True
+
+
+def _is_known(annotation: Any) -> bool:
+    """Whether a class takes its own objects alone: components, networks, enumerations, paths and dtypes do."""
+    if annotation is Path or _is_enumeration(annotation) or _is_dtype(annotation):
+        return True
+    is_class = isinstance(annotation, type)
+    return is_class and (issubclass(annotation, WithOptions) or hasattr(annotation, "load_state_dict"))
 
 
 def _is_enumeration(annotation: Any) -> bool:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from trilemma.errors import UsageError
 from trilemma.options import WithOptions
+from trilemma.plugins.manager import registered_name
 from trilemma.process import Process
 from trilemma.spacing import Grid, checked_grid, spaced_times
 from trilemma.tableau import Tableau
@@ -24,7 +26,8 @@ class Sampler(WithOptions, ABC):
     engine. Any other writes `sample` instead, which then runs in place of a plan.
 
     Attributes:
-        grid: grid of times, by name or as a falling list of them (see `trilemma.spacing`).
+        grid: grid of times, by name or as a falling list of them (see `trilemma.spacing`). It is checked here, and so
+            is an option `clip`, where there is one: a positive bound of x̂₀ or None.
         order: global order of convergence: to the solution of the probability-flow equation for a deterministic
             sampler, of the law of the samples (weak order) for a stochastic one.
         deterministic: whether the state at the prior decides the sample.
@@ -48,6 +51,10 @@ class Sampler(WithOptions, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        clip = getattr(self, "clip", None)
+        if clip is not None and not clip > 0:
+            name = registered_name(type(self))
+            raise UsageError(f"{name}: clip={clip!r} is no bound; give a positive number or None")
         checked = checked_grid(self.grid)
         if isinstance(checked, tuple):
             object.__setattr__(

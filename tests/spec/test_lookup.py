@@ -12,8 +12,10 @@ import pytest
 
 import trilemma
 from trilemma import lookup
+from trilemma.denoiser import Denoiser
 from trilemma.errors import PluginUnavailable, UsageError
 from trilemma.options import checked_options, fits, resolved_options
+from trilemma.sampler import Sampler
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
 
@@ -123,7 +125,11 @@ def test_constructors_that_refuse_a_value_give_one_line():
         ((1,), tuple[int, int], False),
         ((1, "a"), Sequence[int], False),
         (3, Sequence[int], False),
-        (3, DDIM, True),  # not ours to judge
+        (3, DDIM, False),
+        (DDIM(), Sampler, True),
+        ("UNet", Denoiser | str, True),
+        (3, Denoiser | str, False),
+        (3, complex, True),  # not ours to judge
     ],
 )
 def test_values_are_compared_with_annotations(value, annotation, expected):
@@ -138,8 +144,6 @@ def test_options_of_any_name_pass_to_a_constructor_that_takes_any():
 
 
 def test_look_ups_are_functions_of_the_package_and_modules_are_found_beside_them():
-    from trilemma.sampler import Sampler
-
     assert isinstance(trilemma.sampler("ddim"), Sampler)
     assert trilemma.sampler.Sampler is Sampler
     assert trilemma.process("vp", T=10).T == 10

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trilemma.errors import PluginUnavailable, UsageError
+from trilemma.errors import PluginUnavailable, UsageError, nearest
 from trilemma.plugins.discovery import BUILT_IN, normalized
 from trilemma.plugins.record import PluginRecord
 from trilemma.plugins.specs import KINDS, ComponentSpec
@@ -86,7 +85,7 @@ class Catalog:
         known = [entry.address for entry in self.components(kind)]
         if not known:
             return f"unknown {kind} {name!r}: no {kind} is installed; pip install trilemma or a plugin"
-        near = difflib.get_close_matches(name, known, n=3)
+        near = nearest(name, known, n=3)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         bad = sum(record.status not in ("ok", "disabled") for record in self.records)
         broken = f"; plugins that did not load: {bad} (see trilemma plugins)" if bad else ""

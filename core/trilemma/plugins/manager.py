@@ -7,13 +7,12 @@ TRILEMMA_TRACE_PLUGINS   1: tracebacks of plugins that fail, on stderr
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import threading
 from collections.abc import Collection, Sequence
 
-from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, nearest
 from trilemma.plugins.catalog import Catalog
 from trilemma.plugins.discovery import COMMAND_LINE, Candidate, installed
 from trilemma.plugins.loader import Loader
@@ -105,7 +104,7 @@ def _check_excluded(candidates: Sequence[Candidate]) -> None:
     known = frozenset().union(*(candidate.names for candidate in candidates))
     for name in _excluded:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise UsageError(f"--no-plugin {name}: no such plugin; {guess}trilemma plugins lists them")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import hashlib
 import json
 import types
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, nearest
 from trilemma.reading.toml import read_toml
 
 
@@ -184,7 +183,7 @@ def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
     hints = typing.get_type_hints(cls)
     for key in table:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
+            near = nearest(key, fields)
             hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise UsageError(f"recipe: unknown key {prefix + key!r}; {hint}")
     for name, f in fields.items():

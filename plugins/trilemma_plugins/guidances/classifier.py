@@ -134,4 +134,4 @@ def _wanted(cond: Mapping[str, Any]) -> dict[str, Any]:
 
 def _are_labels(value: Any) -> bool:
     entries = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return bool(entries) and all(type(entry) is int and entry >= 0 for entry in entries)
+    return bool(entries) and all(type(entry) is int and 0 <= entry < 2**31 for entry in entries)
