@@ -30,9 +30,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
+from trilemma.card_values import wrong_value
 from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
-from trilemma.errors import ModelError, TrilemmaError, UsageError, nearest
+from trilemma.errors import ModelError, TrilemmaError, UsageError, nearest, shown
 from trilemma.process import Process
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
@@ -116,9 +117,9 @@ def read_card(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ModelError(f"{file} is no valid TOML: {error}; restore the model") from error
-    if card.get("format") != FORMAT:
+    if type(card.get("format")) is not int or card["format"] != FORMAT:
         raise ModelError(
-            f"{file} has format {card.get('format')!r}, this version reads format {FORMAT}; upgrade trilemma"
+            f"{file} has format {shown(card.get('format'))}, this version reads format {FORMAT}; upgrade trilemma"
         )
     _check_keys(file, "", set(card), {"format", *_KEYS} - _MAY_BE_MISSING, _FREE_TABLES | _MAY_BE_MISSING)
     for table, (required, optional) in _KEYS.items():
@@ -131,8 +132,13 @@ def read_card(path: Path) -> dict[str, Any]:
             expected = {**required, **optional}[key]
             if not isinstance(value, expected):
                 raise ModelError(
-                    f"{file}: {table}.{key} = {value!r} is not {_IN_TOML[expected]}; restore the model"
+                    f"{file}: {table}.{key} = {shown(value)} is not {_IN_TOML[expected]}; restore the model"
                 )
+    for table in _FREE_TABLES & set(card):
+        if not isinstance(card[table], dict):
+            raise ModelError(f"{file}: {table!r} must be a table; write [{table}]")
+    if wrong := wrong_value(card):
+        raise ModelError(f"{file}: {wrong}; restore the model")
     return card
 
 
