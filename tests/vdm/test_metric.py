@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 import trilemma
 from trilemma import lookup
 from trilemma.cli.eval import command
+from trilemma.dataset import InMemoryDataset
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import evaluator
 from trilemma.testing import GaussianDenoiser
@@ -99,9 +99,13 @@ def test_what_it_refuses() -> None:
 
 def test_eval_draws_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gaussian()
-    model.card = {"model": {"name": "gaussian"}, "weights": {"sha256": "0" * 64}, "evaluation": {}}
+    model.card = {
+        "model": {"name": "gaussian"},
+        "weights": {"sha256": "0" * 64},
+        "evaluation": {"dataset": "gaussian"},
+    }
     images = ((pixels() + 1) * 127.5).round().to(torch.uint8)
-    split = SimpleNamespace(images=images, labels=LABELS)
+    split = InMemoryDataset(images, LABELS, ("a", "b", "c"))
     real = lookup.build
     monkeypatch.setattr(trilemma, "load", lambda name, **options: model, raising=False)
     monkeypatch.setattr(

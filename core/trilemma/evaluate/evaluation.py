@@ -55,9 +55,16 @@ def evaluate(
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
     """
     n = checked_integer(n, "n", 1, what="is not a number of samples")
+    evaluator.check(model)
     labels = None
     if LABELLED_BY in model.conditions:
         training = evaluator.training_labels
+        size = model.conditions[LABELLED_BY].size
+        if len(training) and int(training.max()) >= size:
+            raise UsageError(
+                f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "
+                "give another as --dataset"
+            )
         labels = training[stratified(training, n)]
     chunks = sample_chunks(
         model,
@@ -93,6 +100,7 @@ def evaluate_model(
         TrilemmaError: where a metric refuses the model.
     """
     n = checked_integer(n, "n", 1, what="is no number of images")
+    evaluator.check(model)
     return {
         "model": describe_model(model),
         "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
