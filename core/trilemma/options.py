@@ -163,6 +163,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         plain = [_plain(entry) for entry in value]
         return value if all(a is b for a, b in zip(plain, value, strict=True)) else type(value)(plain)
+    if not isinstance(value, int) and (integer := as_integer(value)) is not None:
+        return integer
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
         with contextlib.suppress(Exception):  # a tensor may have no numbers to read
             return value.tolist()
