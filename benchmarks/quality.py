@@ -67,7 +67,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     if options.threads:
         torch.set_num_threads(options.threads)
     network = trilemma.load(options.model, dtype=getattr(torch, options.dtype))
-    evaluator = Evaluator()
+    evaluator = Evaluator.of(network)
     card = network.card or {}
     common = {
         "model": card["model"]["name"],

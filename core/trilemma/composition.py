@@ -33,6 +33,16 @@ class Sum(Guidance):
 
     parts: tuple[Guidance, ...]
 
+    def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
+        """What is written with + between, each with the options that its place in the sum says; itself where none is.
+
+        A part that is a sum has no such form, nor has a modifier of nothing, which would modify its neighbour.
+        """
+        parts = [part.terms() if isinstance(part, Modifier) else [(part, ())] for part in self.parts]
+        if any(isinstance(part[0][0], Sum | Modifier) for part in parts):
+            return [(self, ())]
+        return [term for part in parts for term in part]
+
     @property
     def linear(self) -> bool:
         return all(part.linear for part in self.parts)
@@ -110,6 +120,15 @@ class Modifier(Guidance):
     """
 
     guidance: Guidance = field(default_factory=Unguided)
+
+    def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
+        """What is written with + between, as `Sum.terms`."""
+        if self.modifies_nothing:
+            return [(self, ("guidance",))]
+        before = self.guidance.terms() if isinstance(self.guidance, Modifier | Sum) else [(self.guidance, ())]
+        if isinstance(self.guidance, Sum) or isinstance(before[0][0], Modifier | Sum):
+            return [(self, ())]
+        return [*before, (self, ("guidance",))]
 
     @property
     def modifies_nothing(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.conversion import PARAMETERIZATIONS
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, nearest
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 
 
@@ -54,24 +54,19 @@ class Condition:
         return labels[indices.cpu() % len(labels)].to(indices.device)
 
     def _labels(self, value: Any) -> Sequence[int]:
-        entries = value.tolist() if hasattr(value, "tolist") else value
-        entries = (
-            list(entries) if isinstance(entries, Sequence) and not isinstance(entries, str) else [entries]
-        )
+        given = value.tolist() if hasattr(value, "tolist") else value
+        entries = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
         entries = [self._named(entry) if isinstance(entry, str) else entry for entry in entries]
-        for entry in entries:
-            if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < self.size:
-                raise UsageError(
-                    f"{self.name}={entry!r} is out of range; expected an integer from 0 to {self.size - 1}"
-                )
         if not entries:
             raise UsageError(f"condition {self.name!r} is an empty list; give at least one value")
-        return entries
+        return [
+            checked_integer(entry, self.name, 0, self.size - 1, what="is out of range") for entry in entries
+        ]
 
     def _named(self, name: str) -> int:
         if name in self.names:
             return self.names.index(name)
-        near = difflib.get_close_matches(name, self.names, n=1)
+        near = nearest(name, self.names)
         some = ", ".join(self.names[:5]) + (", …" if len(self.names) > 5 else "")
         known = (
             f"did you mean {near[0]!r}?" if near else f"its classes are {some}" if some else "give its number"

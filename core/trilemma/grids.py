@@ -7,15 +7,16 @@ limit of many table steps.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, nearest, shown
+from trilemma.integers import checked_integer
 
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares")
+MOST_STEPS = 1_000_000
 SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
 
 
@@ -37,7 +38,7 @@ def times(
         UsageError: for an unknown grid or an impossible number of steps.
     """
     check_grid(grid)
-    check_steps(table, steps)
+    steps = check_steps(table, steps)
     if table is None:
         rising = continuous_times(steps, grid, smallest_time)
     else:
@@ -94,19 +95,19 @@ def continuous_times(S: int, grid: str, smallest_time: float = SMALLEST_TIME) ->
 def check_grid(grid: str, known: Sequence[str] = GRIDS) -> None:
     """Raises UsageError, with the nearest name, for a grid that is not known."""
     if grid not in known:
-        near = difflib.get_close_matches(str(grid), known, n=1)
+        near = nearest(str(grid), known)
         hint = f"did you mean {near[0]!r}?" if near else f"known grids: {', '.join(known)}"
-        raise UsageError(f"unknown grid {grid!r}; {hint}")
+        raise UsageError(f"unknown grid {shown(grid)}; {hint}")
 
 
-def check_steps(table: int | None, steps: int) -> None:
-    """Raises UsageError for a number of steps that is no integer in 1 .. T."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise UsageError(f"steps={steps!r} is not a number of steps; give an integer of at least 1")
+def check_steps(table: int | None, steps: int) -> int:
+    """The number of steps as an int; raises UsageError where it is no integer in 1 .. T."""
+    steps = checked_integer(steps, "steps", 1, MOST_STEPS, what="is not a number of steps")
     if table is not None and steps > table:
         raise UsageError(
             f"steps={steps} is more than the {table} steps of the model's process; give at most {table}"
         )
+    return steps
 
 
 def _distinct(indices: list[int], T: int) -> list[int]:

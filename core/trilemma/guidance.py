@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.options import WithOptions
 
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
     from trilemma.process import Process
 
 
-class Guidance(ABC):
+class Guidance(WithOptions, ABC):
     """Combines the predictions of several branches, all evaluated in one batch, into one.
 
     A combination that is linear writes `weights`, and the engine folds them into the step. Any other sets
@@ -84,6 +86,7 @@ class Guidance(ABC):
         return
 
 
+@dataclass(frozen=True)
 class Unguided(Guidance):
     """The model's own prediction."""
 

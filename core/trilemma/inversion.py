@@ -15,6 +15,7 @@ from trilemma.conversion import convert
 from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
+from trilemma.integers import checked_integer
 from trilemma.loading import load
 from trilemma.prediction import Prediction
 from trilemma.process import Process
@@ -69,8 +70,7 @@ def invert(
     References:
         Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, section 5.4.
     """
-    if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
-        raise UsageError(f"refine={refine!r} is not a number of iterations; give an integer of at least 0")
+    refine = checked_integer(refine, "refine", 0, what="is not a number of iterations")
     built, spec = lookup.build("sampler", sampler)
     forwards = cast(Sampler, built)
     denoiser = load(model, device=device, fused=True) if isinstance(model, str | Path) else model

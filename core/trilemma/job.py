@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,12 @@ from trilemma import lookup
 from trilemma.chunks import DETERMINISTIC_BATCH
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
+from trilemma.grids import check_steps
 from trilemma.guidance import Guidance, Unguided
 from trilemma.images import checked_images, chosen
 from trilemma.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.inpainting import Known, known_region
+from trilemma.integers import checked_integer, checked_number
 from trilemma.loading import load
 from trilemma.lowering import Program, lower
 from trilemma.memory import check_memory
@@ -175,12 +177,9 @@ def resolve_job(
     Raises:
         UsageError: for an impossible argument.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise UsageError(
-            f"batch_size={batch_size!r} is not a number of samples; give an integer of at least 1"
-        )
+    batch_size = checked_integer(batch_size, "batch_size", 1, what="is not a number of samples")
     if noise is None:
-        noise = KeyedNoise(_checked_seed(seed))
+        noise = KeyedNoise(checked_integer(seed, "seed", 0, 2**64 - 1, what="is not a seed"))
     denoiser = _resolve_model(model, device)
     process = denoiser.process
     shape = (process.components * denoiser.shape[0], *denoiser.shape[1:])
@@ -205,6 +204,7 @@ def resolve_job(
         "sampler", denoiser.usual_sampler if sampler is None else sampler, Sampler
     )
     _check_components(sampler_used, process)
+    steps = check_steps(process.table, steps)
     times = sampler_used.times(process, steps)
     if strength is not None:
         times = _below(times, strength)
@@ -323,24 +323,18 @@ def _process_spec(model: Denoiser) -> str:
     return str(lookup.build("process", process)[1])
 
 
-def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise UsageError(f"seed={seed!r} is not a seed; give an integer from 0 to 2**64 - 1")
-    return seed
-
-
 def _checked_indices(n: int, indices: Sequence[int] | Tensor | None) -> Sequence[int]:
     if indices is None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UsageError(f"n={n!r} is not a number of samples; give an integer of at least 1")
-        return _of_ranges(range(n))
+        return _of_ranges(range(checked_integer(n, "n", 1, what="is not a number of samples")))
     if isinstance(indices, range | IndexRanges):
         return _of_ranges(indices)
-    wanted = indices.tolist() if isinstance(indices, Tensor) else list(indices)
-    for index in wanted:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**56:
-            raise UsageError(f"sample index {index!r} is out of range; give integers from 0 to 2**56 - 1")
-    return wanted
+    wanted = indices.tolist() if hasattr(indices, "tolist") else indices
+    return [
+        index
+        if type(index) is int and 0 <= index < INDEX_LIMIT
+        else checked_integer(index, "sample index", 0, INDEX_LIMIT - 1, what="is out of range")
+        for index in (wanted if isinstance(wanted, Iterable) else [wanted])
+    ]
 
 
 def _of_ranges(indices: range | IndexRanges) -> Sequence[int]:
@@ -391,9 +385,7 @@ def _check_start(
         raise UsageError(f"{type(process).__name__} has {process.components} components; start= needs one")
     checked_images("start", start, shape)
     strength = 0.6 if strength is None else strength
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
-        raise UsageError(f"strength={strength!r} is no time to noise to; give a number above 0 up to 1")
-    return float(strength)
+    return checked_number(strength, "strength", 0, 1, what="is no time to noise to", above=True)
 
 
 def _below(times: Tensor, strength: float) -> Tensor:

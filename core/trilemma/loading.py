@@ -13,6 +13,7 @@ from trilemma.errors import ModelError
 from trilemma.fusion import fuse
 from trilemma.model_directory import load_model
 from trilemma.plugins import catalog
+from trilemma.reading.paths import user_path
 
 
 def load(
@@ -42,10 +43,17 @@ def load(
     return network
 
 
+def _is_model(path: Path) -> bool:
+    try:
+        return (path / "model.toml").is_file()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
+
+
 def model_path(model: str | Path) -> Path:
     """The directory that a model's name or path means; a directory comes before a name."""
-    path = Path(model).expanduser()
-    if isinstance(model, Path) or (path / "model.toml").is_file():
+    path = user_path(model)
+    if isinstance(model, Path) or _is_model(path):
         return path
     registered = any(found.spec.kind == "model" for found in catalog().search(model))  # distribution/name too
     if os.sep in model and not registered:
@@ -54,7 +62,7 @@ def model_path(model: str | Path) -> Path:
     package, _, folder = component.spec.target.partition(":")
     found = importlib.util.find_spec(package)
     for root in (found.submodule_search_locations or ()) if found else ():
-        if (Path(root) / folder / "model.toml").is_file():
+        if _is_model(Path(root) / folder):
             return Path(root) / folder
     raise ModelError(
         f"model {component.address} is missing from {package}; install {component.plugin.distribution} again"

@@ -5,18 +5,26 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
-from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
-from trilemma.options import checked_options, resolved_options
+from trilemma.errors import (
+    PluginUnavailable,
+    TrilemmaError,
+    UsageError,
+    described,
+    message_of,
+    shown,
+)
+from trilemma.options import annotation_of, checked_options, resolved_options
 from trilemma.plugins.catalog import Component
-from trilemma.plugins.manager import catalog
+from trilemma.plugins.manager import catalog, registered_name
 from trilemma.plugins.quarantine import UserInterrupt, quarantine
-from trilemma.plugins.specs import ComponentSpec
-from trilemma.plugins.telling import described, message_of
-from trilemma.spec import format_spec, format_value, is_literal, parse_spec, split_sum
+from trilemma.plugins.specs import KINDS, ComponentSpec
+from trilemma.recording import options_of, recorded, recorded_condition
+from trilemma.spec import Spec, format_spec, parse_spec, split_sum
 
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
@@ -48,16 +56,40 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
     found = catalog().find(kind, parsed.name)
     target = import_target(found)
     label = f"{kind} {found.address}"
-    options = checked_options(label, target, {**parsed.options, **extra})
+    given = _with_components(target, parsed.options)
+    options = checked_options(label, target, {**given, **extra})
     try:
         with importlib.import_module("trilemma.allowance").allowance_of_the_machine(kind):
             made = target(**options)
     except TrilemmaError:
         raise
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{label}: {message_of(error)}") from error
-    literals = {key: value for key, value in resolved_options(target, options).items() if is_literal(value)}
-    return made, format_spec(found.address, literals)
+        raise UsageError(f"{label}: {message_of(error)}; correct its options") from error
+    except Exception as error:  # what a constructor makes of a value that it did not foresee
+        raise UsageError(f"{label}: {described(error)}; correct its options") from error
+    if dataclasses.is_dataclass(made) and type(made) is target:
+        return made, describe(kind, made, found.address)
+    resolved = resolved_options(target, options)
+    return made, format_spec(found.address, {key: recorded(value, _name) for key, value in resolved.items()})
+
+
+def _with_components(target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with components built where specs stand for them, name(key=value); by the annotation's kind."""
+    return {
+        key: _built(key, annotation_of(target, key), value) if isinstance(value, Spec) else value
+        for key, value in options.items()
+    }
+
+
+def _built(key: str, annotation: Any, spec: Spec) -> Any:
+    named = [annotation, *typing.get_args(annotation)]
+    kinds = [getattr(entry, "__name__", "").lower() for entry in named]
+    kind = next((kind for kind in kinds if kind in KINDS), None)
+    if kind is None:
+        raise UsageError(
+            f"{key}={shown(spec.nested())} is a component, which this option does not take; give a value"
+        )
+    return build(kind, str(spec))[0]
 
 
 def component(kind: str, name: str) -> ComponentSpec:
@@ -117,16 +149,32 @@ def samplers_of_components(components: int) -> list[str]:
     return sorted(fitting)
 
 
-def describe(kind: str, made: Any) -> str:
-    """The canonical spec of an object, by its class's registered name where there is one."""
-    target = f"{type(made).__module__}:{type(made).__qualname__}"
-    known = catalog().by_target(kind, target) if kind else None
-    name = known.address if known else type(made).__name__
-    if not dataclasses.is_dataclass(made):
-        return name
-    fields = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.init}
-    texts = {key: format_value(v) if is_literal(v) else describe("", v) for key, v in fields.items()}
-    return f"{name}:{','.join(f'{key}={text}' for key, text in texts.items())}" if texts else name
+def describe(kind: str, made: Any, name: str | None = None) -> str:
+    """The canonical spec of an object: its registered name, else its class's, with its options; see `recording`.
+
+    Args:
+        kind: of component.
+        made: the object.
+        name: to write instead of the one found for its class.
+    """
+    terms = made.terms() if kind == "guidance" and callable(getattr(made, "terms", None)) else [(made, ())]
+    name = name if len(terms) == 1 else None
+    return "+".join(_described(kind, term, left_out, name) for term, left_out in terms)
+
+
+def condition(value: Any) -> Any:
+    """A condition as a record can hold it; see `recording.recorded_condition`."""
+    return recorded_condition(value, _name)
+
+
+def _described(kind: str, made: Any, left_out: Collection[str], name: str | None) -> str:
+    options = options_of(made, _name)
+    written = {key: value for key, value in options.items() if key not in left_out}
+    return format_spec(name or _name(made, kind or None), written)
+
+
+def _name(made: Any, kind: str | None = None) -> str:
+    return registered_name(type(made), kind)
 
 
 def process(spec: str, /, **options: Any) -> Process:

@@ -17,7 +17,6 @@ of a regular file in the directory; its numbers are read only once its header wa
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import shutil
@@ -31,15 +30,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
+from trilemma.card_values import wrong_value
 from trilemma.construction import Constructing
 from trilemma.denoiser import Denoiser
 from trilemma.device import usable_device
-from trilemma.errors import ModelError, TrilemmaError, UsageError
+from trilemma.errors import ModelError, TrilemmaError, UsageError, nearest, shown
 from trilemma.partials import held, partial_name, remove_stale
 from trilemma.process import Process
 from trilemma.reading.regular import file_inside
 from trilemma.reading.toml import read_toml
 from trilemma.reading.weights import Misfit, WeightsFile, allowance_for
+from trilemma.weights import loaded_from
 
 FORMAT = 1
 
@@ -85,7 +86,9 @@ def load_model(
     denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     denoiser.card = card
     denoiser.name_classes("class", card["data"].get("classes", ()))
-    return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
+    denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
+    loaded_from(denoiser, card["weights"]["sha256"])
+    return denoiser
 
 
 def build_denoiser(card: Mapping[str, Any], seed: int = 0) -> Denoiser:
@@ -122,9 +125,9 @@ def read_card(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ModelError(f"{file} is no valid TOML: {error}; restore the model") from error
-    if card.get("format") != FORMAT:
+    if type(card.get("format")) is not int or card["format"] != FORMAT:
         raise ModelError(
-            f"{file} has format {card.get('format')!r}, this version reads format {FORMAT}; upgrade trilemma"
+            f"{file} has format {shown(card.get('format'))}, this version reads format {FORMAT}; upgrade trilemma"
         )
     _check_keys(file, "", set(card), {"format", *_KEYS} - _MAY_BE_MISSING, _FREE_TABLES | _MAY_BE_MISSING)
     for table, (required, optional) in _KEYS.items():
@@ -137,8 +140,13 @@ def read_card(path: Path) -> dict[str, Any]:
             expected = {**required, **optional}[key]
             if not isinstance(value, expected):
                 raise ModelError(
-                    f"{file}: {table}.{key} = {value!r} is not {_IN_TOML[expected]}; restore the model"
+                    f"{file}: {table}.{key} = {shown(value)} is not {_IN_TOML[expected]}; restore the model"
                 )
+    for table in _FREE_TABLES & set(card):
+        if not isinstance(card[table], dict):
+            raise ModelError(f"{file}: {table!r} must be a table; write [{table}]")
+    if wrong := wrong_value(card):
+        raise ModelError(f"{file}: {wrong}; restore the model")
     return card
 
 
@@ -229,7 +237,7 @@ def _weights(path: Path, card: Mapping[str, Any]) -> Iterator[WeightsFile]:
 
 def _check_keys(file: Path, prefix: str, found: set[str], required: set[str], optional: set[str]) -> None:
     for key in sorted(found - required - optional):
-        near = difflib.get_close_matches(key, required | optional, n=1)
+        near = nearest(key, required | optional)
         hint = (
             f"did you mean {prefix + near[0]!r}?"
             if near

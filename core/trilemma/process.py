@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from trilemma.grids import SMALLEST_TIME
+from trilemma.options import WithOptions
 
 
-class Process(ABC):
+class Process(WithOptions, ABC):
     """q(z_t | x₀) = N(mean(t) ⊗ x₀, cov(t) ⊗ I), with K components stacked on dim 1 of the state.
 
     A process writes `moments`; for K = 1 everything else follows. Times and coefficients are float64 tensors on

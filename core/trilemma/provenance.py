@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trilemma import lookup
 from trilemma.images import digest
+from trilemma.noise import KeyedNoise
 from trilemma.version import __version__
+from trilemma.weights import weights_digest
 
 if TYPE_CHECKING:
     from trilemma.capture import Capture
@@ -50,10 +53,11 @@ def describe(
         "guidance": job.specs["guidance"],
         "process": job.specs["process"],
         "steps": job.steps,
-        "cond": {name: _plain(value) for name, value in job.cond.items()},
+        "guiding": [describe_model(network) for network in job.networks if network is not job.model] or None,
+        "cond": {name: lookup.condition(value) for name, value in job.cond.items()},
         "seed": job.seed,
-        "noise": type(job.noise).__name__,
-        "latent": job.latent is not None,
+        "noise": "KeyedNoise" if isinstance(job.noise, KeyedNoise) else lookup.describe("", job.noise),
+        "latent": None if job.latent is None else {"sha256": digest(job.latent)},
         "start": None
         if job.start is None
         else {"sha256": digest(job.start), "strength": job.strength, "time": float(job.times[0])},
@@ -75,22 +79,17 @@ def describe(
 
 
 def describe_model(model: Denoiser) -> dict[str, Any]:
-    """Name and sha256 of the weights of a model that was loaded; else the class of the network."""
+    """Name and sha256 of a model: of the file that its weights were loaded from, else of its tensors.
+
+    The name of a model without a card is the network's class. Loaded weights that were changed since are no longer the
+    file's: the sha256 is then that of the tensors, too.
+    """
     if model.card is None:
-        return {"name": type(model).__name__, "sha256": None}
-    return {"name": model.card["model"]["name"], "sha256": model.card["weights"]["sha256"]}
+        return {"name": type(model).__name__, "sha256": weights_digest(model)}
+    stated = model.card["weights"]["sha256"]
+    return {"name": model.card["model"]["name"], "sha256": weights_digest(model, stated)}
 
 
 def versions() -> dict[str, str]:
     """Versions of trilemma, torch and Python."""
     return {"trilemma": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _plain(value: Any) -> Any:
-    return (
-        value.tolist()
-        if hasattr(value, "tolist")
-        else list(value)
-        if isinstance(value, tuple | range)
-        else value
-    )

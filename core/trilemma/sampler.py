@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from trilemma.errors import UsageError
+from trilemma.options import WithOptions
+from trilemma.plugins.manager import registered_name
 from trilemma.process import Process
 from trilemma.spacing import Grid, checked_grid, spaced_times
 from trilemma.tableau import Tableau
@@ -16,14 +19,15 @@ if TYPE_CHECKING:
     from trilemma.prediction import Prediction
 
 
-class Sampler(ABC):
+class Sampler(WithOptions, ABC):
     """A way from the prior to the data. Write it as a frozen dataclass whose fields are its options.
 
     A sampler whose steps are linear in the state, the predictions and noise writes `plan` and is run by the
     engine. Any other writes `sample` instead, which then runs in place of a plan.
 
     Attributes:
-        grid: grid of times, by name or as a falling list of them (see `trilemma.spacing`).
+        grid: grid of times, by name or as a falling list of them (see `trilemma.spacing`). It is checked here, and so
+            is an option `clip`, where there is one: a positive bound of x̂₀ or None.
         order: global order of convergence: to the solution of the probability-flow equation for a deterministic
             sampler, of the law of the samples (weak order) for a stochastic one.
         deterministic: whether the state at the prior decides the sample.
@@ -46,6 +50,11 @@ class Sampler(ABC):
     exact: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        clip = getattr(self, "clip", None)
+        if clip is not None and not clip > 0:
+            name = registered_name(type(self))
+            raise UsageError(f"{name}: clip={clip!r} is no bound; give a positive number or None")
         checked = checked_grid(self.grid)
         if isinstance(checked, tuple):
             object.__setattr__(

@@ -100,8 +100,8 @@ def sample(
         device: where a model given by name goes; a denoiser stays where it is.
         dtype: dtype of the state; that of the model by default.
         noise: where noise is taken from, to inject another library's; keyed by `seed` by default.
-        callback: called after each step with (steps done, steps, time, state [B, ...]). The state is a view
-            that the next step overwrites: clone it to keep it.
+        callback: called after each step with (steps done, steps, time, state [B, ...]), with gradients as at the call.
+            The state is a view that the next step overwrites: clone it to keep it. A clone is an ordinary tensor.
         progress: show a progress bar on stderr.
         capture: CUDA graphs of the loop: "step" replays one of a step, "loop" one of all steps, which no callback
             and no progress bar can follow; "auto" takes what fits, "off" none. What cannot be captured is launched
@@ -211,6 +211,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     ) -> None:
         self.job = job
         self._callback = callback
+        # Of the caller: inference mode, gradients.
+        self._modes = (False, True)
         self._watched = progress or trajectory or callback is not None
         self._path: list[tuple[float, Tensor]] | None = [] if trajectory else None
         self.trajectory: Tensor | None = None
@@ -292,15 +294,16 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     def _draw(self, chunk: Chunk) -> Tensor:
         """The samples [b, ...] of a chunk, as tensors of their own."""
+        self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         with self._clock.running(len(chunk.rows)), torch.inference_mode():
             indices = chunk.indices.to(self.job.device)
             start = self.job.imposed(self._start(chunk, indices), indices)
             if self._path is not None:
                 self._path[:] = [(float(self.job.times[0]), start.clone())]
             drawn = self._run(indices, start, self.job.conditions(indices))
-            if self._path is not None:
-                self.times = tuple(time for time, _ in self._path)
-                self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
+        if self._path is not None:
+            self.times = tuple(time for time, _ in self._path)
+            self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
         drawn = drawn[:, : self.job.sample_shape[0]]
         return drawn.clone() if chunk.full else drawn[chunk.rows.to(drawn.device)].clone()
 
@@ -342,19 +345,21 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         assert job.program is not None
         if self._runner is None or self._runner[0] != batch:
             alike = self._chunks.of_size(batch)
-            runner = Runner(
-                job.model,
-                job.program,
-                batch,
-                job.shape,
-                job.dtype,
-                job.network_dtype,
-                job.device,
-                self._asked,
-                alike,
-                job.known is not None,
-                job.networks,
-            )
+            # Its buffers are ordinary tensors though the loop runs in inference mode: a callback gets views of them.
+            with torch.inference_mode(False), torch.no_grad():
+                runner = Runner(
+                    job.model,
+                    job.program,
+                    batch,
+                    job.shape,
+                    job.dtype,
+                    job.network_dtype,
+                    job.device,
+                    self._asked,
+                    alike,
+                    job.known is not None,
+                    job.networks,
+                )
             self._runner = batch, runner
         return self._runner[1]
 
@@ -362,5 +367,10 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         self._bar.update()
         if self._path is not None:
             self._path.append((t, state.clone()))
-        if self._callback is not None:
-            self._callback(step, steps, t, state)
+        if self._callback is None:
+            return
+        in_inference, with_grad = self._modes
+        with torch.inference_mode(in_inference), torch.set_grad_enabled(with_grad):
+            # What a sampler's own steps make is an inference tensor, which no one could change.
+            given = state.clone() if state.is_inference() and not in_inference else state
+            self._callback(step, steps, t, given)

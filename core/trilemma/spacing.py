@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from trilemma import grids
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
 from trilemma.spec import Spec, parse_spec
 
 if TYPE_CHECKING:
@@ -73,17 +73,20 @@ def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
         UsageError: for an unknown name or option, or a list that does not fall strictly within (0, 1].
     """
     if not isinstance(grid, str):
-        listed = tuple(float(entry) for entry in grid)
+        listed = _listed(grid)
         if (
             not listed
             or not all(a > b for a, b in zip((math.inf, *listed), (*listed, 0.0), strict=True))
             or listed[0] > 1
         ):
             raise UsageError(
-                f"grid={list(listed)!r} is no list of times; give times that fall strictly from at most 1 to above 0"
+                f"grid={shown(grid)} is no list of times; give times that fall strictly from at most 1 to above 0"
             )
         return listed
-    spec = parse_spec(grid)
+    try:
+        spec = parse_spec(grid)
+    except UsageError as error:
+        raise UsageError(f"grid={shown(grid)}: {error}") from None
     grids.check_grid(spec.name, tuple(_OPTIONS))
     for key, value in spec.options.items():
         wanted = _OPTIONS[spec.name].get(key)
@@ -91,16 +94,28 @@ def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
             known = ", ".join(_OPTIONS[spec.name]) or "none"
             raise UsageError(f"grid {spec.name} has no option {key!r}; its options: {known}")
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise UsageError(f"grid {spec.name}: {key}={value!r} is of the wrong type")
-    if spec.name == "karras" and not spec.options.get("rho", 7.0) > 0:
-        raise UsageError(f"grid karras: rho={spec.options['rho']!r} is not positive; rho=7 is usual")
+            raise UsageError(
+                f"grid {spec.name}: {key}={shown(value)} is of the wrong type; see the page of grids"
+            )
+    if spec.name == "karras" and not 0 < spec.options.get("rho", 7.0) < math.inf:
+        raise UsageError(f"grid karras: rho={shown(spec.options['rho'])} is not positive; rho=7 is usual")
     if spec.name == "sigmas":
         values = spec.options.get("values", ())
-        if len(values) < 2 or not all(a > b > 0 for a, b in pairwise(values)):
+        numbers = all(isinstance(value, int | float) for value in values)
+        if len(values) < 2 or not numbers or not all(math.inf > a > b > 0 for a, b in pairwise(values)):
             raise UsageError(
                 "grid sigmas needs values=[…], at least two noise levels that fall strictly and stay positive"
             )
     return spec
+
+
+def _listed(grid: object) -> tuple[float, ...]:
+    """The numbers of a list; none of what is no list of numbers."""
+    entries: Any = grid.tolist() if hasattr(grid, "tolist") else grid
+    try:
+        return tuple(float(entry) for entry in entries)
+    except (TypeError, ValueError, OverflowError):
+        return ()
 
 
 def _falling_log_snr(process: Process, steps: int, spec: Spec) -> Tensor:

@@ -2,13 +2,16 @@
 
     ddim:eta=0,grid=trailing        ddim(eta=0, grid=trailing)
 
-A value is a Python literal; inf, nan, true and false are what they say; any other bare word is a string.
-Brackets, quotes and the commas in them are kept together.
+A value is a Python literal; inf, nan, true and false are what they say; a name with options in parentheses is a
+component, as in Inverse(sampler=ddim(eta=0)); any other bare word is a string. Brackets, quotes and the commas in them
+are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one that no text
+holds: a record tells it from others, and nothing can be built from it.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import keyword
 import math
 import re
@@ -16,11 +19,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z][\w.-]*)?")
 _BARE = re.compile(r"[^\s,()\[\]{}'\"]+")  # a string that needs no quotes
+_NESTED = re.compile(_NAME.pattern + r"\s*\(")
 _WORDS = {"true": True, "false": False, "inf": math.inf, "nan": math.nan}
+_RECORDED = re.compile(r"<[^<>]+>")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -34,6 +39,20 @@ class Spec:
     def __str__(self) -> str:
         return format_spec(self.name, self.options)
 
+    def nested(self) -> str:
+        """The form that stands as a value in another spec: name(key=value)."""
+        return f"{self.name}({_format_options(self.options)})"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A value that no text holds, by a text that tells it from others, between angle brackets."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"<{self.text}>"
+
 
 def parse_spec(text: str) -> Spec:
     """The spec that a string means.
@@ -44,7 +63,7 @@ def parse_spec(text: str) -> Spec:
     text = text.strip()
     match = _NAME.match(text)
     if match is None:
-        raise UsageError(f"spec {text!r} has no name; write name:key=value,key=value")
+        raise UsageError(f"spec {shown(text)} has no name; write name:key=value,key=value")
     name, rest = match.group(), text[match.end() :].strip()
     if not rest:
         return Spec(name)
@@ -55,7 +74,7 @@ def parse_spec(text: str) -> Spec:
         if not body.strip():
             return Spec(name)
     else:
-        raise UsageError(f"spec {text!r}: {rest[0]!r} cannot follow the name; write {name}:key=value")
+        raise UsageError(f"spec {shown(text)}: {rest[0]!r} cannot follow the name; write {name}:key=value")
     return Spec(name, _parse_options(text, body))
 
 
@@ -70,13 +89,13 @@ def split_sum(text: str) -> list[str]:
     terms = pieces[:1]
     for piece in pieces[1:]:
         if not piece.strip():
-            raise UsageError(f"spec {text!r} has an empty term; write name:key=value+name:key=value")
+            raise UsageError(f"spec {shown(text)} has an empty term; write name:key=value+name:key=value")
         if piece.strip()[0].isalpha():
             terms.append(piece)
         else:
             terms[-1] += "+" + piece  # the sign of a number
     if len(terms) > 1 and not terms[0].strip():
-        raise UsageError(f"spec {text!r} has an empty term; write name:key=value+name:key=value")
+        raise UsageError(f"spec {shown(text)} has an empty term; write name:key=value+name:key=value")
     return terms
 
 
@@ -86,9 +105,11 @@ def format_spec(name: str, options: Mapping[str, Any]) -> str:
     Raises:
         UsageError: for a value that is no literal.
     """
-    if not options:
-        return name
-    return f"{name}:" + ",".join(f"{key}={format_value(value)}" for key, value in options.items())
+    return f"{name}:{_format_options(options)}" if options else name
+
+
+def _format_options(options: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={format_value(value)}" for key, value in options.items())
 
 
 def parse_value(text: str) -> Any:
@@ -98,12 +119,26 @@ def parse_value(text: str) -> Any:
         UsageError: for text that is neither a literal nor a bare word.
     """
     text = text.strip()
+    if _BARE.fullmatch(text) and text[0].isdigit() and not _is_number(text):
+        return text  # Python would warn of "28x28" before it refuses it
     try:
         return ast.literal_eval(_WithWords().visit(ast.parse(text, mode="eval")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if _BARE.fullmatch(text):
             return text
-    raise UsageError(f"{text!r} is neither a literal nor a bare word; put strings with blanks in quotes")
+    if _RECORDED.fullmatch(text):
+        raise UsageError(f"{shown(text)} stands for a value that no text holds; give the value itself")
+    if _NESTED.match(text) and text[-1] == ")":
+        return parse_spec(text)
+    raise UsageError(f"{shown(text)} is neither a literal nor a bare word; put strings with blanks in quotes")
+
+
+def _is_number(text: str) -> bool:
+    for read in (complex, lambda digits: int(digits, 0)):
+        with contextlib.suppress(ValueError):
+            read(text)
+            return True
+    return False
 
 
 def format_value(value: Any) -> str:
@@ -128,6 +163,10 @@ def is_literal(value: Any) -> bool:
 
 def _literal(value: Any) -> str:
     match value:
+        case Spec():
+            return value.nested()
+        case Recorded():
+            return str(value)
         case None | bool() | int() | str() | bytes() if type(value) in (type(None), bool, int, str, bytes):
             return repr(value)
         case float() if type(value) is float:
@@ -161,16 +200,16 @@ def _parse_options(text: str, body: str) -> dict[str, Any]:
         key, equals, value = (part.strip() for part in item.partition("="))
         if not key.isidentifier() or keyword.iskeyword(key):
             raise UsageError(
-                f"spec {text!r}: {item.strip()!r} is not of the form key=value; write name:key=value"
+                f"spec {shown(text)}: {shown(item.strip())} is not of the form key=value; write name:key=value"
             )
         if not equals or not value:
-            raise UsageError(f"spec {text!r}: option {key!r} has no value; write {key}=value")
+            raise UsageError(f"spec {shown(text)}: option {shown(key)} has no value; write {key}=value")
         if key in options:
-            raise UsageError(f"spec {text!r}: option {key!r} is given twice; give it once")
+            raise UsageError(f"spec {shown(text)}: option {shown(key)} is given twice; give it once")
         try:
             options[key] = parse_value(value)
         except UsageError as error:
-            raise UsageError(f"spec {text!r}: option {key!r}: {error}") from None
+            raise UsageError(f"spec {shown(text)}: option {shown(key)}: {error}") from None
     return options
 
 
@@ -191,10 +230,10 @@ def _split(text: str, body: str, separator: str = ",") -> Iterator[str]:
             open_brackets.append(_CLOSING[letter])
         elif letter in _CLOSING.values():
             if not open_brackets or open_brackets.pop() != letter:
-                raise UsageError(f"spec {text!r}: {letter!r} closes nothing; check the brackets")
+                raise UsageError(f"spec {shown(text)}: {letter!r} closes nothing; check the brackets")
         elif letter == separator and not open_brackets:
             yield body[start:place]
             start = place + 1
     if quote or open_brackets:
-        raise UsageError(f"spec {text!r}: {quote or open_brackets[-1]!r} is missing; check the brackets")
+        raise UsageError(f"spec {shown(text)}: {quote or open_brackets[-1]!r} is missing; check the brackets")
     yield body[start:]

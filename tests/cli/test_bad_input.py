@@ -48,7 +48,7 @@ def edit(file: Path, old: str, new: str) -> None:
     [
         (truncate, "sha256"),
         (flip_a_bit, "sha256"),
-        (lambda model: edit(model / "model.toml", 'sha256 = "', 'sha256 = "0'), "expected 0"),
+        (lambda model: edit(model / "model.toml", 'sha256 = "', 'sha256 = "0'), "64 hexadecimal digits"),
         (lambda model: (model / "weights.safetensors").unlink(), "No such file"),
         (lambda model: (model / "model.toml").unlink(), "no model directory"),
         (lambda model: edit(model / "model.toml", "[model]", "[model"), "no valid TOML"),
@@ -120,7 +120,7 @@ optimizer = { lr = 0.01 }
         (["--batch-size", "-8"], 2, "batch_size=-8"),
         (["--batch-size", "0"], 2, "batch_size=0"),
         (["-n", "-1"], 2, "at least 1"),
-        (["--cond", "class=3"], 2, "class=3 is out of range; expected an integer from 0 to 2"),
+        (["--cond", "class=3"], 2, "class=3 is out of range; give an integer from 0 to 2"),
         (["--cond", "class=-1"], 2, "class=-1"),
         (["--cond", "class=[0,7]"], 2, "class=7"),
         (["--cond", "class=1.5"], 2, "class=1.5"),

@@ -160,3 +160,67 @@ def test_the_bundled_model_end_to_end(data_root: object) -> None:
     assert record["reference"]["images"]["frechet"] == 60_000
     assert record["metrics"]["class-agreement"] > 0.8
     assert record["metrics"]["frechet"] < 20  # 50 images, so mostly bias; noise is at hundreds
+
+
+@pytest.mark.parametrize(
+    ("card", "arguments", "expected"),
+    [
+        ({"evaluation": {"dataset": "levels", "features": "pixels"}}, [], "levels"),
+        (
+            {"data": {"dataset": "levels:split=train"}, "evaluation": {"features": "pixels"}},
+            [],
+            "levels:split=train",
+        ),
+        ({"data": {"dataset": "a"}, "evaluation": {"dataset": "b", "features": "pixels"}}, [], "b"),
+        ({"data": {"dataset": "a"}}, ["--dataset", "c", "--features", "pixels"], "c"),
+    ],
+)
+def test_the_data_set_is_the_cards(model: GaussianDenoiser, card, arguments, expected) -> None:
+    model.card = {**model.card, "evaluation": {}, **card}
+    record = json.loads(run("--steps", "1", "-n", "4", "--no-baseline", "--json", *arguments).stdout)
+    assert record["dataset"] == expected
+    assert {spec for kind, spec in model.asked if kind == "dataset"} == {expected}
+
+
+def test_the_split_is_the_cards(model: GaussianDenoiser) -> None:
+    model.card["evaluation"]["reference"] = "test"
+    record = json.loads(run("--steps", "1", "-n", "4", "--no-baseline", "--json").stdout)
+    assert record["reference"]["split"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [
+        ({}, "names no data set; give one"),
+        ({"evaluation": {"dataset": "levels"}}, "names no feature network; give one"),
+        ({"data": {"dataset": "levels"}}, "names no feature network; give one"),
+    ],
+)
+def test_a_card_that_names_nothing_is_refused_before_a_sample_is_drawn(
+    model, monkeypatch, card, reason
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("a sample was drawn")
+
+    monkeypatch.setattr(evaluation, "sample_chunks", never)
+    model.card = {key: table for key, table in model.card.items() if key != "evaluation"} | card
+    result = run("--steps", "1", "-n", "4")
+    assert isinstance(result.exception, UsageError)
+    assert reason in str(result.exception)
+
+
+@pytest.mark.parametrize("of", ["features", "data set"])
+def test_samples_of_another_shape_are_refused_before_they_are_drawn(model, monkeypatch, of) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("a sample was drawn")
+
+    monkeypatch.setattr(evaluation, "sample_chunks", never)
+    if of == "features":
+        monkeypatch.setattr(Pixels, "shape", (3, 4, 4))
+    else:
+        model.shape = (1, 8, 8)
+        monkeypatch.setattr(Pixels, "shape", (1, 8, 8))
+    result = run("--steps", "1", "-n", "4")
+    assert isinstance(result.exception, UsageError)
+    assert "shape" in str(result.exception)
+    assert "4, 4)" in str(result.exception)

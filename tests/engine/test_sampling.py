@@ -376,7 +376,7 @@ PLAIN = Unconditional(DiscreteVP(T=10), "eps", (1, 2, 2))
         (PLAIN, {"seed": -1}, "seed=-1"),
         (PLAIN, {"seed": 1.5}, "seed=1.5"),
         (PLAIN, {"seed": 2**64}, "2\\*\\*64 - 1"),
-        (PLAIN, {"indices": [0, -1]}, "index -1"),
+        (PLAIN, {"indices": [0, -1]}, "index=-1"),
         (PLAIN, {"indices": [2**60]}, "out of range"),
         (PLAIN, {"dtype": torch.int32}, "dtype"),
         (PLAIN, {"dtype": "float99"}, "dtype"),

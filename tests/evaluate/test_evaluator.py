@@ -158,7 +158,7 @@ def test_a_missing_data_set_shows_before_the_first_sample_is_drawn(
 
 def test_a_metric_is_no_feature_network_and_the_other_way_round(components: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="all is a metric, not a feature network"):
-        _ = Evaluator(features="all", metrics=("few",)).network
+        _ = Evaluator("numbers", features="all", metrics=("few",)).network
     with pytest.raises(UsageError, match="pixels is a feature network, not a metric"):
         _ = made(metrics=("pixels",)).components
     with pytest.raises(UsageError, match="give train or test"):

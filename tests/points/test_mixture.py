@@ -81,8 +81,8 @@ def test_surprisals_average_to_the_entropy(split: str) -> None:
     ("options", "message"),
     [
         ("split=all", "expected train or test"),
-        ("modes=0", "at least 1"),
-        ("n=0", "at least 1"),
+        ("modes=0", "from 1 to"),
+        ("n=0", "from 1 to"),
         ("deviation=0.0", "deviation > 0"),
         ("radius=-1.0", "radius ≥ 0"),
     ],

@@ -12,8 +12,10 @@ import pytest
 
 import trilemma
 from trilemma import lookup
+from trilemma.denoiser import Denoiser
 from trilemma.errors import PluginUnavailable, UsageError
 from trilemma.options import checked_options, fits, resolved_options
+from trilemma.sampler import Sampler
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
 
@@ -48,7 +50,7 @@ def test_an_object_of_an_unregistered_class_is_described_by_its_class():
 
     assert (
         lookup.build("sampler", Wrapper(DDIM()))[1]
-        == "Wrapper:inner=DDIM:eta=0.0,grid=trailing,clip=None,refine=2"
+        == "Wrapper:inner=ddim(eta=0.0,grid=trailing,clip=None),refine=2"
     )
     assert lookup.build("sampler", object())[1] == "object"
 
@@ -58,7 +60,8 @@ def test_further_arguments_reach_the_constructor_and_come_first():
         "denoiser", "unet:channels=(8,),groups=4", process=DiscreteVP(), shape=(3, 8, 8), head=8
     )
     assert denoiser.shape == (3, 8, 8)
-    assert spec.startswith("unet:parameterization=v,shape=(3, 8, 8),channels=(8,),")
+    process = "vp(schedule=linear,T=1000,beta_min=0.0001,beta_max=0.02)"
+    assert spec.startswith(f"unet:process={process},parameterization=v,shape=(3, 8, 8),channels=(8,),")
     assert lookup.build("sampler", "ddim:eta=1", eta=0.0)[0] == DDIM(eta=0.0)
 
 
@@ -122,7 +125,11 @@ def test_constructors_that_refuse_a_value_give_one_line():
         ((1,), tuple[int, int], False),
         ((1, "a"), Sequence[int], False),
         (3, Sequence[int], False),
-        (3, DDIM, True),  # not ours to judge
+        (3, DDIM, False),
+        (DDIM(), Sampler, True),
+        ("UNet", Denoiser | str, True),
+        (3, Denoiser | str, False),
+        (3, complex, True),  # not ours to judge
     ],
 )
 def test_values_are_compared_with_annotations(value, annotation, expected):
@@ -137,8 +144,6 @@ def test_options_of_any_name_pass_to_a_constructor_that_takes_any():
 
 
 def test_look_ups_are_functions_of_the_package_and_modules_are_found_beside_them():
-    from trilemma.sampler import Sampler
-
     assert isinstance(trilemma.sampler("ddim"), Sampler)
     assert trilemma.sampler.Sampler is Sampler
     assert trilemma.process("vp", T=10).T == 10

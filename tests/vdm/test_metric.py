@@ -99,7 +99,11 @@ def test_what_it_refuses() -> None:
 
 def test_eval_draws_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gaussian()
-    model.card = {"model": {"name": "gaussian"}, "weights": {"sha256": "0" * 64}, "evaluation": {}}
+    model.card = {
+        "model": {"name": "gaussian"},
+        "weights": {"sha256": "0" * 64},
+        "evaluation": {"dataset": "gaussian"},
+    }
     images = ((pixels() + 1) * 127.5).round().to(torch.uint8)
     split = InMemoryDataset(images, LABELS, tuple("0123456789"))
     real = lookup.build

@@ -12,11 +12,10 @@ import trilemma
 from trilemma.bench.cell import COPY, OURS, Cell, Work, copying
 from trilemma.bench.cells import ALL_CELLS
 from trilemma.bench.timing import Times, measure, ratio
-from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, described, message_of
 from trilemma.lookup import import_target
 from trilemma.ops import explain
 from trilemma.plugins import catalog
-from trilemma.plugins.telling import described, message_of
 
 
 def operators() -> list[str]:

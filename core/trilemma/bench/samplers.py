@@ -12,11 +12,10 @@ import torch
 
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
-from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.output.atomic import telling
 from trilemma.plugins import Component, SamplerSpec, catalog
-from trilemma.plugins.telling import one_line
 from trilemma.provenance import describe_model, versions
 from trilemma.sampler import Sampler
 from trilemma.spec import parse_spec

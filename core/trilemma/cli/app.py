@@ -17,8 +17,7 @@ import typer
 
 from trilemma import plugins
 from trilemma.cli.facade import Facade, without_idle_validation
-from trilemma.errors import TrilemmaError
-from trilemma.plugins.telling import described
+from trilemma.errors import TrilemmaError, described, one_line
 from trilemma.version import __version__
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the class itself
@@ -28,14 +27,16 @@ app = typer.Typer(cls=Facade, add_completion=False, rich_markup_mode=None, invok
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line on `sys.argv[1:]`, or these arguments, and returns its exit code."""
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no α still gets its table
+        # A terminal that has no α still gets its table, and a file name that is no text its line.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         command = without_idle_validation(typer.main.get_command(app))
         code = command.main(arguments, prog_name="trilemma", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
         _discard_output()
@@ -88,12 +89,15 @@ def options(
 
 def _report(error: Exception) -> int:
     """Prints what went wrong as one line and returns the exit code it stands for."""
-    if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):
-        traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # stderr may be full or gone: the exit code remains
+        if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):
+            traceback.print_exception(error)
     if isinstance(error, TrilemmaError):
         code, message = error.exit_code, str(error)
     elif isinstance(error, _UsageError):
         code, message = 2, _usage(error)
+    elif isinstance(error, MemoryError):
+        code, message = 1, "there is not enough memory; ask for fewer or smaller samples at once"
     elif isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
         code, message = 1, f"{place}{error.strerror}; check the place, its permissions and its free space"
@@ -101,7 +105,8 @@ def _report(error: Exception) -> int:
     else:
         code = 1
         message = f"{described(error)}; set TRILEMMA_TRACEBACK=1 to see where it came from"
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(one_line(f"error: {message}"), file=sys.stderr, flush=True)
     return code
 
 
@@ -111,6 +116,21 @@ def _usage(error: Exception) -> str:
     where = context.command_path if context is not None else "trilemma"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     return f"{message.rstrip('.')}; see {where} --help"
+
+
+def _open_streams() -> None:
+    """Gives the streams that were closed before the program began somewhere to write: nothing can go wrong there.
+
+    Otherwise the next file that is opened takes their number, and what is printed goes into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the smallest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
 
 
 def _discard_output() -> None:

@@ -138,7 +138,7 @@ def samplers(
     from trilemma.bench.samplers import BUDGETS, Conditions, contenders, records
     from trilemma.bench.table import show_samplers
     from trilemma.errors import UsageError
-    from trilemma.evaluate import METRICS, Evaluator
+    from trilemma.evaluate import Evaluator
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if kind is None:
@@ -146,12 +146,7 @@ def samplers(
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, dtype=kind, fused=True)
-    advised = (network.card or {}).get("evaluation", {})
-    evaluator = Evaluator(
-        dataset=advised.get("dataset", "mnist"),
-        features=advised.get("features", "mnist-features"),
-        metrics=tuple(advised.get("metrics", METRICS)),
-    )
+    evaluator = Evaluator.of(network)
     conditions = Conditions(n, seed, batch_size, speed=not only_quality, progress=progress)
     found: list[dict[str, Any]] = []
     for record in records(

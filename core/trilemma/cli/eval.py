@@ -29,8 +29,11 @@ def command(
     dataset: Annotated[str | None, typer.Option(help="Data set [default: the model's].")] = None,
     features: Annotated[str | None, typer.Option(help="Feature network [default: the model's].")] = None,
     reference: Annotated[
-        str, typer.Option(help="Split the samples are compared with: train or test.")
-    ] = "train",
+        str | None,
+        typer.Option(
+            help="Split the samples are compared with: train or test [default: the model's, or train]."
+        ),
+    ] = None,
     untrained: Annotated[
         bool,
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
@@ -55,13 +58,7 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
-    advised = (network.card or {}).get("evaluation", {})
-    evaluator = evaluate.Evaluator(
-        dataset=dataset or advised.get("dataset", "mnist"),
-        features=features or advised.get("features", "mnist-features"),
-        metrics=tuple(metrics or advised.get("metrics", evaluate.METRICS)),
-        reference=reference,
-    )
+    evaluator = evaluate.Evaluator.of(network, dataset, features, metrics, reference)
     if evaluator.of_the_model:  # which differentiate the network, as its fused operators cannot be
         network = trilemma.load(model, device=device, dtype=kind)
     measured = evaluate.untrained(network, seed) if untrained else network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from trilemma.cli.answer import alone_on_stdout
+from trilemma.errors import nearest
 from trilemma.lookup import import_target
 from trilemma.plugins import Component, catalog
 
@@ -30,7 +30,7 @@ class Facade(TyperGroup):
         components = catalog().components("command")
         known = sorted({component.spec.name for component in components} | set(self.list_commands(ctx)))
         if cmd_name not in known:
-            near = difflib.get_close_matches(cmd_name, known, n=1)
+            near = nearest(cmd_name, known)
             ctx.fail(
                 f"no command {cmd_name!r}; " + (f"did you mean {near[0]!r}?" if near else "choose another")
             )

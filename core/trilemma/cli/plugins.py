@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.console import console, plain_table
-from trilemma.errors import ConformanceError, PluginUnavailable, UsageError
+from trilemma.errors import ConformanceError, PluginUnavailable, UsageError, nearest
 from trilemma.plugins import KINDS, Component, PluginRecord, catalog
 
 if TYPE_CHECKING:
@@ -265,14 +264,14 @@ def _unknown(name: str, kind: str | None) -> str:
     known = {component.address for component in catalog().components(kind)}
     if kind is None:
         known |= {entry for record in catalog().records for entry in _names(record)}
-    near = difflib.get_close_matches(name, sorted(known), n=3)
+    near = nearest(name, sorted(known), n=3)
     guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"unknown {kind or 'component or plugin'} {name!r}; {guess}trilemma plugins lists them all"
 
 
 def _checked_kind(kind: str | None) -> str | None:
     if kind is not None and kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
+        near = nearest(kind, KINDS)
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"unknown kind {kind!r}; {guess}kinds: {', '.join(KINDS)}")
     return kind

@@ -12,6 +12,7 @@ from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
 from trilemma.guidance import Guidance
+from trilemma.integers import checked_integer
 from trilemma.model_directory import build_denoiser
 from trilemma.provenance import describe_model
 from trilemma.sampler import Sampler
@@ -53,10 +54,18 @@ def evaluate(
     Raises:
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
     """
+    n = checked_integer(n, "n", 1, what="is not a number of samples")
+    evaluator.check(model)
     labels = None
     if LABELLED_BY in model.conditions:
         training = evaluator.training_labels
-        labels = training[stratified(training, n)] if isinstance(n, int) and n > 0 else None
+        size = model.conditions[LABELLED_BY].size
+        if len(training) and int(training.max()) >= size:
+            raise UsageError(
+                f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "
+                "give another as --dataset"
+            )
+        labels = training[stratified(training, n)]
     chunks = sample_chunks(
         model,
         n,
@@ -90,8 +99,8 @@ def evaluate_model(
         UsageError: for fewer than one image.
         TrilemmaError: where a metric refuses the model.
     """
-    if n < 1:
-        raise UsageError(f"n={n!r} is no number of images; give at least 1")
+    n = checked_integer(n, "n", 1, what="is no number of images")
+    evaluator.check(model)
     return {
         "model": describe_model(model),
         "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),

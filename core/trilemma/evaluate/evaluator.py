@@ -39,7 +39,7 @@ class Evaluator:
 
     Args:
         dataset: spec of a labelled data set that has the splits `train` and `test`.
-        features: spec of a feature network.
+        features: spec of a feature network; None where no metric compares samples.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
 
@@ -47,10 +47,55 @@ class Evaluator:
         UsageError: for an unknown split, or no metric at all.
     """
 
-    dataset: str = "mnist"
-    features: str = "mnist-features"
+    dataset: str
+    features: str | None = None
     metrics: Sequence[str] = METRICS
     reference: str = "train"
+
+    @classmethod
+    def of(
+        cls,
+        model: Denoiser,
+        dataset: str | None = None,
+        features: str | None = None,
+        metrics: Sequence[str] | None = None,
+        reference: str | None = None,
+    ) -> Evaluator:
+        """The evaluator that a model's card names, with what is given in place of what it says.
+
+        Raises:
+            UsageError: where neither says the data set, and as the constructor does.
+        """
+        card = model.card or {}
+        advised = card.get("evaluation", {})
+        named = dataset or advised.get("dataset") or card.get("data", {}).get("dataset")
+        if not named:
+            raise UsageError("the model's card names no data set; give one, such as --dataset mnist")
+        chosen = tuple(metrics or advised.get("metrics", METRICS))
+        return cls(
+            named,
+            features or advised.get("features"),
+            chosen,
+            reference or advised.get("reference", "train"),
+        )
+
+    def check(self, model: Denoiser) -> None:
+        """Refuses a model whose samples are no images of the data set and the feature network.
+
+        Raises:
+            UsageError: where shapes differ, or labels are none of the model's classes.
+        """
+        data = self.split(self.reference)
+        shapes = {f"data set {self.dataset}": _shape_of(data)}
+        if self.comparisons:
+            shapes[f"feature network {self.features}"] = tuple(self.network.shape)
+        for name, shape in shapes.items():
+            if shape != tuple(model.shape):
+                option = "dataset" if name.startswith("data") else "features"
+                raise UsageError(
+                    f"the {name} is for images of shape {shape}, the model's samples are {tuple(model.shape)}; "
+                    f"give another as --{option}"
+                )
 
     def __post_init__(self) -> None:
         if self.reference not in OTHER_SPLIT:
@@ -61,6 +106,10 @@ class Evaluator:
     @cached_property
     def network(self) -> FeatureNetwork:
         """The feature network."""
+        if self.features is None:
+            raise UsageError(
+                "the model's card names no feature network; give one, such as --features mnist-features"
+            )
         network, spec = lookup.build("metric", self.features)
         if not isinstance(network, FeatureNetwork):
             raise UsageError(
@@ -169,6 +218,11 @@ class Evaluator:
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
         }
+
+
+def _shape_of(data: LabelledImages) -> tuple[int, ...]:
+    stated = getattr(data, "shape", None)
+    return tuple(stated or data.read(torch.arange(min(1, len(data.labels)))).shape[1:])
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:

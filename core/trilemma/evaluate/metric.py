@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 from torch import Tensor
 
+from trilemma.options import WithOptions
+
 if TYPE_CHECKING:
     from trilemma.denoiser import Denoiser
 
@@ -63,7 +65,7 @@ class Accumulator(Protocol):
 A = TypeVar("A", bound=Accumulator)
 
 
-class Metric(ABC, Generic[A]):
+class Metric(WithOptions, ABC, Generic[A]):
     """A number that compares a set of samples with a set of reference images.
 
     Attributes:
@@ -90,7 +92,7 @@ class Metric(ABC, Generic[A]):
 AnyMetric = Metric[Any]
 
 
-class ModelMetric(ABC):
+class ModelMetric(WithOptions, ABC):
     """Numbers of a model itself on images of the data, such as a likelihood; it draws no samples.
 
     Attributes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trilemma import ops
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma.noise.normal import PRIOR, STEP
 
 
@@ -78,7 +79,8 @@ class KeyedNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_key(self.seed, 0, 0)
+        seed = checked_integer(self.seed, "seed", 0, 2**64 - 1, what="is not a seed")
+        object.__setattr__(self, "seed", seed)
 
     def normal(
         self,
@@ -145,5 +147,4 @@ class InjectedNoise:
 
 def _check_key(seed: int, step: int, stream: int) -> None:
     for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 8)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
-            raise UsageError(f"{name}={value!r} is out of range; give an integer from 0 to 2**{bits} - 1")
+        checked_integer(value, name, 0, 2**bits - 1, what="is out of range")

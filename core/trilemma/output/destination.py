@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import OutputError, UsageError
+from trilemma.integers import checked_integer
 from trilemma.memory import check_memory
 from trilemma.output.archive import write_npz
 from trilemma.output.atomic import telling
@@ -121,8 +122,8 @@ def destination(path: str, columns: int | None = None) -> Destination:
     kind = _kind(path)
     if columns is not None and kind is not PngGrid:
         raise UsageError(f"{path} has no columns; leave them out, or write a .png")
-    if columns is not None and columns < 1:
-        raise UsageError(f"columns={columns} is no number of samples in a row; give an integer of at least 1")
+    if columns is not None:
+        columns = checked_integer(columns, "columns", 1, what="is no number of samples in a row")
     return PngGrid(Path(path), columns) if kind is PngGrid else kind(Path(path))
 
 

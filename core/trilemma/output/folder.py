@@ -25,6 +25,7 @@ IDENTITY = (
     "model",
     "sampler",
     "guidance",
+    "guiding",
     "process",
     "steps",
     "cond",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from trilemma.errors import OutputError
 
+# Half a character, as in a file name that is no text: UTF-8 has no form for it, and JSON has this one.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 KEY = "trilemma"  # of the text entry in a PNG
 FILE = "provenance.json"  # in a folder of pictures
 LIMIT = 1 << 26  # bytes of one that is read
@@ -20,7 +23,8 @@ def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:
         OutputError: for values that JSON has no form for.
     """
     try:
-        return json.dumps(provenance, indent=indent, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(provenance, indent=indent, allow_nan=False, ensure_ascii=False)
+        return _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
     except (TypeError, ValueError) as error:
         raise OutputError(
             f"the provenance cannot be written as JSON: {error}; keep it to plain values"

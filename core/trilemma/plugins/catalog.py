@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trilemma.errors import PluginUnavailable, UsageError
+from trilemma.errors import PluginUnavailable, UsageError, nearest
 from trilemma.plugins.discovery import BUILT_IN, normalized
 from trilemma.plugins.record import PluginRecord
 from trilemma.plugins.specs import KINDS, ComponentSpec
@@ -75,8 +74,8 @@ class Catalog:
         """The components of any kind that a name or distribution/name means."""
         return [entry for entry in self.components() if _means(entry, name)]
 
-    def by_target(self, kind: str, target: str) -> Component | None:
-        """The component of a kind whose target this is."""
+    def by_target(self, kind: str | None, target: str) -> Component | None:
+        """The component of a kind, or of any, whose target this is."""
         return next((entry for entry in self.components(kind) if entry.spec.target == target), None)
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -86,7 +85,7 @@ class Catalog:
         known = [entry.address for entry in self.components(kind)]
         if not known:
             return f"unknown {kind} {name!r}: no {kind} is installed; pip install trilemma or a plugin"
-        near = difflib.get_close_matches(name, known, n=3)
+        near = nearest(name, known, n=3)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         bad = sum(record.status not in ("ok", "disabled") for record in self.records)
         broken = f"; plugins that did not load: {bad} (see trilemma plugins)" if bad else ""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 
-from trilemma.plugins.telling import one_line
+from trilemma.errors import one_line
 from trilemma.version import __version__
 
 GROUP = "trilemma"

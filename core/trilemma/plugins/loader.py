@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pluggy
 
+from trilemma.errors import described, message_of, one_line
 from trilemma.plugins.discovery import Candidate
 from trilemma.plugins.hooks import API_VERSION, Hooks
 from trilemma.plugins.quarantine import EndedProcess, UserInterrupt, quarantine
@@ -18,7 +19,6 @@ from trilemma.plugins.record import PluginRecord
 from trilemma.plugins.registry import Registry
 from trilemma.plugins.requirements import unmet_requirement
 from trilemma.plugins.specs import ComponentSpec
-from trilemma.plugins.telling import described, message_of, one_line
 
 
 @dataclass

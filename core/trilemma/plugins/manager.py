@@ -7,13 +7,12 @@ TRILEMMA_TRACE_PLUGINS   1: tracebacks of plugins that fail, on stderr
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import threading
 from collections.abc import Collection, Sequence
 
-from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, nearest
 from trilemma.plugins.catalog import Catalog
 from trilemma.plugins.discovery import COMMAND_LINE, Candidate, installed
 from trilemma.plugins.loader import Loader
@@ -47,6 +46,12 @@ def catalog() -> Catalog:
         finally:
             _scanning = False
         return _catalog
+
+
+def registered_name(made: type, kind: str | None = None) -> str:
+    """The name that a component's class is registered by, as a kind of component or as any; else the class's own."""
+    known = catalog().by_target(kind, f"{made.__module__}:{made.__qualname__}")
+    return known.address if known else made.__name__
 
 
 def exclude(names: Sequence[str]) -> None:
@@ -104,7 +109,7 @@ def _check_excluded(candidates: Sequence[Candidate]) -> None:
     known = frozenset().union(*(candidate.names for candidate in candidates))
     for name in _excluded:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise UsageError(f"--no-plugin {name}: no such plugin; {guess}trilemma plugins lists them")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import typing
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, nearest
 from trilemma.reading.toml import read_toml
 from trilemma.spec import parse_value
 from trilemma.train.values import at_least, between, holds, one_of, shown, typed
@@ -252,7 +251,7 @@ def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
     hints = typing.get_type_hints(cls)
     for key in table:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
+            near = nearest(key, fields)
             hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
             raise UsageError(f"recipe: unknown key {shown(prefix + key)}; {hint}")
     for name, f in fields.items():

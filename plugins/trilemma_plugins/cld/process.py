@@ -50,6 +50,7 @@ class CLD(Process):
     components = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.schedule not in ("constant", "linear"):
             raise UsageError(f"cld: unknown schedule {self.schedule!r}; expected constant or linear")
         for name in ("inverse_mass", "friction", "beta", "beta_min", "gamma"):

@@ -51,8 +51,6 @@ class DDIM(Sampler):
         super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise UsageError(f"ddim: eta={self.eta!r} is out of range; give a number from 0 to 1")
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"ddim: clip={self.clip!r} is no bound; give a positive number or None")
 
     @property
     def deterministic(self) -> bool:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from trilemma.errors import UsageError
+from trilemma.grids import MOST_STEPS
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 
 
@@ -72,9 +74,9 @@ class DiscreteVP(VariancePreserving):
     beta_max: float = 0.02
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_schedule("vp", self.schedule, ("linear", "scaled_linear", "cosine"))
-        if isinstance(self.T, bool) or not isinstance(self.T, int) or self.T < 1:
-            raise UsageError(f"vp: T={self.T!r} is not a number of steps; give an integer of at least 1")
+        checked_integer(self.T, "vp: T", 1, MOST_STEPS, what="is not a number of steps")
         if not 0 < self.beta_min <= self.beta_max < 1:
             raise UsageError(
                 f"vp: beta_min={self.beta_min!r}, beta_max={self.beta_max!r}; "
@@ -149,6 +151,7 @@ class ContinuousVP(VariancePreserving):
     LOG_SNR_LIMIT = 20.0  # no annotation: a constant of the schedule, not an option
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_schedule("vp-continuous", self.schedule, ("linear", "cosine"))
         if not 0 < self.beta_min <= self.beta_max:
             raise UsageError(

@@ -52,8 +52,6 @@ class DDPM(Sampler):
         super().__post_init__()
         if self.variance not in ("small", "large"):
             raise UsageError(f"ddpm: unknown variance {self.variance!r}; expected small or large")
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"ddpm: clip={self.clip!r} is no bound; give a positive number or None")
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]

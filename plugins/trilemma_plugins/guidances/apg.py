@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,9 +43,7 @@ class APG(Guidance):
     norm_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("scale", "eta", "norm_threshold"):
-            if not math.isfinite(getattr(self, name)):
-                raise UsageError(f"apg: {name}={getattr(self, name)!r} is not finite; give a finite number")
+        super().__post_init__()
         if self.norm_threshold < 0:
             raise UsageError(f"apg: norm_threshold={self.norm_threshold!r} is negative; give 0 for no bound")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,6 @@ class Autoguidance(Guidance):
 
     model: Denoiser | str | Path | None = None
     scale: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise UsageError(f"autoguidance: scale={self.scale!r} is not finite; give for example scale=2")
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(cond)] if self.scale == 1 else [dict(cond), dict(cond)]

@@ -47,6 +47,7 @@ class CFGpp(Guidance):
     neutral_scale = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.scale <= 1:
             raise UsageError(f"cfgpp: scale={self.scale!r} is out of range; give a number from 0 to 1")
 

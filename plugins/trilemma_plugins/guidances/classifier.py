@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +53,7 @@ class Classifier(Guidance):
     neutral_scale = 0.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise UsageError(f"classifier: scale={self.scale!r} is not finite; give for example scale=1")
+        super().__post_init__()
         if self.label is not None and not _are_labels(self.label):
             raise UsageError(
                 f"classifier: label={self.label!r} is no class; give an integer or a list of them"
@@ -136,4 +134,4 @@ def _wanted(cond: Mapping[str, Any]) -> dict[str, Any]:
 
 def _are_labels(value: Any) -> bool:
     entries = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return bool(entries) and all(type(entry) is int and entry >= 0 for entry in entries)
+    return bool(entries) and all(type(entry) is int and 0 <= entry < 2**31 for entry in entries)

@@ -28,6 +28,7 @@ class Interval(Factor):
     hi: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.lo <= self.hi <= 1:
             raise UsageError(f"interval: lo={self.lo!r}, hi={self.hi!r}; give times with 0 <= lo <= hi <= 1")
 

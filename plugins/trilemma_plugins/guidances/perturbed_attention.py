@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trilemma.denoiser import Denoiser
-from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 
 
@@ -32,12 +30,6 @@ class PerturbedAttention(Guidance):
     scale: float = 1.0
 
     neutral_scale = 0.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise UsageError(
-                f"perturbed-attention: scale={self.scale!r} is not finite; give for example scale=1"
-            )
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(cond)] if self.scale == 0 else [dict(cond), dict(cond)]

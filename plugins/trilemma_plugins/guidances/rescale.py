@@ -32,6 +32,7 @@ class Rescale(Modifier):
     phi: float = 0.7
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.phi <= 1:
             raise UsageError(f"rescale: phi={self.phi!r} is out of range; give a number from 0 to 1")
 

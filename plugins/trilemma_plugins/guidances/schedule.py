@@ -35,8 +35,7 @@ class Schedule(Factor):
     shape: Literal["linear", "cosine"] = "linear"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.first) and math.isfinite(self.last)):
-            raise UsageError(f"schedule: first={self.first!r}, last={self.last!r}; give finite factors")
+        super().__post_init__()
         if self.shape not in ("linear", "cosine"):
             raise UsageError(f"schedule: unknown shape {self.shape!r}; choose linear or cosine")
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from trilemma.data_folder import find_data
 from trilemma.dataset import Dataset
 from trilemma.errors import DataError, UsageError
+from trilemma.integers import checked_integer
+from trilemma.reading.paths import user_path
 from trilemma.reading.picture import PIXELS_LIMIT, WHITE, decode_picture, picture_size
 from trilemma_plugins.images.files import images_by_class, open_files
 from trilemma_plugins.images.fingerprint import files_fingerprint
@@ -68,6 +70,7 @@ class Images(Dataset):
             raise UsageError(
                 f"images: background={background} is no grey level; give an integer from 0 to 255"
             )
+        checked_integer(cache_mb, "images: cache_mb", 0, 2**40 - 1)
         if split is not None and _PLACE not in root:
             raise UsageError(
                 f"images: root={root!r} has no split={split}; write {_PLACE} where the split's name goes"
@@ -203,7 +206,7 @@ def _class_names(
 
 
 def _located(root: str) -> Path:
-    path = Path(root).expanduser()
+    path = user_path(root)
     if path.exists() or path.is_absolute():
         return path
     try:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import TrilemmaError
 from trilemma.evaluate.metric import Metric, Observation
+from trilemma.integers import checked_integer
 
+MOST_NEIGHBOURS = 9_999
 CHUNK = 512  # rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB
 
 
@@ -82,8 +84,8 @@ class _NeighbourMetric(Metric[FeatureBank]):
     reference_images = 10_000
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise UsageError(f"k={self.k!r} is not a number of neighbours; expected an integer of at least 1")
+        super().__post_init__()
+        checked_integer(self.k, "k", 1, MOST_NEIGHBOURS, what="is not a number of neighbours")
 
     def accumulator(self) -> FeatureBank:
         return FeatureBank()

@@ -8,6 +8,7 @@ from pathlib import Path
 from trilemma.data_folder import find_data
 from trilemma.dataset import InMemoryDataset
 from trilemma.errors import DataError, UsageError
+from trilemma.reading.paths import user_path
 from trilemma_plugins.mnist.idx import read_idx
 
 _STEMS = {"train": "train", "test": "t10k"}
@@ -32,7 +33,7 @@ class MNIST(InMemoryDataset):
     def __init__(self, split: str = "train", root: str | None = None) -> None:
         if split not in _STEMS:
             raise UsageError(f"mnist: unknown split={split!r}; expected train or test")
-        folder = Path(root).expanduser() if root else find_data("mnist", FILES)
+        folder = user_path(root) if root else find_data("mnist", FILES)
         images = read_idx(_find(folder, f"{_STEMS[split]}-images-idx3-ubyte"))
         labels = read_idx(_find(folder, f"{_STEMS[split]}-labels-idx1-ubyte"))
         if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):

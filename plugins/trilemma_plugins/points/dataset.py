@@ -9,7 +9,12 @@ from torch import Tensor
 
 from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma_plugins.points.law import entropy, grid_law, ring, rounded
+
+MOST_MODES = 10_000
+MOST_POINTS = 10_000_000
+MOST_SEED = 2**32 - 1
 
 
 class Mixture2D(InMemoryDataset):
@@ -41,8 +46,9 @@ class Mixture2D(InMemoryDataset):
     ) -> None:
         if split not in ("train", "test"):
             raise UsageError(f"mixture2d: unknown split={split!r}; expected train or test")
-        if modes < 1 or n < 1:
-            raise UsageError(f"mixture2d: modes={modes!r} and n={n!r} must be positive; give at least 1")
+        checked_integer(modes, "mixture2d: modes", 1, MOST_MODES)
+        checked_integer(n, "mixture2d: n", 1, MOST_POINTS)
+        checked_integer(seed, "mixture2d: seed", 0, MOST_SEED)
         if radius < 0 or not deviation > 0:
             raise UsageError(
                 f"mixture2d: radius={radius!r}, deviation={deviation!r}; expected radius ≥ 0 and deviation > 0"

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.metric import Observation
+from trilemma.integers import checked_integer
 from trilemma_plugins.points.law import ring
+
+MOST_MODES = 10_000
+MOST_FREQUENCIES = 100_000
+MOST_SEED = 2**32 - 1
 
 
 class PointsFeatures:
@@ -41,10 +46,13 @@ class PointsFeatures:
         length: float = 0.2,
         seed: int = 0,
     ) -> None:
-        if modes < 1 or frequencies < 2 or frequencies % 2 or not length > 0 or not deviation > 0:
+        checked_integer(modes, "points-features: modes", 1, MOST_MODES)
+        checked_integer(frequencies, "points-features: frequencies", 2, MOST_FREQUENCIES)
+        checked_integer(seed, "points-features: seed", 0, MOST_SEED)
+        if frequencies % 2 or radius < 0 or not length > 0 or not deviation > 0:
             raise UsageError(
-                f"points-features: modes={modes!r}, deviation={deviation!r}, frequencies={frequencies!r}, "
-                f"length={length!r}; expected modes ≥ 1, an even number of frequencies, the others above 0"
+                f"points-features: radius={radius!r}, deviation={deviation!r}, frequencies={frequencies!r}, "
+                f"length={length!r}; expected radius ≥ 0, an even number of frequencies, the others above 0"
             )
         self.identity = (
             f"points-features modes={modes},radius={radius},deviation={deviation},frequencies={frequencies},"

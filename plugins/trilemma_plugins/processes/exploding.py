@@ -71,6 +71,7 @@ class VE(Exploding):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_levels("ve", self.sigma_min, self.sigma_max)
 
     @property
@@ -113,6 +114,7 @@ class EDM(Exploding):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_levels("edm", self.sigma_min, self.sigma_max)
 
     @property

@@ -36,6 +36,7 @@ class Flow(Process):
     shift: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.shift < math.inf:
             raise UsageError(f"flow: shift={self.shift!r} is no shift; give a positive number, 1 for none")
 

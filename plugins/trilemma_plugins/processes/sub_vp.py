@@ -33,6 +33,7 @@ class SubVP(Process):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.beta_min <= self.beta_max < math.inf:
             raise UsageError(
                 f"sub-vp: beta_min={self.beta_min!r}, beta_max={self.beta_max!r}; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
@@ -51,11 +52,7 @@ class PredictorCorrector(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        count = self.corrections
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise UsageError(
-                f"predictor-corrector: corrections={count!r} is no count; give an integer of at least 0"
-            )
+        checked_integer(self.corrections, "predictor-corrector: corrections", 0, 100_000, what="is no count")
         if not 0 < self.snr < 1:
             raise UsageError(
                 f"predictor-corrector: snr={self.snr!r} is out of range; give a number between 0 and 1, as 0.16"

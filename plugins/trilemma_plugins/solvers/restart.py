@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 from trilemma.sampler import Sampler
 from trilemma.spacing import Grid
@@ -57,18 +58,13 @@ class Restart(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.restarts, bool) or not isinstance(self.restarts, int) or self.restarts < 0:
-            raise UsageError(
-                f"restart: restarts={self.restarts!r} is no count; give an integer of at least 0"
-            )
+        checked_integer(self.restarts, "restart: restarts", 0, 100_000, what="is no count")
         if not 0 < self.rho_min < self.rho_max < math.inf:
             raise UsageError(
                 f"restart: rho_min={self.rho_min!r}, rho_max={self.rho_max!r}; expected 0 < rho_min < rho_max"
             )
-        if self.pass_steps is not None and (not isinstance(self.pass_steps, int) or self.pass_steps < 1):
-            raise UsageError(
-                f"restart: pass_steps={self.pass_steps!r} is no count; give an integer of at least 1 or None"
-            )
+        if self.pass_steps is not None:
+            checked_integer(self.pass_steps, "restart: pass_steps", 1, 100_000, what="is no count")
         if not 0 < self.s_noise < math.inf:
             raise UsageError(f"restart: s_noise={self.s_noise!r} is out of range; give a positive number")
 

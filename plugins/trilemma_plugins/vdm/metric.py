@@ -13,6 +13,8 @@ from torch import Tensor
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import ModelMetric
+from trilemma.grids import MOST_STEPS
+from trilemma.integers import checked_integer
 from trilemma_plugins.vdm.bound import bits_per_dimension
 from trilemma_plugins.vdm.dequantization import DEQUANTIZATIONS
 from trilemma_plugins.vdm.flow_likelihood import log_likelihood
@@ -64,6 +66,7 @@ class BitsPerDimension(ModelMetric):
     probes: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.method not in ("bound", "flow"):
             raise UsageError(f"bpd: unknown method={self.method!r}; expected bound or flow")
         if self.dequantization not in DEQUANTIZATIONS:
@@ -74,10 +77,12 @@ class BitsPerDimension(ModelMetric):
             raise UsageError(
                 f"bpd: first={self.first!r} is no time between 0 and 1; give one, or leave it out"
             )
-        for name in ("steps", "draws", "tolerance", "probes"):
+        for name in ("steps", "draws", "probes"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"bpd: {name}={value!r} is not positive; give a positive number")
+            if value is not None:
+                checked_integer(value, f"bpd: {name}", 1, MOST_STEPS)
+        if not self.tolerance > 0:
+            raise UsageError(f"bpd: tolerance={self.tolerance!r} is not positive; give a positive number")
 
     def measure(
         self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import UsageError
+from trilemma.integers import checked_integer
 from trilemma.process import Process
 from trilemma_plugins.vdm.gate import Gate
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
 
+MOST_UNITS = 1_000_000
 Schedule = Literal["linear", "cosine", "learned"]
 
 
@@ -52,8 +54,8 @@ class VDM(Process, nn.Module):
             raise UsageError(
                 f"vdm: gamma_min={gamma_min!r}, gamma_max={gamma_max!r}; expected gamma_min < gamma_max"
             )
-        if width < 1:
-            raise UsageError(f"vdm: width={width!r} is no number of hidden units; give at least 1")
+        checked_integer(width, "vdm: width", 1, MOST_UNITS, what="is no number of hidden units")
+        self.schedule, self.endpoints, self.width = schedule, endpoints, width
         self.gamma_min, self.gamma_max = float(gamma_min), float(gamma_max)
         self.interior = _interior(schedule, self.gamma_min, self.gamma_max, width)
         ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,6 @@ def starter(kind: str) -> Starter:
         if kind in (found.kind, found.registered):
             return found
     known = [found.kind for found in STARTERS]
-    near = difflib.get_close_matches(kind, known, n=1)
+    near = nearest(kind, known)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(f"unknown kind {kind!r}; {guess}there is a start for {', '.join(known)}")
