@@ -53,10 +53,10 @@ _COUNTED: Final[dict[Any, Callable[..., float]]] = {
 
 
 class Allowance(TorchFunctionMode):
-    """Refuses to make, in this thread, more tensors than so many, or tensors of more numbers together.
+    """Refuses to make, in this thread, more tensors than so many, or tensors of more bytes together.
 
     Args:
-        numbers: in all tensors together, those given up again included.
+        size: bytes of all tensors together, those given up again included.
         tensors: how many tensors may be made; None for any number.
         why: what the bound comes from, for the message.
 
@@ -64,25 +64,27 @@ class Allowance(TorchFunctionMode):
         ValueError: where more is asked for, before it is made.
     """
 
-    def __init__(self, numbers: int, tensors: int | None, why: str) -> None:
+    def __init__(self, size: int, tensors: int | None, why: str) -> None:
         super().__init__()
-        self._numbers, self._tensors, self._why = numbers, tensors, why
-        self._made = self._count = 0
+        self._size, self._tensors, self._why = size, tensors, why
+        self._made = self._bytes = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
         if func in _SHAPED or func in _COUNTED:
-            self._take(_numbers(func, args, given))
+            dtype = given.get("dtype")
+            width = dtype.itemsize if isinstance(dtype, torch.dtype) else torch.float32.itemsize
+            self._take(_numbers(func, args, given) * width)
         return func(*args, **given)
 
-    def _take(self, numbers: float) -> None:
+    def _take(self, size: float) -> None:
         self._made += 1
-        self._count += int(numbers)
-        if self._count > self._numbers:
+        self._bytes += int(size)
+        if self._bytes > self._size:
             raise ValueError(
-                f"it would hold {self._count:.3g} numbers or more, but {self._why}; give smaller sizes"
+                f"it would take {self._bytes / 1e9:.3g} GB or more, but {self._why}; give smaller sizes"
             )
         if self._tensors is not None and self._made > self._tensors:
             raise ValueError(
@@ -91,10 +93,10 @@ class Allowance(TorchFunctionMode):
 
 
 def allowance_of_the_machine(kind: str) -> Allowance:
-    """Returns the allowance of a component: as many numbers as memory holds; for a network 20,000 tensors."""
+    """Returns the allowance of a component: the memory there is; for a network 20,000 tensors."""
     memory = physical_memory()
     return Allowance(
-        memory // 4,
+        memory,
         MOST_TENSORS if kind == "denoiser" else None,
         f"this machine has {memory / 1e9:,.0f} GB",
     )

@@ -433,17 +433,19 @@ def test_members_of_a_zip_that_inflate(refused, tmp_path):
     root = tmp_path / "x.zip"
     (tmp_path / "recipe.toml").write_text(RECIPE)
     command = ["train", tmp_path / "recipe.toml", "--set", f"dataset.spec=images:root={root},size=8"]
-    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+    for method, pieces in ((zipfile.ZIP_DEFLATED, 5), (zipfile.ZIP_LZMA, 1)):
         with (
-            zipfile.ZipFile(root, "w", method) as archive,
+            zipfile.ZipFile(root, "w", method, compresslevel=1) as archive,
             archive.open("a/1.png", "w", force_zip64=True) as file,
         ):
-            for _ in range(5):
+            for _ in range(pieces):
                 file.write(bytes(1 << 26))
-        refused("335,544,320 bytes, at most 268,435,456 are read", *command)
+        if method == zipfile.ZIP_DEFLATED:
+            refused("335,544,320 bytes, at most 268,435,456 are read", *command)
         blob = root.read_bytes()  # now each header says that there are 1000 bytes
-        root.write_bytes(blob.replace(struct.pack("<Q", 5 << 26), struct.pack("<Q", 1000)).replace(
-            struct.pack("<I", 5 << 26), struct.pack("<I", 1000)))  # fmt: skip
+        for form in ("<Q", "<I"):
+            blob = blob.replace(struct.pack(form, pieces << 26), struct.pack(form, 1000))
+        root.write_bytes(blob)
         refused("a/1.png", *command)
 
 
@@ -500,7 +502,7 @@ def test_an_allowance_refuses_before_anything_is_made():
     def made() -> None:
         torch.nn.Linear(10**9, 10**9)
 
-    for numbers, tensors, message in ((10**6, None, "1e\\+18 numbers"), (10**30, 0, "more than 0 tensors")):
+    for numbers, tensors, message in ((10**6, None, "4e\\+09 GB"), (10**30, 0, "more than 0 tensors")):
         with pytest.raises(ValueError, match=message), Allowance(numbers, tensors, "why"):
             made()
     with Allowance(10_000, 10, "why"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
 from trilemma.testing import check_denoiser
 from trilemma_plugins.vdm.denoiser import FourierDenoiser
 from trilemma_plugins.vdm.objective import VariationalBound
@@ -85,3 +87,9 @@ def test_one_step_trains_network_and_schedule() -> None:
         assert bool(parameter.grad.isfinite().all()), name
     assert bool((network.process.ends.grad != 0).all())
     save(network.state_dict())
+
+
+@pytest.mark.parametrize("frequencies", [(7, 10**12), (-1,), (25,), (1.5,), (True,)])
+def test_frequencies_that_float32_cannot_show_are_refused(frequencies) -> None:
+    with pytest.raises(UsageError, match="must be integers from 0 to 24"):
+        FourierDenoiser(VDM(), "eps", (1, 4, 4), frequencies=frequencies)

@@ -119,9 +119,9 @@ class Misfit(ValueError):
 
 
 def allowance_for(header: Header) -> Allowance:
-    """Returns the allowance to build the network whose weights these are: a little more than they hold."""
+    """Returns the allowance to build the network whose weights these are: twice their size in float32, and 64 MiB."""
     return Allowance(
-        2 * header.numbers + (1 << 24),
+        8 * header.numbers + (1 << 26),
         10 * len(header.shapes) + 1000,
         f"its weights are {header.numbers:,} numbers in {len(header.shapes):,} tensors",
     )

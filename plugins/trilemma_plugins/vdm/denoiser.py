@@ -15,6 +15,9 @@ from trilemma.errors import UsageError
 from trilemma.process import Process
 from trilemma_plugins.vdm.process import VDM
 
+# Beyond it 2ⁿ z has no fraction left in float32.
+_HIGHEST = 24
+
 
 class FourierDenoiser(Denoiser):
     """Any network, shown z beside sin(2ⁿ π z) and cos(2ⁿ π z), at the time (γ(t) − γ_min)/(γ_max − γ_min):
@@ -56,6 +59,10 @@ class FourierDenoiser(Denoiser):
     ) -> None:
         if process.components != 1:
             raise UsageError("vdm: Fourier features need a process of one component; choose one with x alone")
+        if not all(type(n) is int and 0 <= n <= _HIGHEST for n in frequencies):
+            raise UsageError(
+                f"vdm: frequencies={list(frequencies)} must be integers from 0 to {_HIGHEST}; give others"
+            )
         wide = (shape[0] * (1 + 2 * len(frequencies)), *shape[1:])
         # In γ as its clock, the network's own process is the one whose γ is linear in time.
         own = VDM("linear", process.gamma_min, process.gamma_max) if isinstance(process, VDM) else process
