@@ -71,7 +71,7 @@ def load_model(
     card = read_card(path)
     weights = _read_weights(path, card)
     try:
-        denoiser = build_denoiser(card)
+        denoiser = build_denoiser(card, seed=0)
     except UsageError as error:  # not of the one who asks, but of the one who wrote the card
         raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
     try:
@@ -85,13 +85,13 @@ def load_model(
     return denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
 
 
-def build_denoiser(card: Mapping[str, Any], seed: int = 0) -> Denoiser:
-    """Builds the denoiser that a card describes, its initial weights decided by `seed`, in float32.
+def build_denoiser(card: Mapping[str, Any], seed: int) -> Denoiser:
+    """Builds the denoiser that a card describes, its initial weights decided by `seed`, in float32 on the CPU.
 
-    Torch's global generators are neither read nor changed, and its default dtype is not read.
+    Torch's global generators are neither read nor changed, and its default dtype and device are not read.
     """
     table = card["denoiser"]
-    with Constructing(seed):
+    with torch.device("cpu"), Constructing(seed):
         process, _ = lookup.build("process", card["process"]["spec"])
         denoiser, _ = lookup.build(
             "denoiser",

@@ -205,7 +205,7 @@ class _Run:
             self.accelerator.print(f"no sample grid at step {step}: {error}")
 
     def _averaged(self) -> Denoiser:
-        averaged = model_directory.build_denoiser(self.card)
+        averaged = model_directory.build_denoiser(self.card, self.recipe.seed)
         averaged.load_state_dict(self.ema.state_dict())
         return averaged.to(self.accelerator.device).eval().requires_grad_(False)
 
