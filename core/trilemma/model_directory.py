@@ -79,7 +79,7 @@ def load_model(
     with _weights(path, card) as weights:
         try:
             with allowance_for(weights.header()):
-                denoiser = build_denoiser(card)
+                denoiser = build_denoiser(card, seed=0)
         except UsageError as error:  # not of the one who asks, but of the one who wrote the card
             raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
         tensors = weights.read(denoiser)
@@ -91,13 +91,13 @@ def load_model(
     return denoiser
 
 
-def build_denoiser(card: Mapping[str, Any], seed: int = 0) -> Denoiser:
-    """Builds the denoiser that a card describes, its initial weights decided by `seed`, in float32.
+def build_denoiser(card: Mapping[str, Any], seed: int) -> Denoiser:
+    """Builds the denoiser that a card describes, its initial weights decided by `seed`, in float32 on the CPU.
 
-    Torch's global generators are neither read nor changed, and its default dtype is not read.
+    Torch's global generators are neither read nor changed, and its default dtype and device are not read.
     """
     table = card["denoiser"]
-    with Constructing(seed):
+    with torch.device("cpu"), Constructing(seed):
         process, _ = lookup.build("process", card["process"]["spec"])
         denoiser, _ = lookup.build(
             "denoiser",

@@ -55,6 +55,14 @@ def test_loading_leaves_the_global_generators_as_they_are(model: str) -> None:
     assert generators() == before
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_loading_is_not_led_by_a_default_device(model: str) -> None:
+    wanted = trilemma.load(model).state_dict()
+    with torch.device("meta"):
+        found = trilemma.load(model).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
 def test_the_seed_decides_the_initial_weights() -> None:
     torch.manual_seed(7)
     process, _ = lookup.build("process", "vp:T=50")

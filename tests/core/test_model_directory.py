@@ -22,7 +22,7 @@ CARD = {
 def folder(tmp_path):
     path = tmp_path / "tiny"
     torch.manual_seed(0)
-    net = build_denoiser(CARD)
+    net = build_denoiser(CARD, seed=0)
     with torch.no_grad():
         net.outlet.weight.normal_()
     save_model(path, CARD, net.state_dict())
@@ -37,7 +37,7 @@ def edit(path, old, new):
 
 def test_a_model_comes_back_as_it_was(folder):
     torch.manual_seed(0)
-    original = build_denoiser(CARD)
+    original = build_denoiser(CARD, seed=0)
     with torch.no_grad():
         original.outlet.weight.normal_()
     loaded = load_model(folder)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
-from trilemma.evaluate import Evaluator, Observation, evaluate, evaluation, evaluator, untrained
+from trilemma.evaluate import Evaluator, Observation, evaluate, evaluator, untrained
 from trilemma.evaluate.evaluator import to_eight_bits
+from trilemma.model_directory import build_denoiser
 from trilemma.process import Process
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
@@ -137,25 +138,25 @@ def test_a_number_of_samples_that_is_none_is_refused(
         evaluate(model, instrument, sampler=DDIM(), steps=5, n=n)
 
 
-def test_an_untrained_network_is_decided_by_its_seed_alone(
-    model: GaussianDenoiser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Trained(GaussianDenoiser):
-        def __init__(self, process: Process) -> None:
-            super().__init__(process)
-            self.layer = torch.nn.Linear(3, 3)
-
-    monkeypatch.setattr(evaluation, "build_denoiser", lambda card: Trained(model.process))
-    trained = Trained(model.process)
-    trained.card = {"model": {"name": "x"}, "weights": {"sha256": "abc"}, "process": {"spec": "vp"}}
+def test_an_untrained_network_is_decided_by_its_seed_alone() -> None:
+    options = {"channels": [8], "blocks": 1, "groups": 4}
+    card = {
+        "model": {"name": "x"},
+        "process": {"spec": "vp"},
+        "denoiser": {"spec": "unet", "parameterization": "v", "options": options},
+        "weights": {"sha256": "abc"},
+        "data": {"shape": [1, 8, 8]},
+    }
+    trained = build_denoiser(card, seed=7)
+    trained.card = card
     before = torch.get_rng_state()
     first = untrained(trained, 0)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(5)
     again, other = untrained(trained, 0), untrained(trained, 1)
-    assert torch.equal(first.layer.weight, again.layer.weight)
-    assert not torch.equal(first.layer.weight, other.layer.weight)
-    assert not torch.equal(first.layer.weight, trained.layer.weight)
+    assert torch.equal(first.inlet.weight, again.inlet.weight)
+    assert not torch.equal(first.inlet.weight, other.inlet.weight)
+    assert not torch.equal(first.inlet.weight, trained.inlet.weight)
     assert not first.training
     assert first.card["weights"]["sha256"] is None
     trained.card = None

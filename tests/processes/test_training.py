@@ -24,13 +24,13 @@ OPTIONS = {"channels": [8], "blocks": 1, "groups": 4, "patch": 2}
 
 
 def network(process: str, parameterization: str, spec: str = "unet", **options: Any) -> Denoiser:
-    torch.manual_seed(0)
     return build_denoiser(
         {
             "process": {"spec": process},
             "denoiser": {"spec": spec, "parameterization": parameterization, "options": OPTIONS | options},
             "data": {"shape": [1, 8, 8]},
-        }
+        },
+        seed=0,
     )
 
 

@@ -87,8 +87,7 @@ def test_the_schedule_is_saved_with_the_network(tmp_path: Path) -> None:
         "denoiser": {"spec": "unet", "parameterization": "eps", "options": options},
         "data": {"shape": [1, 8, 8]},
     }
-    torch.manual_seed(0)
-    denoiser = model_directory.build_denoiser(card)
+    denoiser = model_directory.build_denoiser(card, seed=0)
     assert {"process.ends", "process.interior.kernel3"} <= set(denoiser.state_dict())
     with torch.no_grad():
         denoiser.process.ends += 1.25

@@ -88,7 +88,7 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
 
 def fresh_denoiser(card: dict[str, Any], device: torch.device) -> Denoiser:
     """Returns the denoiser of a card, whose weights are still to be loaded, and leaves the generators alone."""
-    return model_directory.build_denoiser(card).to(device)
+    return model_directory.build_denoiser(card, seed=0).to(device)
 
 
 def conditions_of(denoiser: Denoiser, labels: Tensor, device: torch.device) -> dict[str, Tensor]:

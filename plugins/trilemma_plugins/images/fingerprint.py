@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from trilemma.reading.regular import open_regular
+
 _WHOLE = 1 << 30
 _END = 1 << 16
 
@@ -30,7 +32,7 @@ def files_fingerprint(root: Path, names: Sequence[str]) -> str:
     whole = sum(sizes) <= _WHOLE
     for name, size in zip(names, sizes, strict=True):
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-        with (root / name).open("rb") as file:
+        with open_regular(root / name) as file:
             if whole or size <= 2 * _END:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
             else:
