@@ -43,7 +43,7 @@ objective = { spec = "simple:drop=0.2" }
 options = { channels = [8], blocks = 1, classes = 10, patch = 2, groups = 4, dropout = 0.3 }
 
 [samples]
-every = 2
+every = 3
 n = 4
 steps = 2
 cond = { class = [0, 1, 2, 3] }

@@ -70,7 +70,7 @@ def test_resume_from_each_checkpoint(tiny_recipe, tmp_path, one_thread, monkeypa
     recipe = read_recipe(tiny_recipe, GRIDS)
     train(recipe, tmp_path / "unbroken")
     original = trainer._Run._step
-    for stop in (3, 4, 9, 23):
+    for stop in (3, 13, 23):
 
         def interrupted(self, step, stop=stop):
             if step == stop:
