@@ -4,7 +4,8 @@
     python tests/robustness/campaign.py --seeds 17    one, with what it printed
 
 Each case runs in a fork of one warmed-up process, which may add 2 GB of memory and take 20 s. It must end well or in
-one line that says what to do.
+one line that says what to do; a training that goes on from a damaged checkpoint must end in the weights that it would
+have ended in.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def make_assets(home: Path) -> None:
     (home / "recipe.toml").write_text(RECIPE)
     with inside(home):
         assert main(["train", "recipe.toml", "--out", "run", "--no-progress"]) == 0
+        Path("weights").write_bytes(Path("run", "model", "weights.safetensors").read_bytes())
         shutil.rmtree("run/model")
         for checkpoint in sorted((home / "run" / "checkpoints").iterdir())[1:]:
             shutil.rmtree(checkpoint)
@@ -262,6 +264,9 @@ def run_case(seed: int, home: Path) -> Outcome:
         code = None if killed else os.WEXITSTATUS(status)
         outcome = Outcome(seed, kind, fault, command, code, error)
         outcome.fault = f"killed by signal {killed}" if killed else wrong(code, said, error)
+        trained = folder / "work" / "run" / "model" / "weights.safetensors"
+        if kind == "checkpoint" and code == 0 and trained.read_bytes() != (home / "weights").read_bytes():
+            outcome.fault = "it went on to other weights"
         return outcome
 
 
