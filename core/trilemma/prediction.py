@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.composition import combination
 from trilemma.conversion import check_components, convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.guidance import Guidance
 from trilemma.routing import network_conditions, routed, targets_in
 
@@ -92,10 +92,11 @@ class Prediction:
         count = evaluated * len(z)
         state = z.to(self.network_dtype).repeat(evaluated, *(1,) * (z.dim() - 1))
         given = {name: labels[:count] for name, labels in self.cond.items()}
+        kind = time_dtype(self.network_dtype)
         if isinstance(t, Tensor):
-            time = t.to(z.device, torch.float32).repeat(evaluated)
+            time = t.to(z.device, kind).repeat(evaluated)
         else:
-            time = torch.full((count,), t, dtype=torch.float32, device=z.device)
+            time = torch.full((count,), t, dtype=kind, device=z.device)
         outputs: Tensor = routed(self.networks, len(z))(state, time, **given)
         return outputs.to(z.dtype).chunk(evaluated)
 
