@@ -31,7 +31,9 @@ def test_a_sample_in_float64_is_that_of_the_plan(sampler: Sampler) -> None:
     tableau = sampler.plan(process, sampler.times(process, 12))
     expected = torch.tensor([run_plan(tableau, process, MIXTURE, z) for z in starts], dtype=torch.float64)
     drawn = trilemma.sample(MIXTURE.denoiser(process), latent=latent, sampler=sampler, steps=12, **DOUBLE)
-    assert float((drawn.samples.flatten() - expected).abs().max()) < 1e-10 * float(expected.abs().max().clamp_min(1))
+    assert float((drawn.samples.flatten() - expected).abs().max()) < 1e-10 * float(
+        expected.abs().max().clamp_min(1)
+    )
 
 
 class Listening(Denoiser):

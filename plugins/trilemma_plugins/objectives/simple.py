@@ -122,7 +122,9 @@ class Simple(Objective):
         noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
         dropped = (torch.rand(batch, generator=generator) < self.drop).to(x0.device)
         z = denoiser.process.perturb(x0, t, noise)
-        prediction = network(z, t.to(x0.device, time_dtype(x0.dtype)), **_drop(denoiser, cond, dropped, self.drop))
+        prediction = network(
+            z, t.to(x0.device, time_dtype(x0.dtype)), **_drop(denoiser, cond, dropped, self.drop)
+        )
         a, b = functional(denoiser.parameterization, *_columns(denoiser.process, t, x0))
         target = a.to(x0) * x0 + b.to(x0) * noise
         weight = self.weights(denoiser, t).to(x0).view(-1, *[1] * (x0.dim() - 1))
