@@ -50,6 +50,7 @@ class Prediction:
         if isinstance(t, Tensor):
             return self._at_own_times(z, t, parameterization)
         outputs = self._evaluate(z, t, self._evaluated(t))
+        self.evaluations += self.guidance.own_evaluations(t)
         combined = combination(self.guidance, z, t, outputs, self.denoiser)
         *p, q = self._coefficients(t, parameterization)
         prediction: Tensor = self._weighted(p, z) + q * combined
@@ -68,6 +69,7 @@ class Prediction:
         times = t.tolist()
         needed = [self._evaluated(time) for time in times]
         outputs = self._evaluate(z, t, max(needed))
+        self.evaluations += max((self.guidance.own_evaluations(time) for time in times), default=0)
         combined = outputs[0]
         if self.branches > 1 or not self.guidance.linear:
             samples = []
