@@ -85,6 +85,9 @@ class Sum(Guidance):
             offset += others
         return last
 
+    def own_evaluations(self, t: float) -> int:
+        return sum(part.own_evaluations(t) for part in self.parts)
+
     def on_grid(self, process: Process, times: Tensor) -> Guidance:
         return Sum(tuple(part.on_grid(process, times) for part in self.parts))
 
@@ -93,6 +96,13 @@ class Sum(Guidance):
             f"{i}.{name}": target
             for i, part in enumerate(self.parts)
             for name, target in part.targets(cond, indices).items()
+        }
+
+    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            f"{i}.{name}": taken
+            for i, part in enumerate(self.parts)
+            for name, taken in part.conditions(encoded).items()
         }
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
@@ -152,11 +162,17 @@ class Modifier(Guidance):
     def evaluated(self, t: float, branches: int) -> int:
         return self.guidance.evaluated(t, branches)
 
+    def own_evaluations(self, t: float) -> int:
+        return self.guidance.own_evaluations(t)
+
     def on_grid(self, process: Process, times: Tensor) -> Guidance:
         return replace(self, guidance=self.guidance.on_grid(process, times))
 
     def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
         return self.guidance.targets(cond, indices)
+
+    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.guidance.conditions(encoded)
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
         return replace(self, guidance=self.guidance.for_batch(targets))
@@ -190,6 +206,9 @@ class Factor(Modifier):
 
     def evaluated(self, t: float, branches: int) -> int:
         return 1 if self.factor(t) == 0 else self.guidance.evaluated(t, branches)
+
+    def own_evaluations(self, t: float) -> int:
+        return 0 if self.factor(t) == 0 else self.guidance.own_evaluations(t)
 
 
 def combination(

@@ -74,6 +74,15 @@ class Condition:
         raise UsageError(f"{self.name}={name!r} is no class of this model; {known}")
 
 
+def time_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of the times t that a network of this dtype is given: its own, and never below float32.
+
+    Coefficients are made at times in float64. A network in float64 that is told a time rounded to float32 answers for
+    another noise level than the one that its answer is read at.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
 class Denoiser(nn.Module):
     """A network that answers z_t with a prediction in its `parameterization`.
 

@@ -69,12 +69,20 @@ class Guidance(WithOptions, ABC):
             return branches
         return max((g + 1 for g, w in enumerate(self.weights(t)) if w != 0), default=1)
 
+    def own_evaluations(self, t: float) -> int:
+        """How many evaluations of the denoiser `combine` makes by itself at time t; a sample pays them too."""
+        return 0
+
     def on_grid(self, process: Process, times: Tensor) -> Guidance:
         """This guidance on a grid of times [steps + 1] of a process, where its weights depend on them."""
         return self
 
     def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
         """What `combine` needs to know of the samples `indices` [B], as tensors [B] by name."""
+        return {}
+
+    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `combine` needs of the conditions [B] of its first branch as the network takes them: a part of the targets."""
         return {}
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
@@ -95,6 +103,13 @@ class Unguided(Guidance):
 
     def weights(self, t: float) -> tuple[float, ...]:
         return (1.0,)
+
+
+def all_targets(
+    guidance: Guidance, cond: Mapping[str, Any], indices: Tensor, encoded: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns what a guidance is told of the samples `indices` [B]: its targets, and what it takes of the conditions."""
+    return {**guidance.targets(cond, indices), **guidance.conditions(encoded)}
 
 
 def needs_null_class(name: str, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from trilemma.chunks import DETERMINISTIC_BATCH
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.grids import check_steps
-from trilemma.guidance import Guidance, Unguided
+from trilemma.guidance import Guidance, Unguided, all_targets
 from trilemma.images import checked_images, chosen
 from trilemma.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.inpainting import Known, known_region
@@ -27,6 +27,7 @@ from trilemma.lowering import Program, lower
 from trilemma.memory import check_memory
 from trilemma.noise import PRIOR, STEP, KeyedNoise, NoiseSource
 from trilemma.process import Process
+from trilemma.resampling import check_resampling, resampled
 from trilemma.routing import as_conditions
 from trilemma.sampler import Sampler
 from trilemma.tableau import checked_plan
@@ -50,6 +51,7 @@ class Job:
         start, strength: images that are noised to start from, sample i from entry i modulo their number, and up to
             which time; None for the prior.
         known: the region that is given; None for none.
+        resample, jump: passes that every so many steps take; 1 for one.
         shape: of one state, (K·C, H, W).
         dtype, device: of the state; network_dtype: of the network's parameters.
     """
@@ -71,6 +73,8 @@ class Job:
     start: Tensor | None
     strength: float | None
     known: Known | None
+    resample: int
+    jump: int
     batch_size: int
     deterministic: bool
     shape: tuple[int, ...]
@@ -87,8 +91,10 @@ class Job:
     def nfe(self) -> int:
         """Evaluations of a network, the guidance's own included, that one sample pays."""
         if self.program is not None:
-            return sum(self.program.evaluated)
-        return self.sampler.nfe(len(self.times) - 1) * self.branches
+            own = sum(self.guidance.own_evaluations(t) for t in self.program.times)
+            return sum(self.program.evaluated) + own
+        own = self.guidance.own_evaluations(float(self.times[0]))
+        return self.sampler.nfe(len(self.times) - 1) * (self.branches + own)
 
     def conditions(self, indices: Tensor) -> dict[str, Tensor]:
         """The network's conditions [G·B] for samples [B], the branches one after the other; and the guidance's
@@ -96,7 +102,7 @@ class Job:
         """
         encoded = [self.model.encode(branch, indices) for branch in self.guidance.branches(self.cond)]
         joined = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
-        return {**joined, **as_conditions(self.guidance.targets(self.cond, indices))}
+        return {**joined, **as_conditions(all_targets(self.guidance, self.cond, indices, encoded[0]))}
 
     def image_noise(self, indices: Tensor) -> Tensor:
         """ξ [B, ...] of images: another than the prior's, which the sample of that seed was drawn from."""
@@ -166,6 +172,8 @@ def resolve_job(
     strength: float | None,
     known: Tensor | None,
     mask: Tensor | None,
+    resample: int,
+    jump: int,
     batch_size: int,
     deterministic: bool,
     device: str | torch.device | None,
@@ -188,6 +196,7 @@ def resolve_job(
         n = len(latent)
     strength = _check_start(start, strength, latent, process, shape)
     region = known_region(None if known is None else checked_images("known", known, shape), mask, shape)
+    check_resampling(resample, jump, region is not None)
     if region is not None and process.components > 1:
         raise UsageError(
             f"{type(process).__name__} has {process.components} components; inpainting needs one"
@@ -238,6 +247,8 @@ def resolve_job(
         start=start,
         strength=strength,
         known=region,
+        resample=resample,
+        jump=jump,
         batch_size=batch_size,
         deterministic=deterministic,
         shape=shape,
@@ -262,6 +273,8 @@ def resolve_job(
         return job
     evaluations = sampler_used.nfe(steps) if len(times) == steps + 1 else None
     tableau = checked_plan(sampler_used.plan(process, times), type(sampler_used).__name__, evaluations)
+    if resample > 1:
+        tableau = resampled(tableau, process, times, resample, jump)
     return replace(
         job, program=lower(tableau, denoiser.parameterization, process, guide, job.branches, float(times[-1]))
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.composition import combination
 from trilemma.conversion import check_components, convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.guidance import Guidance
 from trilemma.routing import network_conditions, routed, targets_in
 
@@ -50,6 +50,7 @@ class Prediction:
         if isinstance(t, Tensor):
             return self._at_own_times(z, t, parameterization)
         outputs = self._evaluate(z, t, self._evaluated(t))
+        self.evaluations += self.guidance.own_evaluations(t)
         combined = combination(self.guidance, z, t, outputs, self.denoiser)
         *p, q = self._coefficients(t, parameterization)
         prediction: Tensor = self._weighted(p, z) + q * combined
@@ -68,6 +69,7 @@ class Prediction:
         times = t.tolist()
         needed = [self._evaluated(time) for time in times]
         outputs = self._evaluate(z, t, max(needed))
+        self.evaluations += max((self.guidance.own_evaluations(time) for time in times), default=0)
         combined = outputs[0]
         if self.branches > 1 or not self.guidance.linear:
             samples = []
@@ -92,10 +94,11 @@ class Prediction:
         count = evaluated * len(z)
         state = z.to(self.network_dtype).repeat(evaluated, *(1,) * (z.dim() - 1))
         given = {name: labels[:count] for name, labels in self.cond.items()}
+        kind = time_dtype(self.network_dtype)
         if isinstance(t, Tensor):
-            time = t.to(z.device, torch.float32).repeat(evaluated)
+            time = t.to(z.device, kind).repeat(evaluated)
         else:
-            time = torch.full((count,), t, dtype=torch.float32, device=z.device)
+            time = torch.full((count,), t, dtype=kind, device=z.device)
         outputs: Tensor = routed(self.networks, len(z))(state, time, **given)
         return outputs.to(z.dtype).chunk(evaluated)
 

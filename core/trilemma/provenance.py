@@ -63,7 +63,12 @@ def describe(
         else {"sha256": digest(job.start), "strength": job.strength, "time": float(job.times[0])},
         "known": None
         if job.known is None
-        else {"sha256": digest(job.known.images), "mask_sha256": digest(job.known.mask)},
+        else {
+            "sha256": digest(job.known.images),
+            "mask_sha256": digest(job.known.mask),
+            "resample": job.resample,
+            "jump": job.jump,
+        },
         "n": len(job.indices),
         "nfe": nfe,
         "batch_size": job.batch_size,

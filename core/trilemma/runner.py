@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.capture import Capture, CaptureError, Replayed, checked, choose
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import TrilemmaError
 from trilemma.inpainting import KnownRegion
 from trilemma.lowering import Program
@@ -81,7 +81,7 @@ class Runner:
             else None
         )
         self.times = list(
-            torch.tensor(program.times, dtype=torch.float32)
+            torch.tensor(program.times, dtype=time_dtype(network_dtype))
             .view(-1, 1)
             .expand(-1, replicas * batch)
             .contiguous()

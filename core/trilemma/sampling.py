@@ -61,6 +61,8 @@ def sample(
     strength: float | None = None,
     known: Tensor | None = None,
     mask: Tensor | None = None,
+    resample: int = 1,
+    jump: int = 1,
     batch_size: int = 64,
     deterministic: bool = False,
     device: str | torch.device | None = None,
@@ -92,8 +94,13 @@ def sample(
             n = 1 stands for N samples.
         strength: how far on the clock `start` is noised, above 0 and up to 1; 0.6 by default.
         known, mask: images [N, C, H, W], and a mask [M, 1 or C, H, W] of 0 and 1 that is 1 where they are kept: after
-            every row that region becomes α_t x + σ_t ξ of them, and the images themselves at the end; as in 2201.09865,
-            without its resampling, and with one ξ for a sample. Sample i takes entries i modulo N and M.
+            every row that region becomes α_t x + σ_t ξ of them, and the images themselves at the end, with one ξ for a
+            sample. Sample i takes entries i modulo N and M. The rest hears of the region through the network alone, and
+            its law is not that of the data given the region, however many steps there are: of two pixels of variance 1
+            and correlation .8 one is .35 in the mean, and not .8, where the other is 1. `resample` and the guidance
+            `moment-matching` mend that.
+        resample, jump: every `jump` steps are taken `resample` times, with the noise put back in between (2201.09865).
+            It costs as many times the evaluations, and needs a sampler of one step a row.
         batch_size: samples in one call of the network at most; a guided call holds as many a branch.
         deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished
             samples too are the same bits however they are chunked; `batch_size` is not used then.
@@ -126,6 +133,8 @@ def sample(
         strength=strength,
         known=known,
         mask=mask,
+        resample=resample,
+        jump=jump,
         batch_size=batch_size,
         deterministic=deterministic,
         device=device,
@@ -154,6 +163,8 @@ def sample_chunks(
     strength: float | None = None,
     known: Tensor | None = None,
     mask: Tensor | None = None,
+    resample: int = 1,
+    jump: int = 1,
     batch_size: int = 64,
     deterministic: bool = False,
     device: str | torch.device | None = None,
@@ -184,6 +195,8 @@ def sample_chunks(
         strength=strength,
         known=known,
         mask=mask,
+        resample=resample,
+        jump=jump,
         batch_size=batch_size,
         deterministic=deterministic,
         device=device,

@@ -348,7 +348,7 @@ def test_an_inversion_in_two_parts_counts_as_one() -> None:
         images(2),
         sampler=Heun(),
         steps=4,
-        refine=2,
+        refine=0,
         callback=lambda row, rows, t, state: seen.append((row, rows, t)),
     )
     assert [row for row, _, _ in seen] == list(range(1, len(seen) + 1))

@@ -83,7 +83,7 @@ def plain_run(
     states, predictions = [start], []
     for r, row in enumerate(tableau.rows):
         z = states[-1]
-        t = torch.full((len(z),), row.t)
+        t = torch.full((len(z),), row.t, dtype=z.dtype)
         outputs = [denoiser(z, t, branch=torch.full((len(z),), g)) for g in range(guidance.count)]
         if guidance.linear:
             output = sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True))
@@ -170,7 +170,7 @@ def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, s
     states, predictions = [start.unflatten(1, (2, 3))], []
     for r, row in enumerate(rows):
         z = states[-1].flatten(1, 2)
-        t = torch.full((batch,), row.t)
+        t = torch.full((batch,), row.t, dtype=torch.float64)
         outputs = [denoiser(z, t, branch=torch.full((batch,), g)) for g in range(count)]
         predictions.append(sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True)))
         new = times(row.A, states[-1 - row.base])

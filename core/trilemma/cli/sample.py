@@ -51,6 +51,10 @@ def command(
         str | None,
         typer.Option(help="White where --known is kept, black where it is drawn: a picture or FILE.npz."),
     ] = None,
+    resample: Annotated[
+        int, typer.Option(help="Times that steps are taken with --known, noise put back in between.")
+    ] = 1,
+    jump: Annotated[int, typer.Option(help="Steps that --resample takes in one go.")] = 1,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the state after each step; for FILE.npz.")
     ] = False,
@@ -122,6 +126,8 @@ def command(
             progress=progress,
             capture=capture,
             strength=strength,
+            resample=resample,
+            jump=jump,
             trajectory=trajectory,
             **given,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.conversion import convert
 from trilemma.denoiser import Denoiser
-from trilemma.guidance import Guidance
+from trilemma.guidance import Guidance, all_targets
 from trilemma.prediction import Prediction
 from trilemma.routing import as_conditions
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -25,7 +25,7 @@ def guided_prediction(model: Denoiser, guidance: Guidance, cond: Mapping[str, An
     return Prediction(
         model,
         guidance,
-        {**joined, **as_conditions(guidance.targets(cond, indices))},
+        {**joined, **as_conditions(all_targets(guidance, cond, indices, branches[0]))},
         len(branches),
         torch.float64,
         [others.get(branch, model) for branch in range(len(branches))],

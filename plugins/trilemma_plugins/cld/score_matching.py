@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.conversion import check_components, convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
 from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma.process import Process
@@ -72,7 +72,7 @@ class HybridScoreMatching(Objective):
         noise = _normal(x0, process.components, generator)
         z, target, weight = self.targets(process, x0, t, noise)
         cond = drop_conditions(denoiser, cond, self.drop, generator)
-        answer = network(z, t.to(x0.device, torch.float32), **cond).to(x0.dtype)
+        answer = network(z, t.to(x0.device, time_dtype(x0.dtype)), **cond).to(x0.dtype)
         w, alpha, sigma = process.last_component(t)
         p, q = convert(denoiser.parameterization, "eps", alpha, sigma)
         ahead = (p.unsqueeze(-1) * w).to(x0).unbind(-1)

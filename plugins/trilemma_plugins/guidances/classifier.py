@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 from trilemma_plugins.guidances.bundled import load_classifier
@@ -122,7 +122,7 @@ class OfBatch(Classifier):
         with torch.inference_mode(False), torch.enable_grad():
             state = z.detach().clone().to(wanted).requires_grad_()
             labels = self.labels.clone()
-            logits = classifier(state, torch.full((len(z),), t, dtype=wanted, device=z.device))
+            logits = classifier(state, torch.full((len(z),), t, dtype=time_dtype(wanted), device=z.device))
             chosen = log_softmax(logits, 1).gather(1, labels[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), state)
         return gradient.to(z.dtype)

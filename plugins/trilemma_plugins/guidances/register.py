@@ -11,6 +11,12 @@ _GUIDANCES = (
         "gives what stands to its left the plain prediction's spread",
         "2305.08891",
     ),
+    (
+        "moment-matching",
+        "moment_matching:MomentMatching",
+        "pixels that are known, through the denoiser's Jacobian",
+        "2405.13712",
+    ),
     ("classifier", "classifier:Classifier", "gradient of a classifier of noisy states", "2105.05233"),
     ("apg", "apg:APG", "classifier-free guidance with its saturating part weakened", "2410.02416"),
     ("cfgpp", "cfg_pp:CFGpp", "CFG++, as classifier-free guidance with a scale a step", "2406.08070"),

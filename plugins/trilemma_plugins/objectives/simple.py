@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.conversion import convert, functional
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
 from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma.process import Process
@@ -121,7 +121,7 @@ class Simple(Objective):
         noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
         cond = drop_conditions(denoiser, cond, self.drop, generator)
         z = denoiser.process.perturb(x0, t, noise)
-        prediction = network(z, t.to(x0.device, torch.float32), **cond)
+        prediction = network(z, t.to(x0.device, time_dtype(x0.dtype)), **cond)
         a, b = functional(denoiser.parameterization, *_columns(denoiser.process, t, x0))
         target = a.to(x0) * x0 + b.to(x0) * noise
         weight = self.weights(denoiser, t).to(x0).view(-1, *[1] * (x0.dim() - 1))

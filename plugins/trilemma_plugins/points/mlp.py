@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.denoiser import Condition, Denoiser
+from trilemma.denoiser import Condition, Denoiser, time_dtype
 from trilemma.errors import UsageError
 from trilemma.process import Process
 
@@ -95,7 +95,7 @@ class _TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         # No buffer: a network cast to bfloat16 would round the frequencies.
         exponent = torch.linspace(0, 2, self.frequencies, device=t.device, dtype=torch.float32)
-        angles = t[:, None].float() * 10**exponent
+        angles = t[:, None].to(time_dtype(t.dtype)) * 10**exponent
         return self.mix(torch.cat([angles.cos(), angles.sin()], 1).to(self.mix.weight.dtype))
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.denoiser import time_dtype
+
 TimeInjection = Literal["adagn", "add"]
 
 
@@ -28,7 +30,7 @@ class TimeEmbedding(nn.Module):
         # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
         index = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
         frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (self.features // 2))
-        angles = t[:, None].float() * frequencies
+        angles = t[:, None].to(time_dtype(t.dtype)) * frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(features.to(self.mlp[0].weight.dtype))
 

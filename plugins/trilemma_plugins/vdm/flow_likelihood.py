@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma_plugins.vdm.dormand_prince import State, integrate
 from trilemma_plugins.vdm.ends import ends, prior_deviation
 
@@ -58,7 +58,7 @@ def log_likelihood(
         with torch.enable_grad():
             y = state[0].detach().requires_grad_()
             z = float(alpha) * y
-            times = t.to(x.device, torch.float32).expand(len(x))
+            times = t.to(x.device, time_dtype(x.dtype)).expand(len(x))
             eps = p * z + q * model(z, times, **cond).to(x.dtype)
             trace = torch.zeros(len(x), dtype=x.dtype, device=x.device)
             for index, v in enumerate(signs):

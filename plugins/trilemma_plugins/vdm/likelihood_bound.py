@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.process import Process
 from trilemma_plugins.vdm.bound import noise_error, reconstruction
 from trilemma_plugins.vdm.drawn_times import continuous_times, discrete_times
@@ -50,7 +50,7 @@ def bound_terms(
     else:
         t, weight = discrete_times(process, between, len(x), steps, generator)
     z, noise = _noised(process, t, x, generator)
-    prediction = model(z, t.to(x.device, torch.float32), **cond).to(x.dtype)
+    prediction = model(z, t.to(x.device, time_dtype(x.dtype)), **cond).to(x.dtype)
     alpha, sigma = (level.to(x).view(-1, *[1] * (x.dim() - 1)) for level in process.last_component(t)[1:])
     error = noise_error(prediction, model.parameterization, x, noise, alpha, sigma)
     start, last = between

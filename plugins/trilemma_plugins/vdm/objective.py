@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trilemma.denoiser import Denoiser
+from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
 from trilemma.objective import Objective, check_drop, drop_conditions
 from trilemma_plugins.vdm.bound import (
@@ -134,7 +134,7 @@ class VariationalBound(Objective):
             column = (-1, *[1] * (x0.dim() - 1))
             alpha, sigma = (entry.to(x0).view(column) for entry in _levels(gamma))
             z = alpha * x0 + sigma * noise
-            prediction = network(z, t.to(x0.device, torch.float32), **cond).to(x0.dtype)
+            prediction = network(z, t.to(x0.device, time_dtype(x0.dtype)), **cond).to(x0.dtype)
             bound = self._bound_weight(process, t, gamma)
         error = noise_error(prediction, denoiser.parameterization, x0, noise, alpha, sigma)
         weight = self._weight(bound, gamma)

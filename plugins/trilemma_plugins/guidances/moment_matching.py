@@ -1,0 +1,165 @@
+"""Guidance by pixels that are known, through the covariance that the denoiser's Jacobian gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.conversion import convert
+from trilemma.denoiser import Denoiser, time_dtype
+from trilemma.errors import UsageError
+from trilemma.guidance import Guidance
+from trilemma.images import checked_images
+from trilemma.inpainting import Known, known_region
+
+_KNOWN, _MASK, _CONDITION = "known", "mask", "condition."
+_MISSING = "moment-matching needs what is known; give known=, the images, and mask=, 1 where they are"
+
+
+@dataclass(frozen=True)
+class MomentMatching(Guidance):
+    """E[x₀ | z_t, y] for pixels y = m x₀ + σ_y n, of the Gaussian with the mean and covariance of p(x₀ | z_t):
+
+        x̃ = x̂₀ + Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀),   Σ = Cov[x₀ | z_t] = (σ_t²/α_t) ∂x̂₀/∂z.
+
+    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps become many.
+    Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate gradients.
+
+    A step pays two evaluations of the network, the second with a gradient, and `iterations` + 1 gradients of it, each
+    about as dear as two evaluations; the NFE counts the evaluations. Where α_t = 0 there is nothing to guide by.
+
+    Args:
+        known: y, images [N, C, H, W]; sample i takes entry i modulo N.
+        mask: m, [M, 1 or C, H, W] of 0 and 1, 1 where `known` is given; sample i takes entry i modulo M.
+        sigma: σ_y, the noise of `known`; 0 for none.
+        iterations: of conjugate gradients at most; as many as there are known pixels is exact.
+
+    Raises:
+        UsageError: for an option out of range, or images that do not fit the model.
+
+    References:
+        Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, arXiv:2405.13712;
+        Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, arXiv:2310.06721.
+    """
+
+    known: Tensor | None = field(default=None, compare=False)
+    mask: Tensor | None = field(default=None, compare=False)
+    sigma: float = 0.0
+    iterations: int = 5
+
+    linear = False
+    neutral_scale = None
+    uncapturable = "the gradient of the network is taken on the host"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma < math.inf:
+            raise UsageError(
+                f"moment-matching: sigma={self.sigma!r} is out of range; give 0 or a positive number"
+            )
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
+            raise UsageError(f"moment-matching: iterations={self.iterations!r} is no count; give at least 1")
+
+    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [dict(cond)]
+
+    def own_evaluations(self, t: float) -> int:
+        return 1
+
+    def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
+        region = self._region(self.known.shape[1:]) if self.known is not None else None
+        if region is None:
+            raise UsageError(_MISSING)
+        return {
+            name: images[(indices.cpu() % len(images)).to(images.device)].to(indices.device)
+            for name, images in ((_KNOWN, region.images), (_MASK, region.mask))
+        }
+
+    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {_CONDITION + name: labels for name, labels in encoded.items()}
+
+    def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
+        given = {
+            name.removeprefix(_CONDITION): t for name, t in targets.items() if name.startswith(_CONDITION)
+        }
+        return OfBatch(
+            self.known, self.mask, self.sigma, self.iterations, targets[_KNOWN], targets[_MASK], given
+        )
+
+    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
+        if denoiser.process.components != 1:
+            raise UsageError("moment-matching guides processes of one component; this one has more")
+        if self._region(denoiser.shape) is None:
+            raise UsageError(_MISSING)
+
+    def _region(self, shape: Sequence[int]) -> Known | None:
+        images = None if self.known is None else checked_images("known", self.known, shape)
+        return known_region(images, self.mask, shape)
+
+
+@dataclass(frozen=True)
+class OfBatch(MomentMatching):
+    """The guidance of a batch.
+
+    Args:
+        given: y [B, C, H, W].
+        where: m, of that shape.
+        labels: the network's conditions [B] by name.
+    """
+
+    given: Tensor | None = field(default=None, compare=False)
+    where: Tensor | None = field(default=None, compare=False)
+    labels: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+
+    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
+        time = torch.tensor(t, dtype=torch.float64)
+        levels = denoiser.process.alpha(time), denoiser.process.sigma(time)
+        alpha, sigma = (level.item() for level in levels)
+        if alpha == 0 or sigma == 0:
+            return predictions[0]
+        p, q = (entry.item() for entry in convert(denoiser.parameterization, "x0", *levels))
+        # Tensors made in inference mode never take part in autograd; copies made outside of it do.
+        with torch.inference_mode(False), torch.enable_grad():
+            dtype = next(
+                (entry.dtype for entry in denoiser.own_tensors() if entry.is_floating_point()), z.dtype
+            )
+            state = z.detach().clone().requires_grad_()
+            times = torch.full((len(z),), t, dtype=time_dtype(dtype), device=z.device)
+            labels = {name: entry.clone() for name, entry in self.labels.items()}
+            x0 = p * state + q * denoiser(state.to(dtype), times, **labels).to(z.dtype)
+
+            def covariance(u: Tensor) -> Tensor:
+                """Σ u [B, ...]."""
+                (pulled,) = torch.autograd.grad(x0, state, u, retain_graph=True)
+                return pulled * (sigma**2 / alpha)
+
+            shift = self._correction(covariance, x0.detach())
+        return predictions[0] + shift / q
+
+    def _correction(self, covariance: Callable[[Tensor], Tensor], x0: Tensor) -> Tensor:
+        """Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀), by conjugate gradients; a sample that has arrived stands still."""
+        assert self.given is not None
+        assert self.where is not None
+        mask = self.where.clone().to(x0)
+        left = mask * (self.given.clone().to(x0) - x0)
+        u, along, square = torch.zeros_like(left), left, _dot(left, left)
+        enough = torch.finfo(x0.dtype).eps ** 2 * square
+        for _ in range(self.iterations):
+            moved = mask * covariance(along) + self.sigma**2 * along
+            curvature = _dot(along, moved)
+            going = (curvature > 0) & (square > enough)
+            length = (square / curvature).where(going, 0.0)
+            u, left = u + length * along, left - length * moved
+            after = _dot(left, left)
+            along = left + (after / square).where(going, 0.0) * along
+            square = after
+        return covariance(u)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩ of each sample, [B, 1, ...]."""
+    return (a * b).sum(dim=tuple(range(1, a.dim())), keepdim=True)
