@@ -12,6 +12,7 @@ is 1.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -22,7 +23,6 @@ import socket
 import tempfile
 import time
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ STEP_TAKES = 0.05  # seconds, about, with what follows a step
 PATIENCE = 60.0  # seconds that a process may take to notice that the other one is gone
 
 
-def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step: Synchronized[int]) -> None:
+def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step: ctypes.c_longlong) -> None:
     """Runs one of the processes of a run, which tells its steps as they begin."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
@@ -86,7 +86,7 @@ class Run:
     """The processes of one start of a run."""
 
     def __init__(self, context: ForkServerContext, world: int, recipe: Path, folder: Path) -> None:
-        self.step = context.Value("q", -1)
+        self.step = context.RawValue(ctypes.c_longlong, -1)
         port = free_port()
         self.processes: list[ForkServerProcess] = [
             context.Process(target=train_as, args=(rank, world, port, recipe, folder, self.step))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import re
 import shutil
@@ -170,3 +171,15 @@ def test_a_state_that_is_none_is_refused(run, tiny_recipe, content):
         train(read_recipe(tiny_recipe, SHORT), run)
     assert len(str(error.value)) < 300
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_tensors_that_are_no_file_are_not_waited_for(run, tiny_recipe, kind):
+    tensors = list_checkpoints(run / "checkpoints")[-1] / "state.safetensors"
+    tensors.unlink()
+    if kind == "pipe":
+        os.mkfifo(tensors)
+    else:
+        tensors.symlink_to("/dev/zero")
+    with pytest.raises(ModelError, match="is no file that a run wrote"):
+        train(read_recipe(tiny_recipe, SHORT), run)
