@@ -6,6 +6,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,14 +43,24 @@ options = { channels = [8], blocks = 1, classes = 10, patch = 4, groups = 4 }
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    network = build_denoiser(CARD, seed=0)
+    return saved(CARD, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def digit_model(tmp_path) -> Path:
+    """A model whose samples are as large as the digits and their feature network."""
+    evaluation = {"dataset": "mnist", "features": "mnist-features"}
+    return saved({**CARD, "data": {"shape": [1, 28, 28]}, "evaluation": evaluation}, tmp_path / "digits")
+
+
+def saved(card: dict[str, Any], path: Path) -> Path:
+    network = build_denoiser(card, seed=0)
     generator = torch.Generator().manual_seed(0)
     state = {
         name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
         for name, tensor in network.state_dict().items()
     }
-    save_model(path, CARD, state)
+    save_model(path, card, state)
     return path
 
 

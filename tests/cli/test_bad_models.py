@@ -54,7 +54,8 @@ def test_weights_of_another_network(refused, model):
 
 
 @pytest.mark.parametrize("command", ["sample", "eval"])
-def test_weights_that_are_nan(refused, model, tiny_mnist, command):
+def test_weights_that_are_nan(refused, digit_model, tiny_mnist, command):
+    model = digit_model
     weights = load_file(model / "weights.safetensors")
     vouch_for(model, save({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}))
     message = "step 1 of 3 (t=1) gave a value that is not finite in sample 0; check the model's weights"
@@ -124,6 +125,6 @@ def test_a_device_that_is_not_there(refused, model, command):
         (["--reference", "validation"], USAGE, "train or test"),
     ],
 )
-def test_what_a_model_cannot_be_measured_with(refused, model, tiny_mnist, arguments, code, message):
+def test_what_a_model_cannot_be_measured_with(refused, digit_model, tiny_mnist, arguments, code, message):
     small = ["-n", 4, "--steps", 2, "--dataset", f"mnist:root='{tiny_mnist}'", "--no-progress"]
-    refused(code, message, "eval", model, *small, *arguments)
+    refused(code, message, "eval", digit_model, *small, *arguments)
