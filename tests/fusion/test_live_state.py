@@ -495,6 +495,18 @@ class Counts(Odd):
         return self.act(self.norm(x)) * self.times
 
 
+class CountsInBuffer(Odd):
+    def forward(self, x: Tensor) -> Tensor:
+        self.times += 1
+        return self.act(self.norm(x)) * self.times
+
+
+class CountsInPlace(Odd):
+    def forward(self, x: Tensor) -> Tensor:
+        self.times.add_(2)
+        return self.act(self.norm(x)) * self.times
+
+
 class Twice(Odd):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(x)) + self.norm(2 * x - x.square())
@@ -522,7 +534,7 @@ ODD = [
     WritesBetween,
     WritesInFunction,
 ]
-ODD += [WritesTheResult, Counts, Twice, InTuple, ByName]
+ODD += [WritesTheResult, Counts, CountsInBuffer, CountsInPlace, Twice, InTuple, ByName]
 
 
 @pytest.mark.parametrize("mode", MODES)

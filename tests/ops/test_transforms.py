@@ -329,3 +329,22 @@ def test_kept_filters_stand_for_the_weights() -> None:
     x, weight = some(1, 3, 5, 5), some(2, 3, 3, 3)
     found = torch.func.jvp(lambda w: ops.conv3x3(x, w, filters=transformed(weight)), (weight,), (weight,))[1]
     torch.testing.assert_close(found, F.conv2d(x, weight, padding=1))
+
+
+@pytest.mark.parametrize("operator", ["group_norm_act", "attention", "conv3x3", "perturb"])
+def test_a_compiled_derivative_is_not_lost(operator: str) -> None:
+    case = FUNCTIONAL[operator]
+    for name in list(case.tensors)[::2]:
+        function, x = of(case, name)
+        v = direction(x)
+
+        def tangent(x: Tensor, v: Tensor, function: Any = function) -> Tensor:
+            return torch.func.jvp(function, (x,), (v,))[1]
+
+        close(torch.compile(tangent, backend="eager")(x, v), slope(function, x, v))
+        compiled = torch.compile(function, backend="eager")
+        y = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad(compiled(y).square().sum(), y)
+        (wanted,) = torch.autograd.grad(function(y).square().sum(), y)
+        close(found, wanted)
+        torch._dynamo.reset()

@@ -20,17 +20,22 @@ def fits(convolution: nn.Conv2d) -> bool:
 
 
 class Convolved(Swapped):
-    """A 3×3 convolution with its transformed filters kept from call to call."""
+    """A 3×3 convolution with its transformed filters kept from call to call.
+
+    Attributes:
+        kept: the weights that the filters were made of, and the filters.
+    """
 
     not_copied = ("kept",)
 
     own_class: type[nn.Conv2d]
     weight: nn.Parameter
     bias: nn.Parameter | None
-    kept: tuple[Tensor, Tensor] | None = None  # weights and their filters
+    kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(self, Convolved):  # a forward that was kept from before `unfuse`
+        # Not where somebody kept this forward from before `unfuse`.
+        if not isinstance(self, Convolved):
             return run_own(self, x)
         weight, bias = self.weight, self.bias
         trains = torch.is_grad_enabled() and weight.requires_grad

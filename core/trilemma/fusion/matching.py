@@ -11,25 +11,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from trilemma.fusion.swapping import own_class
+from trilemma.fusion.tracing import writes_in_place
 
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
-_IN_PLACE = tuple(
-    getattr(operator, name)
-    for name in (
-        "iadd",
-        "isub",
-        "imul",
-        "itruediv",
-        "ifloordiv",
-        "imod",
-        "ipow",
-        "iand",
-        "ior",
-        "ixor",
-        "setitem",
-    )
-)
 
 
 @dataclass
@@ -65,7 +50,8 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
             pattern, activation, waits = "GroupNorm", None, False
         way = (pattern, activation if waits else None)
         if name in found.patterns and (found.patterns[name], found.norms.get(name)) != way:
-            found.norms.pop(name, None)  # it is called in two ways
+            # It is called in two ways.
+            found.norms.pop(name, None)
             found.patterns[name] = "GroupNorm"
             continue
         found.patterns[name] = pattern
@@ -137,11 +123,11 @@ def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
 def _writes(node: fx.Node, owner: nn.Module) -> bool:
     """Whether a call may write into a tensor that was there before."""
     if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+        return writes_in_place(node.target)
     if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        named = (name.endswith("_") and not name.endswith("__")) or node.target in _IN_PLACE
-        return bool(named or node.kwargs.get("inplace") or node.kwargs.get("out") is not None)
+        return bool(
+            writes_in_place(node.target) or node.kwargs.get("inplace") or node.kwargs.get("out") is not None
+        )
     if node.op == "call_module":
         below = owner.get_submodule(str(node.target)).modules()
         return any(getattr(part, "inplace", False) or not _is_of_torch(part) for part in below)

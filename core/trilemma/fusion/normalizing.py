@@ -54,7 +54,8 @@ class Normalized(Swapped):
     followed_by: tuple[str, str | None] | None = None
 
     def forward(self, x: Tensor) -> Any:
-        if not isinstance(self, Normalized):  # a forward that was kept from before `unfuse`
+        # Not where somebody kept this forward from before `unfuse`.
+        if not isinstance(self, Normalized):
             return run_own(self, x)
         x, parameters = computed(x), self._parameters
         weight, bias = parameters.get("weight"), parameters.get("bias")

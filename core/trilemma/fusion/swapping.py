@@ -58,7 +58,8 @@ def unswap(module: nn.Module) -> None:
         if "own_class" in vars(kind):
             if derived is None:
                 module.__class__ = vars(kind)["own_class"]
-            else:  # a parametrization made a class of its own from ours
+            # Else a parametrization made a class of its own from ours.
+            else:
                 derived.__bases__ = (vars(kind)["own_class"],)
             return
         if issubclass(kind, Swapped):

@@ -46,6 +46,15 @@ _CONSTANT: Final = (
 )
 
 
+_IN_PLACE: Final = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
+
+
+def writes_in_place(function: Any) -> bool:
+    """Whether a function of torch or `operator` writes into its first argument, by its name."""
+    name = str(getattr(function, "__name__", function))
+    return name.strip("_") in (*_IN_PLACE, "setitem") or (name.endswith("_") and not name.endswith("__"))
+
+
 class CannotTrace(Exception):
     """The forward decides by the values or shapes that it sees; the message says how."""
 
@@ -66,7 +75,7 @@ def trace(module: nn.Module) -> fx.Graph:
     proxies = [tracer.create_proxy("placeholder", name, (), {}) for name in _required_parameters(forward)]
     try:
         shadow = _Shadows(tracer).of(module, "")
-        with _NoDraws():
+        with _NothingLasts():
             result = forward(shadow, *proxies)
         tracer.graph.output(tracer.create_arg(result))
     except CannotTrace:
@@ -93,8 +102,9 @@ def _record_in_place(name: str) -> None:
     setattr(_TensorProxy, f"__{name}__", method)
 
 
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
-    _record_in_place(_name)  # fx takes them for their namesakes that make a new tensor
+# fx takes them for their namesakes that make a new tensor.
+for _name in _IN_PLACE:
+    _record_in_place(_name)
 
 
 class _Tracer(fx.Tracer):
@@ -105,7 +115,8 @@ class _Tracer(fx.Tracer):
         if type(a) is _TensorProxy:
             return a.node
         if isinstance(a, Tensor | nn.Module):
-            return None  # never run: only what calls what is read from the graph
+            # The graph never runs: only what calls what is read from it.
+            return None
         return super().create_arg(a)
 
 
@@ -143,14 +154,16 @@ class _Shadows:
         return forward
 
 
-class _NoDraws(torch.overrides.TorchFunctionMode):
-    """Refuses to draw: a trace must leave the process's generators alone."""
+class _NothingLasts(torch.overrides.TorchFunctionMode):
+    """Refuses draws and writes: a trace must leave the process's generators and the module's tensors alone."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in DRAWS or func in LIKE:
             raise CannotTrace("it draws random numbers")
+        if args and type(args[0]) is not _TensorProxy and writes_in_place(func):
+            raise CannotTrace("it writes into a tensor that it holds")
         return func(*args, **(kwargs or {}))
 
 

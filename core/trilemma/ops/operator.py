@@ -78,7 +78,7 @@ class Operator:
             TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
         """
         backend = requested_backend()
-        if not torch.compiler.is_compiling() and self._is_beyond_its_formulas(arguments):
+        if self._is_beyond_its_formulas(arguments):
             if self._writes:
                 raise UsageError(
                     f"{self.name} has no gradient, no forward-mode derivative and no transform of torch.func; "
@@ -151,12 +151,20 @@ def requested_backend() -> str:
 
 def is_transformed(*tensors: Any) -> bool:
     """Whether this thread runs under a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
+    if torch.compiler.is_compiling():
+        return bool(_is_compiled_in_a_transform())
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     return forward_ad._current_level >= 0 and any(
         isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
         for tensor in tensors
     )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_compiled_in_a_transform() -> bool:
+    """As `is_transformed` for the compiler, which asks while it traces and guards the answer."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def signed(seed: int) -> int:
