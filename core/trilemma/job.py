@@ -266,7 +266,7 @@ def resolve_job(
             )
         return job
     tableau = sampler_used.plan(process, times)
-    warn_of_plan(label, tableau, process)
+    warn_of_plan(label, tableau, process, times)
     if resample > 1:
         tableau = resampled(tableau, process, times, resample, jump)
     return replace(
