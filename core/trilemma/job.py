@@ -398,7 +398,8 @@ def _below(times: Tensor, strength: float) -> Tensor:
     kept = times[times <= strength + 1e-9]
     if len(kept) < 2:
         raise UsageError(
-            f"strength={strength:g} is below {float(times[-2]):g}, the smallest time of the grid: no step would be run; "
+            f"strength={strength:g} is below {float(times[-2]):g}, the smallest time of the grid: no step would "
+            f"be run; "
             "give a larger strength or more steps"
         )
     return kept

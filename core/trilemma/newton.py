@@ -47,8 +47,10 @@ def solve(
 
     with μ = 0 while that succeeds (Newton's method) and raised where it does not. Where no step brings ‖F‖ down, at a
     fold of F, the sample goes on along dz/dτ = −F: it then keeps steps that go down the potential of which F is the
-    gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient continuation).
-    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is read on
+    gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient
+    continuation).
+    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is
+    read on
     the host: whether all have arrived.
 
     Args:
