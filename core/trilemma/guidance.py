@@ -82,7 +82,7 @@ class Guidance(WithOptions, ABC):
         return {}
 
     def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What `combine` needs of the conditions [B] of its first branch as the network takes them: a part of the targets."""
+        """What `combine` needs of the conditions [B] of its first branch as the network takes them."""
         return {}
 
     def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
@@ -108,7 +108,7 @@ class Unguided(Guidance):
 def all_targets(
     guidance: Guidance, cond: Mapping[str, Any], indices: Tensor, encoded: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Returns what a guidance is told of the samples `indices` [B]: its targets, and what it takes of the conditions."""
+    """Returns what a guidance is told of the samples `indices` [B]: its targets and conditions."""
     return {**guidance.targets(cond, indices), **guidance.conditions(encoded)}
 
 

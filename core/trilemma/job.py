@@ -30,6 +30,7 @@ from trilemma.process import Process
 from trilemma.resampling import check_resampling, resampled
 from trilemma.routing import as_conditions
 from trilemma.sampler import Sampler
+from trilemma.soundness import check_start, warn_of_plan, warn_of_prior
 from trilemma.tableau import checked_plan
 
 
@@ -217,6 +218,10 @@ def resolve_job(
     times = sampler_used.times(process, steps)
     if strength is not None:
         times = _below(times, strength)
+    label = sampler_spec.partition(":")[0]
+    check_start(label, sampler_used, process, times)
+    if latent is None and start is None:
+        warn_of_prior(process)
     guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
     cond = dict(cond or {})
     guide.check(denoiser, cond)
@@ -273,6 +278,7 @@ def resolve_job(
         return job
     evaluations = sampler_used.nfe(steps) if len(times) == steps + 1 else None
     tableau = checked_plan(sampler_used.plan(process, times), type(sampler_used).__name__, evaluations)
+    warn_of_plan(label, tableau, process, times)
     if resample > 1:
         tableau = resampled(tableau, process, times, resample, jump)
     return replace(
@@ -402,6 +408,16 @@ def _check_start(
 
 
 def _below(times: Tensor, strength: float) -> Tensor:
-    """The times of a grid up to a strength; the last step at least."""
+    """The times of a grid up to a strength.
+
+    Raises:
+        UsageError: for a strength below all of them.
+    """
     kept = times[times <= strength + 1e-9]
-    return kept if len(kept) > 1 else times[-2:]
+    if len(kept) < 2:
+        raise UsageError(
+            f"strength={strength:g} is below {float(times[-2]):g}, the smallest time of the grid: no step would "
+            f"be run; "
+            "give a larger strength or more steps"
+        )
+    return kept

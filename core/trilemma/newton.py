@@ -47,8 +47,10 @@ def solve(
 
     with μ = 0 while that succeeds (Newton's method) and raised where it does not. Where no step brings ‖F‖ down, at a
     fold of F, the sample goes on along dz/dτ = −F: it then keeps steps that go down the potential of which F is the
-    gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient continuation).
-    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is read on
+    gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient
+    continuation).
+    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is
+    read on
     the host: whether all have arrived.
 
     Args:
@@ -115,7 +117,7 @@ def solve(
 def _krylov(
     at: Callable[[Tensor], Tensor], z: Tensor, F: Tensor, directions: int, precision: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """An orthonormal basis [B, m + 1, d] of the Krylov space of J and F, H [B, m + 1, m] with J V = V H, and ‖F‖ [B]."""
+    """Returns a basis V [B, m + 1, d] of the Krylov space of J and F, H [B, m + 1, m] with J V = V H, and ‖F‖ [B]."""
     length = F.norm(dim=1)
     basis = [_normal(F, length)]
     h = precision**0.5 * z.norm(dim=1).clamp_min(z.shape[1] ** 0.5)
@@ -123,13 +125,15 @@ def _krylov(
     for m in range(directions):
         w = (at(z + h[:, None] * basis[m]) - F) / h[:, None]
         before = w.norm(dim=1)
-        for _ in range(2):  # once more for what rounding left
+        # Once more for what rounding left.
+        for _ in range(2):
             for j, v in enumerate(basis):
                 along = (w * v).sum(1)
                 H[:, j, m] += along
                 w = w - along[:, None] * v
         left = w.norm(dim=1)
-        left = torch.where(left > 10 * precision**0.5 * before, left, 0.0)  # nothing new but rounding
+        # A direction that brings nothing but rounding ends the space.
+        left = torch.where(left > 10 * precision**0.5 * before, left, 0.0)
         H[:, m + 1, m] = left
         basis.append(_normal(w, left))
     return torch.stack(basis, 1), H, length
@@ -145,7 +149,8 @@ def _step(basis: Tensor, H: Tensor, length: Tensor, shift: Tensor) -> Tensor:
     normal = normal + (1e-14 * size.square() + 1e-300)[:, None, None] * eye[:columns]
     right = -length.double()[:, None] * shifted[:, 0, :]
     y = torch.linalg.solve_ex(normal, right)[0].to(basis.dtype)
-    return (basis[:, :columns] * y[..., None]).sum(1)
+    step: Tensor = (basis[:, :columns] * y[..., None]).sum(1)
+    return step
 
 
 def _where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:

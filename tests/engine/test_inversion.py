@@ -173,7 +173,9 @@ def test_the_latent_is_where_the_flow_comes_from() -> None:
 
 def test_unsolved_steps_pay_one_evaluation_each_and_solved_ones_what_they_ask() -> None:
     x = images(1, 1, 2, 2)
-    plain = trilemma.invert(GAUSSIAN, x, sampler=DDIM(), steps=7, refine=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = trilemma.invert(GAUSSIAN, x, sampler=DDIM(), steps=7, refine=0)
     assert plain.provenance["nfe"] == 7
     assert plain.provenance["inversion"] == {"refine": 0, "tolerance": None, "residual": None}
     assert plain.residual is None

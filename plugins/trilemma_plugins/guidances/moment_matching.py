@@ -27,7 +27,8 @@ class MomentMatching(Guidance):
 
         x̃ = x̂₀ + Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀),   Σ = Cov[x₀ | z_t] = (σ_t²/α_t) ∂x̂₀/∂z.
 
-    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps become many.
+    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps
+    become many.
     Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate gradients.
 
     A step pays two evaluations of the network, the second with a gradient, and `iterations` + 1 gradients of it, each

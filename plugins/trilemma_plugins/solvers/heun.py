@@ -12,6 +12,7 @@ from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
 
+WIDE = 4.0
 Point: TypeAlias = tuple[float, float, float]  # t, α, σ
 
 
@@ -21,8 +22,9 @@ class Heun(Churned):
 
         z̄_s = z̄ + (ρ_s − ρ_t) (ε̂(z̄, ρ_t) + ε̂(z̄', ρ_s))/2,   z̄' = z̄ + (ρ_s − ρ_t) ε̂(z̄, ρ_t)
 
-    A step onto σ = 0 is one evaluation of first order; from α = 0 the rule is the trapezoidal one of x̂₀ in α/σ, as ρ
-    is infinite there. Churn: before a step z̄ ← z̄ + s_noise √(ρ̂² − ρ_t²) ξ with ρ̂ = (1 + γ) ρ_t and
+    A step onto σ = 0 is one evaluation of first order. Where ρ falls to less than a fourth, as it does from α = 0, the
+    rule is the trapezoidal one of x̂₀ in α/σ, of the same order: there the one in ρ amplifies the state. Churn:
+    before a step z̄ ← z̄ + s_noise √(ρ̂² − ρ_t²) ξ with ρ̂ = (1 + γ) ρ_t and
     γ = min(s_churn/S, √2 − 1), but ρ̂ never beyond the process's own largest; not before the first step.
 
     Use: few, accurate steps on EDM-like models, with `grid=karras`; `grid=lambda` on those with more noise at the
@@ -88,8 +90,9 @@ def heun_rows(start: Point, end: Point, onward: Point, fresh: float) -> list[Row
 
 def _trapezoid(alpha: float, sigma: float, alpha_s: float, sigma_s: float) -> tuple[float, float, float]:
     """Coefficients of z_t, x̂₀(z'_s) and x̂₀(z_t) in the corrected state at s."""
-    if alpha == 0:
-        return sigma_s / sigma, alpha_s / 2, alpha_s / 2
+    if WIDE * alpha * sigma_s < sigma * alpha_s:
+        half = (alpha_s - alpha * sigma_s / sigma) / 2
+        return sigma_s / sigma, half, half
     half = (sigma_s / alpha_s - sigma / alpha) / 2
     ratio = sigma_s / sigma
     weight = alpha_s - alpha * ratio
