@@ -282,6 +282,7 @@ def test_an_evaluation_decodes_each_image_once(tmp_path, decodes, cache_mb):
             path.write_bytes(png(10 * k + (split == "test"), size=28))
     evaluator = Evaluator(
         dataset=f"images:root='{tmp_path}/{{split}}',mode=L,cache_mb={cache_mb}",
+        features="mnist-features",
         metrics=("precision:k=1", "frechet", "recall:k=1"),
     )
     assert evaluator.reference_counts == {"precision:k=1": 12, "frechet": 12, "recall:k=1": 12}

@@ -19,7 +19,7 @@ import trilemma
 from trilemma import lookup, model_directory
 from trilemma.dataset import Dataset
 from trilemma.denoiser import Denoiser
-from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError
+from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
 from trilemma.global_generators import seeded
 from trilemma.objective import Objective
 from trilemma.options import checked_options
@@ -31,7 +31,6 @@ from trilemma.train.data_order import DataOrder, step_generator, step_key
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
-from trilemma.train.values import shortened
 
 # Stream of keys of the step that is tried before the first.
 TRIAL = 5
@@ -261,9 +260,9 @@ def _saying(what: str) -> Iterator[None]:
     try:
         yield
     except TrilemmaError as error:
-        raise type(error)(shortened(f"recipe: {what}: {error}")) from error
+        raise type(error)(f"recipe: {what}: {error}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:150] or "no reason was given"
+        reason = message_of(error, 150) or "no reason was given"
         raise UsageError(
             f"recipe: {what} cannot be used: {type(error).__name__}: {reason}; change the recipe"
         ) from error

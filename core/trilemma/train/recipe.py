@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trilemma.errors import UsageError, nearest
+from trilemma.errors import UsageError, nearest, shown
 from trilemma.reading.toml import read_toml
 from trilemma.spec import parse_value
-from trilemma.train.values import at_least, between, holds, one_of, shown, typed
+from trilemma.train.values import at_least, between, holds, one_of, typed
 
 _MOST_STEPS = 10**12
 

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any
 
-from trilemma.errors import UsageError
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
-
-
-def shown(value: Any) -> str:
-    """Returns a value as Python writes it, a long one cut."""
-    try:
-        return _short.repr(value)
-    except Exception:  # an integer of thousands of digits has no text
-        return f"a {type(value).__name__}"
-
-
-def shortened(message: str, most: int = 299) -> str:
-    """Returns a message of at most `most` characters: of a longer one the beginning and the end."""
-    if len(message) <= most:
-        return message
-    end = most // 2
-    return f"{message[: most - end - 1]}…{message[-end:]}"
+from trilemma.errors import UsageError, shown
 
 
 def typed(hint: Any, value: Any, key: str) -> Any:
