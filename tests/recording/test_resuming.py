@@ -40,7 +40,7 @@ CARD = {
 
 
 def network(seed: int) -> trilemma.Denoiser:
-    made = build_denoiser(CARD).eval().requires_grad_(False)
+    made = build_denoiser(CARD, seed=0).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for tensor in made.own_tensors():
         tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
