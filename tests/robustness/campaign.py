@@ -118,7 +118,7 @@ def make_assets(home: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        state = build_denoiser(CARD).state_dict()
+        state = build_denoiser(CARD, seed=0).state_dict()
     save_model(
         home / "model",
         CARD,
