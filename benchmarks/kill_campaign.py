@@ -36,7 +36,7 @@ checkpoint_every = 3
 log_every = 4
 tensorboard = false
 dataset = { spec = "digits" }
-process = { spec = "vp:T=50" }
+process = { spec = "vp:schedule=cosine,T=50" }
 objective = { spec = "simple:drop=0.2" }
 
 [denoiser]

@@ -64,7 +64,8 @@ def warn_of_plan(name: str, tableau: Tableau, process: Process, times: Tensor) -
     A plan that does not end at the data draws none, and is left alone.
     """
     if (
-        float(times[-1]) != 0
+        not tableau.rows
+        or float(times[-1]) != 0
         or tableau.components > 1
         or len(tableau.rows) > ROWS
         or tableau.clip is not None

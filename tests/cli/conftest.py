@@ -33,7 +33,7 @@ checkpoint_every = 2
 log_every = 2
 tensorboard = false
 dataset = { spec = "mnist:root='DATA'" }
-process = { spec = "vp:T=50" }
+process = { spec = "vp:schedule=cosine,T=50" }
 objective = { spec = "simple" }
 
 [denoiser]

@@ -43,7 +43,7 @@ RECIPE = """
 steps = 1
 batch_size = 2
 dataset = { spec = "digits" }
-process = { spec = "vp:T=50" }
+process = { spec = "vp:schedule=cosine,T=50" }
 objective = { spec = "simple" }
 denoiser = { options = { channels = [8], blocks = 1, groups = 4 } }
 """
@@ -377,7 +377,7 @@ def test_a_recipe_of_an_absurd_network(refused, tmp_path, override):
 @pytest.mark.parametrize("spec", ["mixture2d:n=1000000000000", "mixture2d:modes=1000000000000"])
 def test_a_data_set_of_an_absurd_size(refused, tmp_path, spec):
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    refused("this machine has", "train", tmp_path / "recipe.toml", "--set", f"dataset.spec={spec}")
+    refused("integer in range", "train", tmp_path / "recipe.toml", "--set", f"dataset.spec={spec}")
 
 
 def test_a_card_of_absurd_pictures(refused, model, tmp_path):

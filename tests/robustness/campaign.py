@@ -68,7 +68,7 @@ ema = 0.9
 spec = "mnist:root=mnist"
 
 [process]
-spec = "vp:T=50"
+spec = "vp:schedule=cosine,T=50"
 
 [denoiser]
 spec = "mlp"

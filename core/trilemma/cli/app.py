@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -31,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that has no α still gets its table, and a file name that is no text its line.
         sys.stdout.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         command = without_idle_validation(typer.main.get_command(app))
         code = command.main(arguments, prog_name="trilemma", standalone_mode=False)
@@ -45,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error)
     finally:
         _name_slow_plugins()
+
+
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Prints a warning as one line, without the place in our code that gave it."""
+    with contextlib.suppress(OSError):
+        print(one_line(f"warning: {message}"), file=sys.stderr, flush=True)
 
 
 def _name_slow_plugins() -> None:

@@ -16,6 +16,7 @@ from trilemma.errors import UsageError
 from trilemma.guidance import Guidance
 from trilemma.images import checked_images
 from trilemma.inpainting import Known, known_region
+from trilemma.integers import checked_integer
 
 _KNOWN, _MASK, _CONDITION = "known", "mask", "condition."
 _MISSING = "moment-matching needs what is known; give known=, the images, and mask=, 1 where they are"
@@ -27,9 +28,9 @@ class MomentMatching(Guidance):
 
         x̃ = x̂₀ + Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀),   Σ = Cov[x₀ | z_t] = (σ_t²/α_t) ∂x̂₀/∂z.
 
-    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps
-    become many.
-    Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate gradients.
+    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps become
+    many. Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate
+    gradients.
 
     A step pays two evaluations of the network, the second with a gradient, and `iterations` + 1 gradients of it, each
     about as dear as two evaluations; the NFE counts the evaluations. Where α_t = 0 there is nothing to guide by.
@@ -58,12 +59,21 @@ class MomentMatching(Guidance):
     uncapturable = "the gradient of the network is taken on the host"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.sigma < math.inf:
             raise UsageError(
                 f"moment-matching: sigma={self.sigma!r} is out of range; give 0 or a positive number"
             )
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise UsageError(f"moment-matching: iterations={self.iterations!r} is no count; give at least 1")
+        checked_integer(self.iterations, "moment-matching: iterations", 1, 100_000, what="is no count")
+        for name in ("known", "mask"):
+            images = getattr(self, name)
+            if images is None:
+                continue
+            if not isinstance(images, Tensor) or images.dim() != 4 or not bool(images.isfinite().all()):
+                found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+                raise UsageError(
+                    f"moment-matching: {name} ({found}) is no tensor of finite images; give it as [N, C, H, W]"
+                )
 
     def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(cond)]

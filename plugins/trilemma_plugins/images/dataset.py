@@ -83,9 +83,9 @@ class Images(Dataset):
         label = {name: index for index, name in enumerate(_class_names(root, split, classes, found))}
         for name, folder in found:
             if folder not in label:
-                raise DataError(
-                    f"{name} in {self.root} is of a class that is none of the training split's or of classes=; "
-                    "remove its folder, or declare it"
+                known = "the training split's" if classes is None else "classes="
+                raise (DataError if classes is None else UsageError)(
+                    f"{name} in {self.root} is of a class that is none of {known}; remove its folder, or declare it"
                 )
         height, width = (size, size) if size is not None else self._common_size()
         super().__init__(

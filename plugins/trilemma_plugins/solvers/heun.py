@@ -12,7 +12,7 @@ from trilemma.spacing import Grid
 from trilemma.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
 
-WIDE = 4.0
+WIDE = 12.0
 Point: TypeAlias = tuple[float, float, float]  # t, α, σ
 
 
@@ -22,7 +22,7 @@ class Heun(Churned):
 
         z̄_s = z̄ + (ρ_s − ρ_t) (ε̂(z̄, ρ_t) + ε̂(z̄', ρ_s))/2,   z̄' = z̄ + (ρ_s − ρ_t) ε̂(z̄, ρ_t)
 
-    A step onto σ = 0 is one evaluation of first order. Where ρ falls to less than a fourth, as it does from α = 0, the
+    A step onto σ = 0 is one evaluation of first order. Where ρ falls to less than a twelfth, as it does from α = 0, the
     rule is the trapezoidal one of x̂₀ in α/σ, of the same order: there the one in ρ amplifies the state. Churn:
     before a step z̄ ← z̄ + s_noise √(ρ̂² − ρ_t²) ξ with ρ̂ = (1 + γ) ρ_t and
     γ = min(s_churn/S, √2 − 1), but ρ̂ never beyond the process's own largest; not before the first step.

@@ -56,6 +56,7 @@ REPLACEMENTS = (
         "two steps of training",
     ),
     Replacement(r" --set steps=2000", "", "two steps of training"),
+    Replacement(r"step-000001000", "step-000000001", "two steps of training"),
     Replacement(
         r"--num_processes 4", "--cpu --num_processes 2", "as many processes as the smallest machine has cores"
     ),
