@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,11 +21,9 @@ from trilemma.reading.picture import PIXELS_LIMIT, WHITE, decode_picture, pictur
 from trilemma_plugins.images.crops import CORNERS, corner
 from trilemma_plugins.images.files import images_by_class, open_files
 from trilemma_plugins.images.fingerprint import files_fingerprint
+from trilemma_plugins.images.unreadable import of_each
 
 _PLACE = "{split}"
-_NAMED = 3  # of the unreadable images
-
-R = TypeVar("R")
 
 
 class Images(Dataset):
@@ -130,10 +128,10 @@ class Images(Dataset):
 
     def _unmirrored(self, views: Tensor) -> Tensor:
         if self._cache is None:
-            decoded = self._of_each(views.tolist(), self._decode)
+            decoded = of_each(self.names, self.root, views.tolist(), self._decode)
             return torch.stack(decoded) if decoded else torch.empty((0, *self.shape), dtype=torch.uint8)
         missing = views[~self._kept[views]].unique().tolist()
-        for view, pixels in zip(missing, self._of_each(missing, self._decode), strict=True):
+        for view, pixels in zip(missing, of_each(self.names, self.root, missing, self._decode), strict=True):
             self._cache[view] = pixels
             self._kept[view] = True
         return self._cache[views]
@@ -145,7 +143,12 @@ class Images(Dataset):
             DataError: for images that cannot be decoded, all of them in one line.
         """
         if self._checked:
-            self._of_each((~self._kept[: len(self.names)]).nonzero().flatten().tolist(), self._keep)
+            of_each(
+                self.names,
+                self.root,
+                (~self._kept[: len(self.names)]).nonzero().flatten().tolist(),
+                self._keep,
+            )
 
     def _keep(self, view: int) -> None:
         pixels = self._decode(view)
@@ -178,8 +181,11 @@ class Images(Dataset):
         return pixels
 
     def _common_size(self) -> tuple[int, int]:
-        sizes = self._of_each(
-            range(len(self.names)), lambda index: picture_size(self._files.read(self.names[index]))
+        sizes = of_each(
+            self.names,
+            self.root,
+            range(len(self.names)),
+            lambda index: picture_size(self._files.read(self.names[index])),
         )
         (common, _), *others = Counter(sizes).most_common()
         if others:
@@ -189,30 +195,6 @@ class Images(Dataset):
                 f"give size={min(common)} to resize and crop all"
             )
         return common
-
-    def _of_each(self, views: Sequence[int], read: Callable[[int], R]) -> list[R]:
-        """What `read` says of each of the views.
-
-        Raises:
-            DataError: where it failed, with how many there are, the first names, and why.
-        """
-        answers: list[R] = []
-        failures: dict[str, str] = {}
-        for view in views:
-            try:
-                answers.append(read(view))
-            except Exception as error:  # a damaged file can make Pillow and zipfile raise nearly anything
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                failures[self.names[view % len(self.names)]] = " ".join(reason.split())[:60]
-        if failures:
-            count = "" if len(failures) == 1 else f"{len(failures):,} of {len(self.names):,} images: "
-            more = ", …" if len(failures) > _NAMED else ""
-            some = [f"{name} ({reason})" for name, reason in list(failures.items())[:_NAMED]]
-            raise DataError(
-                f"cannot read {count}{', '.join(some)}{more} in {self.root}; restore or remove "
-                + ("it" if len(failures) == 1 else "them")
-            )
-        return answers
 
 
 def _class_names(
