@@ -104,14 +104,19 @@ def suggested(wish: Wish) -> Suggestion:
     raise PluginUnavailable("no data set that is installed suggests recipes; write one, see docs/training.md")
 
 
+def check_free(path: Path, force: bool) -> None:
+    """Raises OutputError for a path that is taken, unless `force`."""
+    if os.path.lexists(path) and not force:
+        raise OutputError(f"{path} exists; choose another --out, or give --force to replace it")
+
+
 def write_recipe(text: str, path: Path, force: bool = False) -> None:
     """Writes a recipe whole or not at all.
 
     Raises:
         OutputError: where there is a file already, unless `force`, or the disk refuses.
     """
-    if os.path.lexists(path) and not force:
-        raise OutputError(f"{path} exists; choose another --out, or give --force to replace it")
+    check_free(path, force)
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:

@@ -32,16 +32,15 @@ def command(
     """
     import torch
 
-    from trilemma.errors import OutputError, printable
+    from trilemma.errors import printable
     from trilemma.reading.paths import user_path
-    from trilemma.train.suggestion import Wish, run_name, write_recipe
+    from trilemma.train.suggestion import Wish, check_free, run_name, write_recipe
     from trilemma_plugins.images.suggestion import suggest
     from trilemma_plugins.images.unreadable import Unreadable
 
     if threads:
         torch.set_num_threads(threads)
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists; choose another --out, or give --force to replace it")
+    check_free(out, force)
     try:
         made = suggest(Wish(user_path(source), run_name(source), minutes, size, start))
     except Unreadable as unreadable:

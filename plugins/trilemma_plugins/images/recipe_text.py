@@ -72,8 +72,8 @@ def _head(plan: Plan) -> list[str]:
     more = ", …" if len(survey.sizes) > 3 else ""
     return [
         f"# {survey.count} images, {'grey' if survey.grey else 'colour'}, height×width: {sizes}{more}.",
-        f"# A step took {plan.seconds:.2g} s here, so that the whole takes about {said_time(plan.total)}. More steps help",
-        "# more than anything else. `trilemma train` goes on where a run was stopped; Ctrl-C stops it.",
+        f"# A step took {plan.seconds:.2g} s here, so that the whole takes about {said_time(plan.total)}.",
+        "# More steps help more than anything else. Ctrl-C stops a training; the same command goes on.",
         _line("name", plan.name),
         _line("summary", printable(f"{survey.count} images of {survey.root.name}, {side}×{side}")),
         *(
@@ -97,7 +97,7 @@ def _data(plan: Plan) -> list[str]:
     mode = {1: "L", 3: "RGB"}[plan.network.channels]
     lines = [
         "[dataset]",
-        "# The shorter side is resized to `size` pixels and the middle cropped; mode=L is grey, RGB colour. flip: every",
+        "# The shorter side is resized to `size` pixels, the middle cropped; mode=L is grey, RGB colour. flip: every",
         "# image and its mirror image; take it out where left and right mean something, as in letters and digits.",
         _line("spec", format_spec("images", {"root": root, "size": side, "mode": mode, "flip": True})),
         "",
