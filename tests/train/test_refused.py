@@ -265,7 +265,7 @@ def test_a_class_folder_that_is_no_utf8(tmp_path):
         Image.new("RGB", (8, 8)).save(os.fsdecode(name + b"/%d.png" % index))
     table = with_value("dataset.spec", f"images:root='{tmp_path / 'data'}'")
     del table["denoiser"]["options"]["classes"]
-    assert "no UTF-8" in refused(table, tmp_path / "run")
+    assert "not text in UTF-8" in refused(table, tmp_path / "run")
 
 
 @pytest.mark.parametrize("module", ["accelerate", "tensorboard"])

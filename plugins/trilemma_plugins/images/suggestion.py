@@ -31,6 +31,8 @@ def suggest(wish: Wish) -> Suggestion:
         UsageError: for a size, or a model to begin with, that does not fit.
     """
     root = Path(os.path.abspath(located(str(wish.source))))
+    if not _is_text(root):
+        raise UsageError(f"{str(root)!a} is no text in UTF-8, which a recipe is written in; rename it")
     survey = look(root)
     network = _network(survey, wish)
     held_out = _HELD_OUT if survey.count >= _HOLD_OUT_FROM else 0.0
@@ -74,12 +76,13 @@ def _steps(minutes: float, seconds: float, count: int, batch_size: int) -> int:
 
 
 def _parsed(plan: Plan) -> Recipe:
-    """The recipe of a plan: none is suggested that could not be read.
+    """The recipe of a plan: none is suggested that could not be read."""
+    return make_recipe(tomllib.loads(recipe_text(plan)))
 
-    Raises:
-        UsageError: for a path that cannot stand in a recipe.
-    """
+
+def _is_text(path: Path) -> bool:
     try:
-        return make_recipe(tomllib.loads(recipe_text(plan)))
-    except (UnicodeEncodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{str(plan.survey.root)!a} cannot stand in a recipe; rename it") from error
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
