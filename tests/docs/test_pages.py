@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from conftest import take_photos
 from documentation.blocks import ROOT, pages, steps
 from documentation.following import Follower, Reader
 from documentation.table import ELSEWHERE
@@ -36,6 +37,7 @@ def follower(reader, tmp_path) -> Follower:
     for folder in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", "*.so", "results")
         shutil.copytree(ROOT / folder, here / folder, ignore=ignored)
+    take_photos(here / "photos")
     site = tmp_path / "site"
     site.mkdir()
     return Follower(reader, here, site)
