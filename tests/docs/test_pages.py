@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import take_photos
 from documentation.blocks import ROOT, pages, steps
 from documentation.following import Follower, Reader
 from documentation.table import ELSEWHERE
+
+from conftest import take_photos
 
 FOLDERS = ("plugins", "docs", "examples", "benchmarks")
 FOLLOWED = [

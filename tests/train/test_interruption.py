@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,8 @@ def command(recipe: Path, folder: Path) -> list[str]:
     ]
 
 
-def started(words: list[str]) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+def started(words: list[str], place: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | dict(place or {})
     return subprocess.Popen(
         words,
         env=environment,
@@ -92,6 +94,26 @@ def test_a_signal_leaves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(
         for place in (folder, tmp_path / "unbroken")
     ]
     assert logs[0] == logs[1]
+
+
+def test_one_of_two_processes_that_is_told_ends_both_after_the_same_step(tiny_recipe, tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    folder = tmp_path / "run"
+    children = []
+    for rank in ("0", "1"):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        children.append(started(command(tiny_recipe, folder), place))
+    wait_for_steps(folder, 5, children[0])
+    children[1].send_signal(signal.SIGTERM)
+    answers = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [130, 130], answers
+    steps = {re.search(r"stopped after step (\d+) of 400", answer)[1] for answer in answers}
+    assert len(steps) == 1
+    found = [path.name for path in list_checkpoints(folder / "checkpoints")]
+    assert found == [f"step-{int(steps.pop()):09d}"]
 
 
 def signalled(monkeypatch, steps: dict[int, int]) -> None:
