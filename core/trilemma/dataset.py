@@ -14,9 +14,15 @@ class Dataset(ABC):
 
     Args:
         labels: int64 [N], indices into `classes`.
-        classes: names of the classes.
+        classes: names of the classes; () for images without, whose labels mean nothing.
         shape: (C, H, W) of one image.
+
+    Attributes:
+        copies: how many views there are of each original, mirrored or cropped; with N of them, example i is a view
+            of original i mod N, and the first N are the originals themselves.
     """
+
+    copies: int = 1
 
     def __init__(self, labels: Tensor, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         self.labels = labels
@@ -86,3 +92,20 @@ class InMemoryDataset(Dataset):
         digest = hashlib.sha256(super().fingerprint().encode())
         digest.update(self._images.cpu().flatten().numpy().data)
         return digest.hexdigest()
+
+
+class Subset(Dataset):
+    """Some of the examples of a data set.
+
+    Args:
+        whole: the data set.
+        chosen: int64 [M], indices into it.
+    """
+
+    def __init__(self, whole: Dataset, chosen: Tensor) -> None:
+        super().__init__(whole.labels[chosen], whole.classes, whole.shape)
+        self._whole, self._chosen = whole, chosen
+
+    def read(self, indices: Tensor) -> Tensor:
+        """The images uint8 [B, C, H, W] at indices [B]."""
+        return self._whole.read(self._chosen[indices])

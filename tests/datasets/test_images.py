@@ -68,6 +68,89 @@ def test_pixels_labels_and_classes_come_back_as_they_were(place):
     assert labels.tolist() == [2, 0, 2]
 
 
+def test_images_in_no_folder_have_no_classes(place, one_line):
+    root = place(
+        {f"{k}.png": encoded(colours(3, 4, k)) for k in range(3)} | {".b/4.png": GOOD, "notes.txt": b""}
+    )
+    data = images(root)
+    assert data.classes == ()
+    assert data.labels.tolist() == [0, 0, 0]
+    assert torch.equal(data.images, torch.stack([planes(colours(3, 4, k)) for k in range(3)]))
+    with pytest.raises(UsageError, match="no folders of classes") as caught:
+        images(root, classes=["a"])
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("test_names", [("a/1.png",), ("1.png",)])
+def test_the_splits_are_both_in_folders_or_both_in_none(tmp_path, one_line, test_names):
+    """Each way round: a class that training lacks, and an image of no class where training has some."""
+    train_names = ("1.png",) if test_names == ("a/1.png",) else ("a/1.png",)
+    for split, names in (("train", train_names), ("test", test_names)):
+        for name in names:
+            file = tmp_path / split / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(GOOD)
+    spec = f"images:root='{tmp_path}/{{split}}'"
+    assert len(trilemma.dataset(spec)) == 1
+    with pytest.raises(DataError, match=r"of a class that is none|in no folder of a class") as caught:
+        trilemma.dataset(spec, split="test")
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ein Hund", "a=b,c", "'\"", "[x]", "犬", "\u00e9\u0301", "0", "tab\there", "-"]
+)
+def test_a_class_may_have_any_name(place, name):
+    data = images(place({f"{name}/1.png": GOOD, "z/2.png": GOOD}))
+    assert data.classes == tuple(sorted([name, "z"]))
+    assert [data.classes[label] for label in data.labels] == [file.rpartition("/")[0] for file in data.names]
+    assert images(data.root, classes=["z", name]).classes == ("z", name)
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_a_mirrored_set_is_twice_as_long(place, cache_mb):
+    files = {f"{'ab'[k % 2]}/{k}.png": encoded(colours(3, 5, k)) for k in range(4)}
+    plain = images(place(files))
+    data = images(plain.root, flip=True, cache_mb=cache_mb)
+    assert (len(data), data.copies) == (8, 2)
+    assert torch.equal(data.labels, plain.labels.repeat(2))
+    assert torch.equal(data.images, torch.cat([plain.images, plain.images.flip(-1)]))
+    chosen = torch.tensor([7, 0, 4, 3, 7])
+    assert torch.equal(data.read(chosen), data.images[chosen])
+    assert len(data.read(torch.empty(0, dtype=torch.int64))) == 0
+    assert data.fingerprint() != plain.fingerprint()
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_five_crops_are_the_centre_and_the_corners(place, cache_mb, mode, flip):
+    """Each quarter has a colour of its own; a corner's crop begins with that of its quarter."""
+    picture = np.zeros((16, 24, 3), dtype=np.uint8)
+    picture[:8, :12], picture[:8, 12:], picture[8:, :12], picture[8:, 12:] = 40, 90, 150, 220
+    root = place({"1.png": encoded(picture), "2.png": encoded(picture[::-1])})
+    data = images(root, size=14, crops=5, flip=flip, mode=mode, cache_mb=cache_mb)
+    assert len(data) == (20 if flip else 10)
+    assert torch.equal(data.read(torch.arange(2)), images(root, size=14, mode=mode).images)
+    first = data.read(torch.arange(2, 10, 2))
+    wanted = {0: (0, 0, 40), 1: (0, -1, 90), 2: (-1, 0, 150), 3: (-1, -1, 220)}
+    for which, (row, column, level) in wanted.items():
+        assert (first[which, :, row, column] == level).all()
+        top, left = (0 if row == 0 else 2), (0 if column == 0 else 10)  # 14 of the 16 rows, of the 24 columns
+        exact = planes(picture[top : top + 14, left : left + 14])
+        assert torch.equal(first[which], exact if mode == "RGB" else exact[:1])
+    if flip:
+        assert torch.equal(data.images[10:], data.images[:10].flip(-1))
+
+
+def test_unreadable_images_are_counted_once_with_their_views(place, one_line):
+    root = place({"1.png": GOOD, "2.png": b"no image"})
+    data = images(root, size=4, crops=5, flip=True)
+    with pytest.raises(DataError, match=r"cannot read 2\.png") as caught:
+        data.check()
+    assert "images:" not in one_line(caught.value)
+
+
 def test_what_is_no_image_and_what_lies_around_is_left_out(place):
     data = images(
         place(
@@ -198,7 +281,8 @@ PLANES = planes(colours(4, 4))
         ({"a/1.png": GOOD, "b/2.png": GOOD[: len(GOOD) // 2]}, {}, "cannot read b/2.png"),
         ({"a/1.png": GOOD, "b/2.png": b""}, {"size": 4}, "cannot read b/2.png"),
         ({"a/notes.txt": b"x"}, {}, "holds no images"),
-        ({"1.png": GOOD}, {}, "1.png .* lies in no folder"),
+        ({"1.png": GOOD, "a/2.png": GOOD}, {}, "a/2.png .* lies in a folder, 1.png in none"),
+        ({"1.png": GOOD, "a/b/2.png": GOOD}, {}, "a/b/2.png .* lies in a folder, 1.png in none"),
         ({"a/1.png": GOOD, "a/deeper/2.png": GOOD}, {}, "keep one folder a class"),
         ({"train/a/1.png": GOOD, "test/a/2.png": GOOD}, {}, r"write \{split\} in root="),
     ],
@@ -250,6 +334,9 @@ def test_what_is_neither_a_folder_nor_a_zip_is_refused(tmp_path, one_line, conte
     [
         ({"size": 0}, "size=0"),
         ({"size": -3}, "size=-3"),
+        ({"crops": 3, "size": 2}, "crops=3"),
+        ({"crops": 5}, "crops=5 needs the size"),
+        ({"flip": "sometimes"}, "flip='sometimes'"),
         ({"mode": "CMYK"}, "'RGB' or 'L'"),
         ({"sise": 3}, "did you mean 'size'"),
         ({"size": "big"}, "size='big'"),

@@ -1,4 +1,4 @@
-"""The parts of the documentation's tests, and a stand-in for MNIST."""
+"""The parts of the documentation's tests, and stand-ins for MNIST and for a reader's photographs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import struct
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 CLASSES, EACH = 10, {"train": 30, "t10k": 10}
+
+
+def take_photos(folder: Path) -> None:
+    """Writes twelve small pictures, as a reader has them who trains on their own."""
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for k in range(12):
+        Image.fromarray(chance.integers(0, 256, (9, 8, 3), dtype=np.uint8)).save(folder / f"{k}.jpg")
 
 
 @pytest.fixture(scope="session")

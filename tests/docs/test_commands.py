@@ -22,7 +22,7 @@ def asked(page: str) -> list[Step]:
 
 def is_a_name(line: str) -> bool:
     """Says whether a sentence names a command by itself, such as `trilemma eval`."""
-    return "-" not in line and not any(letter.isupper() for letter in line)
+    return " -" not in line and not any(letter.isupper() for letter in line)
 
 
 NAMED = [page for page in pages() if asked(page)]

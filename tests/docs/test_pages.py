@@ -15,6 +15,8 @@ from documentation.blocks import ROOT, pages, steps
 from documentation.following import Follower, Reader
 from documentation.table import ELSEWHERE
 
+from conftest import take_photos
+
 FOLDERS = ("plugins", "docs", "examples", "benchmarks")
 FOLLOWED = [
     page for page in pages() if page not in ELSEWHERE and any(step.kind != "text" for step in steps(page))
@@ -36,6 +38,7 @@ def follower(reader, tmp_path) -> Follower:
     for folder in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", "*.so", "results")
         shutil.copytree(ROOT / folder, here / folder, ignore=ignored)
+    take_photos(here / "photos")
     site = tmp_path / "site"
     site.mkdir()
     return Follower(reader, here, site)

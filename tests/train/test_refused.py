@@ -122,6 +122,11 @@ BAD: dict[str, list[Any]] = {
         {"clas": 3},
         {"class": []},
     ],
+    "start": [5, True, "", "mnst", "./nowhere", "mnist", "x" * 5000, []],
+    "validation.dataset": [5, True, "", "digts", "digits:splt=test", "points", []],
+    "validation.fraction": [*NOT_NUMBERS, 0.6, 1, math.inf],
+    "validation.every": [*NOT_COUNTS, 0],
+    "validation.n": [*NOT_COUNTS, 0],
     "sampling.sampler": [5, True, "", "ddin", "ddim:etta=0", "ddim:eta=-1", "gddim"],
     "evaluation": [
         *NOT_TABLES,
@@ -137,7 +142,7 @@ BAD: dict[str, list[Any]] = {
         {"metric": ["frechet"]},
     ],
 }
-TABLES = ("dataset", "process", "denoiser", "objective", "optimizer", "samples", "sampling")
+TABLES = ("dataset", "process", "denoiser", "objective", "optimizer", "samples", "validation", "sampling")
 
 
 def fields_of(cls: type, prefix: str = "") -> list[str]:

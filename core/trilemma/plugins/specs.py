@@ -125,9 +125,25 @@ class ObjectiveSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class DatasetSpec(ComponentSpec):
-    """A data set: target is called with its options and answers by index."""
+    """A data set: target is called with its options and answers by index.
+
+    Attributes:
+        suggestion: "package.module:function" of a function that looks at a folder or file of data and returns a
+            `trilemma.train.suggestion.Suggestion`, a recipe for it; "" where there is none.
+    """
+
+    suggestion: str = ""
 
     kind = "dataset"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.suggestion) is not str:
+            raise TypeError(f"DatasetSpec: suggestion={self.suggestion!r} is not a string")
+        if self.suggestion and not _ATTRIBUTE.fullmatch(self.suggestion):
+            raise ValueError(
+                f"DatasetSpec {self.name!r}: suggestion {self.suggestion!r} is not 'package.module:Attribute'"
+            )
 
 
 @dataclass(frozen=True)

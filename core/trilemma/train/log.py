@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,6 +40,7 @@ class RunLog:
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self._bar = tqdm(total=steps, initial=start, unit="step", disable=not progress, dynamic_ncols=True)
         self._mark = (time.perf_counter(), start)
+        self._noted = ""
 
     def advance(self) -> None:
         """One step done."""
@@ -53,7 +55,22 @@ class RunLog:
         now = time.perf_counter()
         rate = images / max(now - self._mark[0], 1e-9)
         self._mark = (now, step)
-        record = {"step": step, **values, "images_per_second": round(rate, 1)}
+        self._write(step, {**values, "images_per_second": round(rate, 1)})
+        self._bar.set_postfix_str(
+            f"loss {values.get('loss', float('nan')):.4f}{self._noted}, {rate:.0f} images/s"
+        )
+
+    def note(self, step: int, **values: float) -> None:
+        """Writes a line of its own after `step` steps, which the bar shows from then on.
+
+        Raises:
+            ModelError: where the disk refuses.
+        """
+        self._write(step, values)
+        self._noted = "".join(f", {name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        record = {"step": step, **values}
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
@@ -64,7 +81,6 @@ class RunLog:
         if self._writer is not None:
             for name, value in record.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
-        self._bar.set_postfix_str(f"loss {values.get('loss', float('nan')):.4f}, {rate:.0f} images/s")
 
     def close(self) -> None:
         """Closes files and bar."""

@@ -27,10 +27,13 @@ from trilemma.output.picture import check_channels
 from trilemma.plugins import catalog
 from trilemma.sampling import sample_chunks
 from trilemma.spec import parse_spec
+from trilemma.train.conditions import conditions_of
 from trilemma.train.data_order import DataOrder, step_generator, step_key
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
+from trilemma.train.start import Start, begin_with
+from trilemma.train.validation import held_out
 
 # Stream of keys of the step that is tried before the first.
 TRIAL = 5
@@ -43,11 +46,16 @@ class Prepared:
     """What a run consists of.
 
     Attributes:
+        dataset: what is trained on.
+        validation: what the loss of the averaged weights is measured on; None for nothing.
+        fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
         order: which examples a step sees.
     """
 
     dataset: Dataset
+    validation: Dataset | None
+    fingerprints: tuple[str, str]
     objective: Objective
     denoiser: Denoiser
     card: dict[str, Any]
@@ -69,17 +77,31 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     dataset = _built("dataset", recipe.dataset.spec, Dataset)
     _check_data(dataset, recipe.dataset.spec)
     dataset.check()
+    data_fingerprint = dataset.fingerprint()
+    validation = _validation_set(recipe, dataset)
+    if recipe.validation.fraction:
+        dataset, validation = held_out(dataset, recipe.validation.fraction, recipe.seed)
     order = DataOrder(len(dataset), recipe.batch_size, recipe.seed, processes.rank, processes.world)
     objective = _built("objective", recipe.objective.spec, Objective)
     card = _card(recipe, dataset)
+    start: Start | None = None
     with _saying("denoiser"):
         denoiser = model_directory.build_denoiser(card, recipe.seed)
     _check_conditions(denoiser, dataset)
+    if recipe.start is not None:
+        with _saying("start"):
+            start = begin_with(denoiser, recipe.start)
+        card["provenance"] |= {"start": start.name, "start_sha256": start.sha256}
+    if recipe.validation.fraction:
+        card["provenance"]["held_out"] = recipe.validation.fraction
+    fingerprint = recipe.fingerprint(None if start is None else start.sha256)
+    card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)
     denoiser.to(processes.device).eval()
     _check_samples(recipe, denoiser)
     _check_evaluation(recipe)
-    parts = Prepared(dataset, objective, denoiser, card, order, precision)
+    fingerprints = fingerprint, data_fingerprint
+    parts = Prepared(dataset, validation, fingerprints, objective, denoiser, card, order, precision)
     _try(recipe, parts, processes)
     _check_space(folder, denoiser)
     return parts
@@ -88,11 +110,6 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
 def fresh_denoiser(card: dict[str, Any], device: torch.device) -> Denoiser:
     """Returns the denoiser of a card, whose weights are still to be loaded, and leaves the generators alone."""
     return model_directory.build_denoiser(card, seed=0).to(device)
-
-
-def conditions_of(denoiser: Denoiser, labels: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """Returns the conditions that a data set gives a network: its labels as `class`."""
-    return {"class": labels.to(device)} if "class" in denoiser.conditions else {}
 
 
 def _check_surroundings(recipe: Recipe, device: torch.device) -> None:
@@ -127,6 +144,22 @@ def _check_place(folder: Path) -> None:
                 reason = "Permission denied" if place.is_dir() else f"{place} is no folder"
                 raise ModelError(f"cannot write to {folder}: {reason}; choose another --out")
             return
+
+
+def _validation_set(recipe: Recipe, dataset: Dataset) -> Dataset | None:
+    spec = recipe.validation.dataset
+    if spec is None:
+        return None
+    with _saying("validation"):
+        found: Dataset = _built("dataset", spec, Dataset)
+        _check_data(found, spec)
+        if tuple(found.shape) != tuple(dataset.shape) or found.classes != dataset.classes or not len(found):
+            raise DataError(
+                f"dataset {spec} has {len(found)} images of {tuple(found.shape)} in {len(found.classes)} classes, the "
+                f"training set {tuple(dataset.shape)} in {len(dataset.classes)}, by name; choose one like it"
+            )
+        found.check()
+    return found
 
 
 def _check_data(dataset: Dataset, spec: str) -> None:
@@ -286,7 +319,6 @@ def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         "sampling": dataclasses.asdict(recipe.sampling),
         "evaluation": dict(recipe.evaluation),
         "provenance": {
-            "recipe_sha256": recipe.fingerprint(),
             "objective": recipe.objective.spec,
             "steps": recipe.steps,
             "batch_size": recipe.batch_size,

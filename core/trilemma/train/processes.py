@@ -103,6 +103,15 @@ class Processes:
             torch.distributed.all_reduce(total)
         return total / self.world
 
+    def any(self, value: bool) -> bool:
+        """Returns whether a value is true in any process."""
+        if self.world == 1:
+            return value
+        found = torch.tensor(int(value), device=self.device)
+        with _together():
+            torch.distributed.all_reduce(found)
+        return bool(found)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces every gradient by its mean over the processes; one that this process has none of counts as zero.
 

@@ -103,6 +103,34 @@ class Samples(Table):
 
 
 @dataclass(frozen=True)
+class Validation(Table):
+    """The loss of the averaged weights on images that are not trained on; without `dataset` and `fraction`, none.
+
+    Args:
+        dataset: spec of a data set to measure it on.
+        fraction: of the training set to hold out for it instead; see `trilemma.train.validation.held_out`.
+        every: steps between two measurements; the last step is measured too.
+        n: most images to measure it on.
+    """
+
+    dataset: str | None = None
+    fraction: float = 0.0
+    every: int = 500
+    n: int = 1000
+
+    prefix: ClassVar[str] = "validation."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = 0 <= self.fraction <= 0.5
+        holds("validation.fraction", self.fraction, fits, "a number from 0 to 0.5")
+        apart = self.dataset is None or not self.fraction
+        holds("validation.fraction", self.fraction, apart, "0 beside validation.dataset")
+        at_least("validation.every", self.every, 1)
+        at_least("validation.n", self.n, 1)
+
+
+@dataclass(frozen=True)
 class Sampling(Table):
     """What the model's card says it is drawn with."""
 
@@ -128,6 +156,8 @@ class Recipe(Table):
         log_every: steps between lines of the log.
         tensorboard: also write TensorBoard event files.
         weights_dtype: dtype of the written weights, "float32" or "float16".
+        start: name or directory of a model whose weights the training begins with (fine-tuning).
+        validation: the loss on images that are not trained on.
         sampling: what the model is drawn with where nothing else is asked for.
         evaluation: what `trilemma eval` measures it with: dataset, features, metrics.
 
@@ -152,8 +182,10 @@ class Recipe(Table):
     log_every: int = 50
     tensorboard: bool = True
     weights_dtype: str = "float32"
+    start: str | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     samples: Samples = field(default_factory=Samples)
+    validation: Validation = field(default_factory=Validation)
     sampling: Sampling = field(default_factory=Sampling)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -182,15 +214,23 @@ class Recipe(Table):
         """The recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
-    def fingerprint(self) -> str:
-        """sha256 of what the weights depend on: a run resumes only under the recipe that started it."""
+    def fingerprint(self, start_sha256: str | None = None) -> str:
+        """Returns the sha256 of what the weights depend on: a run resumes only under the recipe that started it.
+
+        Args:
+            start_sha256: of the weights that the training begins with, whatever their model is called.
+        """
         decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
+        if start_sha256 is not None:
+            decisive["start"] = start_sha256
+        if self.validation.fraction:
+            decisive["held_out"] = self.validation.fraction
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 _BESIDE_THE_WEIGHTS = {
     *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
-    *("samples", "sampling", "evaluation"),
+    *("samples", "validation", "sampling", "evaluation", "start"),
 }
 
 

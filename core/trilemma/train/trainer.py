@@ -14,6 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from trilemma import model_directory
+from trilemma.dataset import Dataset
+from trilemma.denoiser import Denoiser
 from trilemma.errors import ModelError, UsageError
 from trilemma.global_generators import seeded
 from trilemma.partials import remove_stale
@@ -27,15 +29,18 @@ from trilemma.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from trilemma.train.conditions import conditions_of
 from trilemma.train.data_order import step_generator, step_key
 from trilemma.train.ema import Ema
+from trilemma.train.interruption import Interrupted, Interruption
 from trilemma.train.lock import locked
 from trilemma.train.log import RunLog
-from trilemma.train.preparation import conditions_of, fresh_denoiser, prepare
+from trilemma.train.preparation import fresh_denoiser, prepare
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
 from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.schedule import learning_rate
+from trilemma.train.validation import validation_loss
 
 OBJECTIVE, GLOBAL = 2, 3  # streams of keys
 
@@ -67,7 +72,11 @@ def train(
         from_checkpoint: a checkpoint of another run, or its folder, to go on from under this recipe, whose network must
             be the same: with another learning rate, precision or data.
 
+    In the main thread the first SIGINT or SIGTERM ends the run after the step that it is at, with a checkpoint; the
+    second one ends it at once.
+
     Raises:
+        Interrupted: a KeyboardInterrupt, where a signal ended the run after a step.
         ModelError: where `folder` holds a run of another recipe, other data or other processes, or is in use, a
             checkpoint is damaged, a disk refuses, or loss or weights are no longer finite.
         PluginUnavailable: for components or packages that are not there.
@@ -86,7 +95,8 @@ class _Run:
         parts = prepare(recipe, folder, self.processes)
         self.dataset, self.objective, self.denoiser = parts.dataset, parts.objective, parts.denoiser
         self.card, self.order, self.precision = parts.card, parts.order, parts.precision
-        self.identity = Identity(recipe.fingerprint(), parts.dataset.fingerprint(), self.processes.world)
+        self.validation = parts.validation
+        self.identity = Identity(*parts.fingerprints, self.processes.world)
         self.processes.same(self.denoiser)
         if recipe.compile:
             self.denoiser.compile(dynamic=False)
@@ -108,15 +118,25 @@ class _Run:
             log = self._open_log(start)
             last: dict[str, float] = {}
             try:
-                for step in range(start, self.recipe.steps):
-                    last = self._advance(step, log) or last
+                with Interruption() as interruption:
+                    for step in range(start, self.recipe.steps):
+                        last |= self._advance(step, log)
+                        self._end_where_asked(step + 1, interruption.asked)
             finally:
                 if log is not None:
                     log.close()
             return TrainingResult(self._export(), self.recipe.steps, last)
 
+    def _end_where_asked(self, done: int, asked: bool) -> None:
+        """Ends the run after a step with a checkpoint; all processes after the same one."""
+        if done == self.recipe.steps or not self.processes.any(asked):
+            return
+        if done % self.recipe.checkpoint_every:
+            self._save(done)
+        raise Interrupted(done, self.recipe.steps)
+
     def _advance(self, step: int, log: RunLog | None) -> dict[str, float]:
-        """One step with what follows it; the logged values, where it is logged."""
+        """One step with what follows it; the values that are logged after it."""
         recipe, done = self.recipe, step + 1
         loss, norm = self._step(step)
         self.total += loss
@@ -129,6 +149,9 @@ class _Run:
         # Before the checkpoint, so that a run that was killed in between draws the grid again.
         if self.main and recipe.samples.every and done % recipe.samples.every == 0:
             self._draw(done)
+        measured = done % recipe.validation.every == 0 or done == recipe.steps
+        if self.main and self.validation is not None and measured:
+            last |= self._validate(self.validation, log, done)
         if done % recipe.checkpoint_every == 0 or done == recipe.steps:
             self._save(done)
         return last
@@ -276,13 +299,33 @@ class _Run:
         """A failed picture is reported, never by the loss of the run."""
         path = self.folder / "samples" / f"step-{step:09d}.png"
         try:
-            averaged = fresh_denoiser(self.card, self.processes.device)
-            averaged.load_state_dict(self.ema.state_dict())
-            averaged.eval().requires_grad_(False)
-            draw_sample_grid(averaged, self.recipe.samples, self.recipe.seed, path)
+            draw_sample_grid(self._averaged(), self.recipe.samples, self.recipe.seed, path)
         except Exception as error:
             reason = " ".join(str(error).split())
             tqdm.write(f"no sample grid at step {step}: {reason}", file=sys.stderr)
+
+    def _validate(self, dataset: Dataset, log: RunLog | None, step: int) -> dict[str, float]:
+        recipe = self.recipe
+        loss = validation_loss(
+            self._averaged(),
+            dataset,
+            self.objective,
+            recipe.seed,
+            recipe.batch_size,
+            recipe.validation.n,
+            self.precision,
+            self.processes.device,
+        )
+        if log is not None:
+            log.note(step, validation_loss=loss)
+        return {"validation_loss": loss}
+
+    def _averaged(self) -> Denoiser:
+        """The network with the averaged weights, to look at."""
+        averaged = fresh_denoiser(self.card, self.processes.device)
+        averaged.load_state_dict(self.ema.state_dict())
+        averaged.eval().requires_grad_(False)
+        return averaged
 
     def _export(self) -> Path:
         target = self.folder / "model"

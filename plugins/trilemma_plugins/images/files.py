@@ -77,10 +77,11 @@ def open_files(root: Path) -> Files:
     return FolderFiles(root) if root.is_dir() else ZipFiles(root)
 
 
-def images_by_class(files: Files, root: Path) -> list[tuple[str, str]]:
+def images_by_class(files: Files, root: Path) -> list[tuple[str, str | None]]:
     """Returns (name, class) of every image, sorted; the class is the name of the folder the image lies in.
 
-    Folders around all classes are skipped; hidden files, and those that are no images by suffix, are left out.
+    It is None where all images lie in the root itself. Folders around all classes are skipped; hidden files, and those
+    that are no images by suffix, are left out.
 
     Raises:
         DataError: where there is no image, a name is not in UTF-8, or the folders are not one a class.
@@ -88,22 +89,25 @@ def images_by_class(files: Files, root: Path) -> list[tuple[str, str]]:
     paths = [path for path in map(PurePosixPath, files.names) if _is_image(path)]
     if not paths:
         raise DataError(
-            f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in one folder a class"
+            f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in it, or in one folder a class"
         )
     paths.sort(key=lambda path: path.parts)
+    flat = [path for path in paths if len(path.parts) == 1]
     for path in paths:
         if not _is_text(str(path)):
             raise DataError(
                 f"{root} holds {os.fsencode(str(path))!r}, a name that is not text in UTF-8; rename it"
             )
-        if len(path.parts) < 2:
-            raise DataError(f"{path} in {root} lies in no folder of a class; put it in one")
+        if flat and len(path.parts) > 1:
+            raise DataError(
+                f"{path} in {root} lies in a folder, {flat[0]} in none; put all in one folder a class, or none in any"
+            )
         if path.parts[:-2] != paths[0].parts[:-2]:
             raise DataError(
                 f"{path} and {paths[0]} in {root} are not in one folder of classes; keep one folder a class, and "
                 "where there is one such folder a split, write {split} in root= for its name"
             )
-    return [(str(path), path.parts[-2]) for path in paths]
+    return [(str(path), path.parts[-2] if len(path.parts) > 1 else None) for path in paths]
 
 
 def _is_image(path: PurePosixPath) -> bool:

@@ -55,6 +55,12 @@ REPLACEMENTS = (
         r"\1 --no-progress --set steps=2 --set batch_size=8 --set checkpoint_every=1",
         "two steps of training",
     ),
+    Replacement(
+        r"(trilemma train photos) --minutes 10",
+        r"\1 --no-progress --minutes 0.001 --set steps=2 --set batch_size=8",
+        "two steps of training",
+        "docs/own-images.md",
+    ),
     Replacement(r" --set steps=2000", "", "two steps of training"),
     Replacement(r"step-000001000", "step-000000001", "two steps of training"),
     Replacement(

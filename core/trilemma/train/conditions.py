@@ -1,0 +1,13 @@
+"""What a network is told of the examples of a data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trilemma.denoiser import Denoiser
+
+
+def conditions_of(denoiser: Denoiser, labels: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Returns the conditions that a data set gives a network: its labels as `class`."""
+    return {"class": labels.to(device)} if "class" in denoiser.conditions else {}

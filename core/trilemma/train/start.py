@@ -1,0 +1,69 @@
+"""The weights of another model that a training begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trilemma.denoiser import Denoiser
+from trilemma.errors import UsageError
+from trilemma.loading import load
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run remembers of the model that it began with: its name, and the sha256 of its weights."""
+
+    name: str
+    sha256: str
+
+
+def begin_with(denoiser: Denoiser, model: str) -> Start:
+    """Gives a denoiser the weights of a model, by its name or directory, and returns which they were.
+
+    Raises:
+        UsageError: where the model's network is another one.
+        ModelError: for a directory that holds no sound model.
+        PluginUnavailable: for an unknown name.
+    """
+    source = load(model)
+    card = source.card or {}
+    name = card["model"]["name"]
+    if misfit := _misfit(denoiser, source):
+        raise UsageError(f"model {name} {misfit}")
+    denoiser.load_state_dict(source.state_dict())
+    return Start(name, card["weights"]["sha256"])
+
+
+def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:
+    """What keeps a network from taking the weights of another, and the cure."""
+    theirs, ours = (_classes(network) for network in (source, denoiser))
+    if theirs and not ours:
+        return (
+            f"was trained on {theirs} classes and this network has none; set denoiser.options.classes = {theirs}, "
+            f"with images in {theirs} folders, or choose a model without classes"
+        )
+    if ours and not theirs:
+        return (
+            f"has no classes and this network has {ours}; set denoiser.options.classes = 0, or choose a model of "
+            f"{ours} classes"
+        )
+    if theirs != ours:
+        return f"has {theirs} classes and this network {ours}; choose a model of {ours} classes"
+    if source.parameterization != denoiser.parameterization:
+        return (
+            f'predicts "{source.parameterization}", the recipe says "{denoiser.parameterization}"; '
+            f'set denoiser.parameterization = "{source.parameterization}"'
+        )
+    found = {key: tuple(tensor.shape) for key, tensor in source.state_dict().items()}
+    wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
+    for key in [*wanted, *found]:
+        if found.get(key) != wanted.get(key):
+            return (
+                f"is another network: {key} is {found.get(key, 'missing')} there, {wanted.get(key, 'missing')} here; "
+                "take its card's [denoiser] table and its size of images"
+            )
+    return None
+
+
+def _classes(network: Denoiser) -> int:
+    return int(getattr(network.conditions.get("class"), "size", 0))

@@ -1,0 +1,47 @@
+"""How long a step of a recipe takes on this machine."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from trilemma import lookup
+from trilemma.model_directory import build_denoiser
+from trilemma.train.recipe import Recipe
+
+_TIMED_STEPS = 3
+
+
+def seconds_a_step(recipe: Recipe, shape: tuple[int, int, int]) -> float:
+    """Returns the shortest of a few training steps on images of a shape, in seconds; the first is not counted."""
+    network = recipe.denoiser
+    card = {
+        "process": {"spec": recipe.process.spec},
+        "denoiser": {
+            "spec": network.spec,
+            "parameterization": network.parameterization,
+            "options": dict(network.options),
+        },
+        "data": {"shape": list(shape)},
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    denoiser = build_denoiser(card, seed=0).to(device).train()
+    objective = lookup.objective(recipe.objective.spec)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-9)
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.zeros((recipe.batch_size, *shape), device=device)
+    cond = {
+        name: torch.zeros(recipe.batch_size, dtype=torch.int64, device=device) for name in denoiser.conditions
+    }
+    times = []
+    with torch.random.fork_rng():  # dropout draws from the global generators
+        for _ in range(1 + _TIMED_STEPS):
+            began = time.perf_counter()
+            loss = objective.loss(denoiser, denoiser, x0, cond, generator)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()  # waits for a GPU
+            times.append(time.perf_counter() - began)
+    return min(times[1:])

@@ -1,0 +1,50 @@
+"""What is asked of every image, and which cannot answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from trilemma.errors import DataError
+
+_NAMED = 3
+
+R = TypeVar("R")
+
+
+class Unreadable(DataError):
+    """Images that cannot be read.
+
+    Attributes:
+        reasons: why, by the name of each.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callable[[int], R]) -> list[R]:
+    """Returns what `read` says of each of the views; view i is one of image i mod N.
+
+    Raises:
+        Unreadable: where it failed, with how many there are, the first names, and why.
+    """
+    answers: list[R] = []
+    reasons: dict[str, str] = {}
+    for view in views:
+        try:
+            answers.append(read(view))
+        except Exception as error:  # a damaged file can make Pillow and zipfile raise nearly anything
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reasons[names[view % len(names)]] = " ".join(reason.split())[:60]
+    if reasons:
+        count = "" if len(reasons) == 1 else f"{len(reasons):,} of {len(names):,} images: "
+        some = [f"{name} ({reason})" for name, reason in list(reasons.items())[:_NAMED]]
+        more = ", …" if len(reasons) > _NAMED else ""
+        them = "it" if len(reasons) == 1 else "them"
+        raise Unreadable(
+            f"cannot read {count}{', '.join(some)}{more} in {root}; restore or remove {them}", reasons
+        )
+    return answers
