@@ -82,7 +82,7 @@ def evaluate(
     record = dict(chunks.provenance)
     record["cond"] = "the training labels, in their proportions" if labels is not None else None
     record["network_dtype"] = str(chunks.job.network_dtype).removeprefix("torch.")
-    record |= {"threads": torch.get_num_threads(), **evaluator.describe(), "metrics": values}
+    record |= {"threads": torch.get_num_threads(), **evaluator.describe(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
 
 
@@ -106,7 +106,7 @@ def evaluate_model(
         "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
         "seed": seed,
         "threads": torch.get_num_threads(),
-        **evaluator.describe(),
+        **evaluator.describe(model),
         "measured": OTHER_SPLIT[evaluator.reference],
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),
