@@ -81,8 +81,7 @@ def evaluate(
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
     record["cond"] = "the training labels, in their proportions" if labels is not None else None
-    record["network_dtype"] = str(chunks.job.network_dtype).removeprefix("torch.")
-    record |= {"threads": torch.get_num_threads(), **evaluator.describe(model), "metrics": values}
+    record |= {**evaluator.describe(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
 
 
