@@ -3,9 +3,9 @@
     ddim:eta=0,grid=trailing        ddim(eta=0, grid=trailing)
 
 A value is a Python literal; inf, nan, true and false are what they say; a name with options in parentheses is a
-component, as in Inverse(sampler=ddim(eta=0)); any other bare word, in a list too, is a string. Brackets, quotes and the
-commas in them are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one that
-no text holds: a record tells it from others, and nothing can be built from it.
+component, as in Inverse(sampler=ddim(eta=0)); any other bare word, in a list too, is a string. Brackets, quotes and
+the commas in them are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one
+that no text holds: a record tells it from others, and nothing can be built from it.
 """
 
 from __future__ import annotations
