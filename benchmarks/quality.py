@@ -75,7 +75,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         "network_dtype": options.dtype,
         "compiled": options.compile,
         "seed": options.seed,
-        **evaluator.describe(network),
+        **evaluator.describe(),
     }
     log = options.out / "quality.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)

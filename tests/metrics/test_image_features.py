@@ -15,7 +15,6 @@ import trilemma_plugins.metrics
 from trilemma import lookup
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate import Evaluator, FeatureNetwork
-from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.metrics.features import CHUNK, ImageFeatures, MnistFeatures
 from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, ImageNetwork, resized
 from trilemma_plugins.metrics.training import rounded, write_network
@@ -122,8 +121,7 @@ def test_distances_of_any_images_say_on_what_features(monkeypatch, folder: Path,
     assert values["recall"] is not None
     # Its ten classes are not the data's.
     assert values["class-agreement"] is None
-    model = GaussianDenoiser(trilemma.process("vp"), shape=(3, 20, 12))
-    assert one.describe(model)["features"].startswith("image-features sha256:")
+    assert one.describe()["features"].startswith("image-features sha256:")
 
 
 def test_the_card_of_the_shipped_network_is_true() -> None:

@@ -186,7 +186,7 @@ def _shared(model: Denoiser, evaluator: Evaluator, conditions: Conditions) -> Re
         "threads": torch.get_num_threads() if conditions.speed else None,
         "batch_size": conditions.batch_size if conditions.speed else None,
         "versions": versions(),
-        **evaluator.describe(model),
+        **evaluator.describe(),
     }
 
 

@@ -138,8 +138,8 @@ def _print_splits(record: dict[str, Any]) -> None:
     """Says how a data set without splits was split, and whether the model has seen its images."""
     rule, seen = record["splits"]["rule"], record["splits"]["trained_on"]
     if rule:
-        known = "has seen both in training" if seen else "may have seen both in training"
-        typer.echo(f"{rule}, the rest train; the model {known}")
+        known = "may have seen both" if seen is None else "has seen both" if seen else "has seen neither"
+        typer.echo(f"{rule}, the rest train; the model {known} in training")
 
 
 def _print_of_the_model(record: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def evaluate(
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
     record["cond"] = "the training labels, in their proportions" if labels is not None else None
-    record |= {**evaluator.describe(model), "metrics": values}
+    record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
 
 
@@ -105,7 +105,8 @@ def evaluate_model(
         "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
         "seed": seed,
         "threads": torch.get_num_threads(),
-        **evaluator.describe(model),
+        **evaluator.describe(),
+        "splits": evaluator.describe_splits(model),
         "measured": OTHER_SPLIT[evaluator.reference],
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),

@@ -211,14 +211,20 @@ class Evaluator:
         values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
-    def describe(self, model: Denoiser) -> dict[str, Any]:
-        """What the numbers of a model are measured with, as a record that can be written as JSON."""
+    def describe_splits(self, model: Denoiser) -> dict[str, Any]:
+        """Returns the rule that a data set without splits was split by, and the parts a model saw in training.
+
+        None stands for a data set with splits, and for what is not known of the model.
+        """
         card = model.card or {}
         # An untrained network has the card of the trained one, without its weights.
-        trained = card.get("weights", {}).get("sha256") is not None
-        stated = card.get("data", {}).get("dataset") if trained else None
+        untrained = model.card is not None and card.get("weights", {}).get("sha256") is None
+        seen = [] if untrained else self.splits.trained_on(card.get("data", {}).get("dataset"))
+        return {"rule": self.splits.rule, "trained_on": seen}
+
+    def describe(self) -> dict[str, Any]:
+        """What the numbers are measured with, as a record that can be written as JSON."""
         return {
-            "splits": {"rule": self.splits.rule, "trained_on": self.splits.trained_on(stated)},
             "dataset": self.dataset,
             "features": self.network.identity if self.comparisons else None,
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
