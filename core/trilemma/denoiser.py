@@ -60,8 +60,16 @@ class Condition:
         if not entries:
             raise UsageError(f"condition {self.name!r} is an empty list; give at least one value")
         return [
-            checked_integer(entry, self.name, 0, self.size - 1, what="is out of range") for entry in entries
+            checked_integer(entry, self.name, 0, self.size - 1, what=self._beyond(entry)) for entry in entries
         ]
+
+    def _beyond(self, label: Any) -> str:
+        """What is wrong with a label that is none: a class that a number names is meant by the number in quotes."""
+        return (
+            f'is a label out of range, "{label}" in quotes a name'
+            if str(label) in self.names
+            else "is out of range"
+        )
 
     def _named(self, name: str) -> int:
         if name in self.names:

@@ -135,7 +135,7 @@ def invert(
     }
     if residual is not None and tolerance is not None:
         _warn(residual, tolerance)
-    return Inverted(latent, record, residual=residual)
+    return Inverted(latent, record, indices=drawn.indices, residual=residual)
 
 
 def _warn(residual: Tensor, tolerance: float) -> None:

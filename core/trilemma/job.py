@@ -307,6 +307,10 @@ def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:
 def _resolve_model(model: Denoiser | str | Path, device: str | torch.device | None) -> Denoiser:
     if isinstance(model, str | Path):
         return load(model, device=device, fused=True)
+    if isinstance(getattr(model, "_orig_mod", None), Denoiser):
+        raise UsageError(
+            "torch.compile made another module of the model; compile it in place by model.compile()"
+        )
     if not isinstance(model, Denoiser):
         raise UsageError(
             f"{type(model).__name__} is not a denoiser; give one, a model's name or directory, or make one of a "

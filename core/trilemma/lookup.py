@@ -22,7 +22,7 @@ from trilemma.options import annotation_of, checked_options, resolved_options
 from trilemma.plugins.catalog import Component
 from trilemma.plugins.manager import catalog, registered_name
 from trilemma.plugins.quarantine import UserInterrupt, quarantine
-from trilemma.plugins.specs import KINDS, ComponentSpec
+from trilemma.plugins.specs import KINDS, ComponentSpec, MetricSpec
 from trilemma.recording import options_of, recorded, recorded_condition
 from trilemma.spec import Spec, format_spec, parse_spec, split_sum
 
@@ -147,6 +147,16 @@ def samplers_of_components(components: int) -> list[str]:
         if declared is None or components in declared:
             fitting.append(found.address)
     return sorted(fitting)
+
+
+def default_features() -> list[str]:
+    """Returns the addresses of the feature networks that stand in where none is named, the built-in ones first."""
+    declared = [
+        found
+        for found in catalog().components("metric")
+        if isinstance(found.spec, MetricSpec) and found.spec.default_features
+    ]
+    return [found.address for found in sorted(declared, key=lambda found: not found.built_in)]
 
 
 def describe(kind: str, made: Any, name: str | None = None) -> str:

@@ -78,6 +78,8 @@ def describe(
         "backend": backend,
         "capture": None if capture is None else asdict(capture),
         "dtype": str(job.dtype).removeprefix("torch."),
+        "network_dtype": str(job.network_dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
         "device": str(job.device),
         "versions": versions(),
     }
@@ -86,11 +88,12 @@ def describe(
 def describe_model(model: Denoiser) -> dict[str, Any]:
     """Name and sha256 of a model: of the file that its weights were loaded from, else of its tensors.
 
-    The name of a model without a card is the network's class. Loaded weights that were changed since are no longer the
-    file's: the sha256 is then that of the tensors, too.
+    The name of a model without a card is its `described_as`, else its class. Loaded weights that were changed since are
+    no longer the file's: the sha256 is then that of the tensors, too.
     """
     if model.card is None:
-        return {"name": type(model).__name__, "sha256": weights_digest(model)}
+        name = getattr(model, "described_as", type(model).__name__)
+        return {"name": name, "sha256": weights_digest(model)}
     stated = model.card["weights"]["sha256"]
     return {"name": model.card["model"]["name"], "sha256": weights_digest(model, stated)}
 

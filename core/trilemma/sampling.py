@@ -38,12 +38,45 @@ class Samples:
         trajectory: the whole state before the first row and after each, [rows + 1, n, K·C, H, W]; None where not asked
             for.
         times: of these states, falling [rows + 1]; None likewise.
+        indices: of the samples; None for 0 .. n − 1.
     """
 
     samples: Tensor
     provenance: dict[str, Any]
     trajectory: Tensor | None = None
     times: tuple[float, ...] | None = None
+    indices: Sequence[int] | None = None
+
+    def save(self, path: str | Path, columns: int | None = None) -> Path:
+        """Writes the samples, with what made them, into a place of the kind that its suffix asks for; returns its path.
+
+        `.png` and `.jpg` are one picture, a grid of several samples or one of its own size; `.gif` and `.webp` an
+        animation of the trajectory; `.npz` an array, with the trajectory where there is one; no suffix or a slash at
+        the end is a folder of PNGs, whose pictures that are there already stay.
+
+        Args:
+            path: the file or folder.
+            columns: samples in a row of a grid; ⌈√n⌉ by default.
+
+        Raises:
+            UsageError: for a suffix of no kind, samples that are no pictures, or an animation of no trajectory.
+            OutputError: where the place cannot be written, or holds other samples; nothing is left half-written.
+        """
+        from trilemma.output import destination
+
+        target = destination(str(path), columns)
+        indices = range(len(self.samples)) if self.indices is None else self.indices
+        place = {index: position for position, index in enumerate(indices)}
+        if len(place) < len(indices):
+            raise UsageError("the samples hold an index twice; save samples of different indices")
+        target.check(self.samples.shape[1:], self.samples.numel())
+        with target.open(indices, self.provenance) as sink:
+            if missing := sink.missing():
+                rows = [place[index] for index in missing]
+                way = self.trajectory if target.holds_trajectory else None
+                sink.add(missing, self.samples[rows], None if way is None else way[:, rows], self.times)
+            sink.finish(self.provenance)
+        return target.path
 
 
 def sample(
@@ -298,7 +331,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                         "trajectory cannot hold; draw a batch at a time with sample_chunks"
                     )
                 path[:, positions] = self.trajectory
-        return Samples(samples, self.provenance, path, self.times)
+        return Samples(samples, self.provenance, path, self.times, job.indices)
 
     @property
     def provenance(self) -> dict[str, Any]:

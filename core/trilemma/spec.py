@@ -3,9 +3,9 @@
     ddim:eta=0,grid=trailing        ddim(eta=0, grid=trailing)
 
 A value is a Python literal; inf, nan, true and false are what they say; a name with options in parentheses is a
-component, as in Inverse(sampler=ddim(eta=0)); any other bare word is a string. Brackets, quotes and the commas in them
-are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one that no text
-holds: a record tells it from others, and nothing can be built from it.
+component, as in Inverse(sampler=ddim(eta=0)); any other bare word, in a list too, is a string. Brackets, quotes and
+the commas in them are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one
+that no text holds: a record tells it from others, and nothing can be built from it.
 """
 
 from __future__ import annotations
@@ -126,11 +126,20 @@ def parse_value(text: str) -> Any:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if _BARE.fullmatch(text):
             return text
+    if len(text) > 1 and text[0] == "[" and text[-1] == "]":
+        # Of names that are no names of Python's, such as [T-shirt/top, 7up].
+        return [parse_value(_there(text, part)) for part in _split(text, text[1:-1])]
     if _RECORDED.fullmatch(text):
         raise UsageError(f"{shown(text)} stands for a value that no text holds; give the value itself")
     if _NESTED.match(text) and text[-1] == ")":
         return parse_spec(text)
     raise UsageError(f"{shown(text)} is neither a literal nor a bare word; put strings with blanks in quotes")
+
+
+def _there(text: str, part: str) -> str:
+    if not part.strip():
+        raise UsageError(f"{shown(text)} has an empty entry; leave the comma out")
+    return part
 
 
 def _is_number(text: str) -> bool:

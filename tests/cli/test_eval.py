@@ -16,7 +16,8 @@ import trilemma
 from trilemma.cli.eval import command
 from trilemma.dataset import InMemoryDataset
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
-from trilemma.evaluate import Observation, evaluation, evaluator
+from trilemma.evaluate import Evaluator, Observation, evaluation, evaluator
+from trilemma.evaluate.splits import RULE
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.metrics.agreement import ClassAgreement
@@ -29,8 +30,10 @@ app.command()(command)
 class Pixels:
     """A feature network whose features are two pixels."""
 
-    shape = (1, 4, 4)
     identity = "pixels"
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        return tuple(shape) == (1, 4, 4)
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
         flat = images.flatten(1)
@@ -63,8 +66,15 @@ def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
         return metrics[spec], spec
 
     made.asked = asked
+    made.by_default = False
     monkeypatch.setattr(
-        evaluator, "lookup", SimpleNamespace(build=build, describe=lambda kind, m: type(m).__name__)
+        evaluator,
+        "lookup",
+        SimpleNamespace(
+            build=build,
+            describe=lambda kind, m: type(m).__name__,
+            default_features=lambda: ["pixels"] if made.by_default else [],
+        ),
     )
     monkeypatch.setattr(trilemma, "load", lambda name, **options: made, raising=False)
     monkeypatch.setattr(
@@ -194,8 +204,8 @@ def test_the_split_is_the_cards(model: GaussianDenoiser) -> None:
     ("card", "reason"),
     [
         ({}, "names no data set; give one"),
-        ({"evaluation": {"dataset": "levels"}}, "names no feature network; give one"),
-        ({"data": {"dataset": "levels"}}, "names no feature network; give one"),
+        ({"evaluation": {"dataset": "levels"}}, "names no feature network, and none of the default ones"),
+        ({"data": {"dataset": "levels"}}, "names no feature network, and none of the default ones"),
     ],
 )
 def test_a_card_that_names_nothing_is_refused_before_a_sample_is_drawn(
@@ -218,11 +228,69 @@ def test_samples_of_another_shape_are_refused_before_they_are_drawn(model, monke
 
     monkeypatch.setattr(evaluation, "sample_chunks", never)
     if of == "features":
-        monkeypatch.setattr(Pixels, "shape", (3, 4, 4))
+        monkeypatch.setattr(Pixels, "takes", lambda self, shape: shape == (3, 4, 4))
     else:
         model.shape = (1, 8, 8)
-        monkeypatch.setattr(Pixels, "shape", (1, 8, 8))
+        monkeypatch.setattr(Pixels, "takes", lambda self, shape: shape == (1, 8, 8))
     result = run("--steps", "1", "-n", "4")
     assert isinstance(result.exception, UsageError)
     assert "shape" in str(result.exception)
     assert "4, 4)" in str(result.exception)
+
+
+def test_where_the_card_names_no_features_a_default_one_that_takes_the_images_stands_in(model) -> None:
+    model.card["evaluation"].pop("features")
+    model.by_default = True
+    record = json.loads(run("--steps", "1", "-n", "4", "--no-baseline", "--json").stdout)
+    assert record["features"] == "pixels"
+
+
+def test_no_default_features_stand_in_for_images_that_they_do_not_take(model, monkeypatch) -> None:
+    model.card["evaluation"].pop("features")
+    model.by_default = True
+    monkeypatch.setattr(Pixels, "takes", lambda self, shape: False)
+    result = run("--steps", "1", "-n", "4")
+    assert isinstance(result.exception, UsageError)
+    assert "none of the default ones takes images of shape (1, 4, 4)" in str(result.exception)
+
+
+@pytest.fixture
+def unsplit(model, monkeypatch) -> GaussianDenoiser:
+    """The model, trained on a data set without splits."""
+    whole = InMemoryDataset(
+        torch.randint(0, 256, (60, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte(),
+        torch.zeros(60, dtype=torch.int64),
+        ("all",),
+    )
+    build = evaluator.lookup.build
+
+    def built(kind: str, spec: str, **options: str) -> tuple[Any, str]:
+        if kind != "dataset":
+            return build(kind, spec, **options)
+        if options:
+            raise UsageError("no option split")
+        return whole, spec
+
+    monkeypatch.setattr(evaluator.lookup, "build", built)
+    model.card = {**model.card, "data": {"dataset": "whole"}}
+    model.card["evaluation"] = {"features": "pixels"}
+    return model
+
+
+def test_a_data_set_without_splits_is_split_and_the_record_says_so(unsplit) -> None:
+    record = json.loads(run("--steps", "1", "-n", "4", "--json").stdout)
+    assert record["splits"]["rule"] == RULE
+    assert record["splits"]["trained_on"] == ["train", "test"]
+    assert record["reference"]["images"]["frechet"] == 54
+    assert record["baseline"]["images"] == 6
+    shown = " ".join(run("--steps", "1", "-n", "4").stdout.split())
+    assert f"{RULE}, the rest train; the model has seen both in training" in shown
+
+
+def test_too_few_images_for_the_baseline_do_not_lose_the_samples(unsplit, monkeypatch) -> None:
+    monkeypatch.setattr(
+        Evaluator, "baseline", property(lambda self: (_ for _ in ()).throw(TrilemmaError("too few")))
+    )
+    result = run("--steps", "1", "-n", "4", "--json")
+    assert json.loads(result.stdout)["baseline"] is None
+    assert "no figures of real images: too few" in result.stderr

@@ -12,6 +12,7 @@ from PIL import Image
 
 import trilemma
 from trilemma.cli.app import main
+from trilemma.model_directory import build_denoiser, save_model
 from trilemma.output import provenance
 from trilemma.output.picture import tile, to_bytes
 
@@ -109,7 +110,7 @@ def test_quiet_says_nothing_and_progress_goes_to_stderr(capsys, tiny_model, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "x.jpg"], 2, ".png for a grid, .npz"),
+        (["--out", "x.bmp"], 2, ".png or .jpg for a grid"),
         (["--out", "none/x.png"], 1, "there is no folder none"),
         (["--out", "/dev/full"], 1, "/dev/full is no folder"),
         (["--out", "x.npz", "--columns", "3"], 2, "no columns"),
@@ -173,10 +174,11 @@ def test_pictures_to_start_from_and_to_keep(capsys, tiny_model, tmp_path):
     [
         (["--start", "none.png"], "cannot read none.png"),
         (["--strength", "0.5"], "give start="),
-        (["--mask", "small.png"], "the model's are (1, 8, 8)"),
+        (["--mask", "small.png"], "known= is missing"),
         (["--known", "right.png"], "mask= is missing"),
         (["--start", "right.png", "--strength", "0"], "strength=0.0"),
         (["--trajectory"], "cannot hold a trajectory"),
+        (["--trajectory", "--out", "x.jpg"], "cannot hold a trajectory"),
         (["--start", "empty.npz"], "no array named samples"),
     ],
 )
@@ -199,3 +201,119 @@ def test_a_folder_of_another_start_is_refused(capsys, tiny_model, tmp_path):
     code, _, error = run(capsys, *common, tmp_path / "b.png")
     assert code == 1
     assert "start is" in error
+
+
+def test_one_sample_is_written_at_its_own_size_and_can_be_started_from(capsys, tiny_model, tmp_path):
+    out = tmp_path / "one.png"
+    assert run(capsys, tiny_model, "-n", 1, "--steps", 2, "--out", out)[0] == 0
+    drawn = trilemma.sample(str(tiny_model), steps=2).samples
+    with Image.open(out) as picture:
+        np.testing.assert_array_equal(np.array(picture), to_bytes(drawn)[0, 0].numpy())
+    code, _, complaints = run(
+        capsys, tiny_model, "-n", 1, "--steps", 2, "--start", out, "--out", tmp_path / "two.png"
+    )
+    assert (code, complaints) == (0, "")
+
+
+def photo(path, height, width, mode="RGB"):
+    """A picture whose halves are black and white, left and right."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[:, width // 2 :] = 255
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def test_photos_of_any_size_are_resized_and_a_line_says_so(capsys, tiny_model, tmp_path):
+    """The middle square of a photo of 40×60 is its columns 10 to 49."""
+    photo(tmp_path / "photo.jpg", 40, 60)
+    photo(tmp_path / "mask.png", 40, 60, "L")
+    out = tmp_path / "x.npz"
+    options = ["--known", tmp_path / "photo.jpg", "--mask", tmp_path / "mask.png", "--out", out]
+    code, _, said = run(capsys, tiny_model, "-n", 2, "--steps", 2, *options)
+    assert code == 0
+    assert said.splitlines() == [
+        f"{tmp_path}/photo.jpg: 40×60 (H×W) resized to cover 8×8 (lanczos) and cropped at the centre",
+        f"{tmp_path}/mask.png: 40×60 (H×W) resized to cover 8×8 (nearest) and cropped at the centre",
+    ]
+    kept = np.load(out)["samples"]
+    assert kept[:, :, :, 5:].min() > 0.95
+    assert kept[:, :, :, 4:].min() > 0.5
+    assert (kept[:, :, :, :4] != kept[:, :, :, 4:]).all()
+    start = ["--start", tmp_path / "photo.jpg", "--out", tmp_path / "y.png", "--quiet"]
+    assert run(capsys, tiny_model, "-n", 1, "--steps", 2, *start) == (0, "", "")
+
+
+def test_a_way_is_written_as_an_animation_without_being_asked_for(capsys, tiny_model, tmp_path):
+    for name in ("way.gif", "way.webp"):
+        out = tmp_path / name
+        assert run(capsys, tiny_model, "-n", 4, "--steps", 5, "--out", out)[0] == 0
+        with Image.open(out) as picture:
+            assert picture.n_frames == 6
+        assert provenance(out)["steps"] == 5
+
+
+def test_a_jpeg_grid_is_the_grid_of_a_png(capsys, tiny_model, tmp_path):
+    for name in ("x.png", "x.jpg"):
+        assert run(capsys, tiny_model, "-n", 4, "--steps", 2, "--out", tmp_path / name)[0] == 0
+    with Image.open(tmp_path / "x.png") as png, Image.open(tmp_path / "x.jpg") as jpeg:
+        assert jpeg.format == "JPEG"
+        difference = np.array(png).astype(int) - np.array(jpeg)
+    assert np.abs(difference).mean() < 3
+    assert provenance(tmp_path / "x.jpg")["indices"] == "0-3"
+
+
+@pytest.fixture(scope="module")
+def named_model(tmp_path_factory):
+    """A model of three classes whose names are no words."""
+    card = {
+        "model": {"name": "named"},
+        "process": {"spec": "vp:schedule=cosine,T=50"},
+        "denoiser": {
+            "spec": "unet",
+            "parameterization": "v",
+            "options": {"channels": [8], "blocks": 1, "classes": 3, "groups": 4},
+        },
+        "data": {"shape": [1, 8, 8], "classes": ["traffic light", "T-shirt/top", "1984"]},
+    }
+    network = build_denoiser(card, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in network.state_dict().items()
+    }
+    path = tmp_path_factory.mktemp("models") / "named"
+    save_model(path, card, state)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded", "labels"),
+    [
+        ('class="traffic light"', "traffic light", 0),
+        ("class=traffic light", "traffic light", 0),
+        ("class=T-shirt/top", "T-shirt/top", 1),
+        ('class="1984"', "1984", 2),
+        ("class=2", 2, 2),
+        ('class=[T-shirt/top,"traffic light"]', ["T-shirt/top", "traffic light"], [1, 0]),
+    ],
+)
+def test_classes_go_by_their_names_and_the_record_has_what_was_asked(
+    capsys, named_model, tmp_path, asked, recorded, labels
+):
+    out = tmp_path / "x.npz"
+    assert run(capsys, named_model, "-n", 2, "--steps", 2, "--cond", asked, "--out", out)[0] == 0
+    drawn = trilemma.sample(str(named_model), 2, steps=2, cond={"class": labels})
+    np.testing.assert_array_equal(np.load(out)["samples"], drawn.samples.numpy())
+    assert provenance(out)["cond"] == {"class": recorded}
+
+
+def test_an_unknown_name_is_refused_in_a_line(capsys, named_model, tmp_path):
+    for asked, message in (
+        ("class=trafic light", "did you mean 'traffic light'?"),
+        ("class=1984", '"1984" in quotes a name'),
+    ):
+        code, _, error = run(
+            capsys, named_model, "-n", 1, "--steps", 1, "--cond", asked, "--out", tmp_path / "x"
+        )
+        assert code == 2
+        assert error.count("\n") == 1
+        assert message in error

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
+import pickle
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +130,21 @@ def test_a_wrong_answer_says_what_was_expected() -> None:
     ("arguments", "options", "message"),
     [
         ((3, "vp", "eps", SHAPE), {}, "cannot be called"),
+        ((Watching, "vp", "eps", SHAPE), {}, "the class Watching cannot be called"),
+        ((Watching(), "vp", "eps", 3), {}, "shape=3 is no shape"),
+        ((Watching(), "vp", "eps", "1x2x2"), {}, "is no shape"),
+        ((Watching(), "vp", "eps", ()), {}, "is no shape"),
+        ((Watching(), "vp", "eps", (1, -1, 2)), {}, r"shape\[1\]=-1"),
+        ((Watching(), "vp", "eps", (1, 2.0, 2)), {}, r"shape\[1\]=2\.0"),
+        ((Watching(), "vp", "eps", SHAPE), {"call": 3}, "call=3 cannot be called"),
+        ((Watching(), "vp", "eps", SHAPE), {"classes": -1}, "classes=-1"),
+        ((Watching(), "vp", "eps", SHAPE), {"classes": True}, "classes=True"),
+        ((Watching(), "vp", "eps", SHAPE), {"classes": "3"}, "no list of names"),
+        ((Watching(), "vp", "eps", SHAPE), {"classes": ["cat", 2]}, "no list of names"),
+        ((Watching(), "vp", "eps", SHAPE), {"classes": 3, "null": -1}, "null=-1"),
+        ((Watching(), "vp", "eps", SHAPE), {"null": 3}, "there are no classes"),
+        ((Watching(), "flow", "flow", SHAPE), {"clock": "sigma"}, "infinite sigma at t = 1"),
+        ((Watching(), "flow", "flow", SHAPE), {"clock": "log-snr"}, "infinite log-snr at t = 1"),
         ((Watching(), 3, "eps", SHAPE), {}, "is no process"),
         ((Watching(), "vp", "noise", SHAPE), {}, "unknown parameterization"),
         ((Watching(), "vp", "eps", SHAPE), {"clock": "step"}, "unknown clock"),
@@ -143,3 +161,147 @@ def test_impossible_arguments_are_refused(
 def test_the_refusal_of_a_bare_network_names_wrap() -> None:
     with pytest.raises(UsageError, match=r"trilemma\.wrap\(network, process, parameterization, shape\)"):
         trilemma.sample(nn.Identity(), 1)  # type: ignore[arg-type]
+
+
+class Frozen(nn.Module):
+    """A network with a part in another mode than its own, whose method is called under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 4, 1)
+        self.norm = nn.GroupNorm(2, 4)
+        self.outer = nn.Conv2d(4, 1, 1)
+        self.frozen = nn.BatchNorm2d(1).eval()
+
+    def forward(self, z: Tensor, clock: Tensor) -> Tensor:
+        return self.outer(nn.functional.silu(self.norm(self.inner(z))))
+
+    def answer(self, z: Tensor, clock: Tensor, scale: float = 1.0) -> Tensor:
+        return self(z, clock) * scale
+
+
+@pytest.fixture
+def frozen() -> Frozen:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Frozen()
+
+
+def drawn(model: Any, **options: Any) -> Tensor:
+    return trilemma.sample(model, 2, steps=3, **options).samples
+
+
+def test_the_modes_of_a_network_stay_what_they_were(frozen: Frozen) -> None:
+    model = trilemma.wrap(frozen, "vp", "eps", SHAPE)
+    assert model.training
+    assert frozen.norm.training
+    assert not frozen.frozen.training
+    assert not trilemma.wrap(frozen.eval(), "vp", "eps", SHAPE).training
+
+
+@pytest.mark.parametrize("form", ["method", "partial", "partial of a method"])
+def test_the_module_of_a_method_or_a_partial_is_known(frozen: Frozen, form: str) -> None:
+    frozen.eval()
+    given = {
+        "method": frozen.answer,
+        "partial": functools.partial(frozen),
+        "partial of a method": functools.partial(frozen.answer, scale=1.0),
+    }[form]
+    model = trilemma.wrap(given, "vp", "eps", SHAPE)
+    assert len(model.own_tensors()) == len([*frozen.parameters(), *frozen.buffers()])
+    assert torch.equal(drawn(model), drawn(trilemma.wrap(frozen, "vp", "eps", SHAPE)))
+    copied = copy.deepcopy(model)
+    before = drawn(copied)
+    with torch.no_grad():
+        frozen.outer.weight.zero_()
+    assert torch.equal(drawn(copied), before)
+    frozen.train()
+    with pytest.raises(UsageError, match="BatchNorm2d is in training mode"):
+        drawn(model)
+
+
+def test_a_network_that_changes_its_input_is_refused() -> None:
+    model = trilemma.wrap(lambda z, t: z.mul_(0.5), "vp", "eps", SHAPE)
+    with pytest.raises(UsageError, match="changes its input in place"):
+        drawn(model)
+    mended = trilemma.wrap(
+        lambda z, t: z.mul_(0.5), "vp", "eps", SHAPE, call=lambda network, z, t, cond: network(z.clone(), t)
+    )
+    assert torch.equal(drawn(mended), drawn(trilemma.wrap(lambda z, t: z * 0.5, "vp", "eps", SHAPE)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("clock", ["t", "index", "log-snr", "sigma"])
+def test_states_are_in_the_networks_dtype_and_the_clock_never_below_float32(
+    dtype: torch.dtype, clock: str
+) -> None:
+    network = Watching().eval().to(dtype)
+    model = trilemma.wrap(network, "vp", "eps", SHAPE, clock=clock)
+    assert drawn(model).dtype == dtype
+    assert {told.dtype for told in network.told} == {torch.promote_types(dtype, torch.float32)}
+
+
+def test_rows_of_a_long_table_are_whole_in_float32() -> None:
+    network = Watching()
+    rows = torch.arange(200_000)
+    model = trilemma.wrap(network, "vp:T=200000", "eps", SHAPE, clock="index")
+    model(torch.zeros(len(rows), *SHAPE), ((rows + 1).double() / 200_000).float())
+    assert torch.equal(network.told[-1], rows.float())
+
+
+@pytest.mark.parametrize("clock", ["t", "index", "log-snr", "sigma"])
+def test_it_compiles_into_one_graph(frozen: Frozen, clock: str) -> None:
+    model = trilemma.wrap(frozen.eval(), "vp", "eps", SHAPE, clock=clock)
+    plain = drawn(model)
+    model.compile(backend="eager", fullgraph=True)
+    assert torch.equal(drawn(model), plain)
+    inside = torch.compile(frozen, backend="eager")
+    assert torch.equal(drawn(trilemma.wrap(inside, "vp", "eps", SHAPE, clock=clock)), plain)
+    with pytest.raises(UsageError, match=r"compile it in place by model\.compile\(\)"):
+        drawn(torch.compile(model, backend="eager"))
+
+
+def test_it_is_copied_pickled_and_fused(frozen: Frozen) -> None:
+    model = trilemma.wrap(frozen.eval(), "vp", "eps", SHAPE)
+    plain = drawn(model)
+    assert torch.equal(drawn(pickle.loads(pickle.dumps(model))), plain)
+    copied = copy.deepcopy(model)
+    report = trilemma.fuse(copied)
+    assert "GroupNorm + SiLU" in str(report)
+    torch.testing.assert_close(drawn(copied), plain)
+    assert torch.equal(drawn(model), plain)
+
+
+def test_guidance_and_names_of_classes() -> None:
+    network = Watching().eval()
+    model = trilemma.wrap(network, "vp", "eps", SHAPE, classes=["cat", "traffic light"], null=2)
+    drawn(model, guidance="cfg:scale=2", cond={"class": ["traffic light", "cat"]})
+    assert network.labels is not None
+    assert sorted(network.labels.tolist()) == [0, 1, 2, 2]
+
+
+def test_records_tell_wrapped_networks_apart(frozen: Frozen) -> None:
+    found = [
+        trilemma.sample(trilemma.wrap(network, "vp", kind, SHAPE, clock=clock), 1, steps=1).provenance[
+            "model"
+        ]
+        for network, kind, clock in (
+            (frozen.eval(), "eps", "t"),
+            (frozen, "v", "t"),
+            (frozen, "v", "index"),
+            (frozen.answer, "v", "index"),
+        )
+    ]
+    assert [entry["name"] for entry in found] == [
+        "wrap(Frozen, eps, clock=t)",
+        "wrap(Frozen, v, clock=t)",
+        "wrap(Frozen, v, clock=index)",
+        "wrap(Frozen.answer, v, clock=index)",
+    ]
+
+
+def test_gradients_reach_the_input(frozen: Frozen) -> None:
+    z = torch.randn(2, *SHAPE, requires_grad=True)
+    trilemma.wrap(frozen, "vp", "eps", SHAPE)(z, torch.ones(2)).sum().backward()
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0

@@ -30,8 +30,10 @@ MEANS = (-0.5, 0.1, 0.7)
 class Brightness:
     """Features: mean and one pixel; classifies by the nearest of three mean values."""
 
-    shape = (1, 4, 4)
     identity = "brightness"
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        return tuple(shape) == (1, 4, 4)
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
         flat = images.flatten(1)

@@ -32,8 +32,10 @@ SPLITS = {
 class Pixels:
     """A feature network whose feature is the pixel."""
 
-    shape = (1, 1, 1)
     identity = "pixels"
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        return tuple(shape) == (1, 1, 1)
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
         return Observation(images.flatten(1), None, labels)
@@ -78,7 +80,11 @@ def components(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         return (SPLITS[options["split"]] if kind == "dataset" else found[spec]), spec
 
     monkeypatch.setattr(
-        evaluator, "lookup", SimpleNamespace(build=build, describe=lambda kind, made: "described")
+        evaluator,
+        "lookup",
+        SimpleNamespace(
+            build=build, describe=lambda kind, made: "described", default_features=lambda: ["pixels"]
+        ),
     )
     monkeypatch.setattr(evaluator, "BATCH", 50)
     return found

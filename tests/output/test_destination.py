@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trilemma.errors import OutputError, UsageError
 from trilemma.output import destination, format_indices, parse_indices, provenance
-from trilemma.output.destination import Folder, Npz, PngGrid
+from trilemma.output.destination import Animation, Folder, JpegGrid, Npz, PngGrid
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,10 @@ from trilemma.output.destination import Folder, Npz, PngGrid
     [
         ("x.png", PngGrid),
         ("X.PNG", PngGrid),
+        ("x.jpg", JpegGrid),
+        ("X.JPEG", JpegGrid),
+        ("x.gif", Animation),
+        ("x.webp", Animation),
         ("a.b/x.npz", Npz),
         ("x", Folder),
         ("x.png/", Folder),
@@ -35,7 +39,7 @@ def test_a_folder_that_is_there_may_have_a_dot(tmp_path):
 @pytest.mark.parametrize(
     ("path", "columns", "message"),
     [
-        ("x.jpg", None, "unknown suffix '.jpg'"),
+        ("x.bmp", None, "unknown suffix '.bmp'"),
         ("", None, "no name"),
         ("x.png", 0, "columns=0"),
         ("x", 3, "no columns"),

@@ -16,7 +16,7 @@ from PIL import Image
 import trilemma
 from trilemma.errors import DataError, UsageError
 from trilemma.reading.picture import decode_picture, picture_size
-from trilemma.reading.request import read_images
+from trilemma.reading.request import read_images, read_mask
 
 HEIGHT, WIDTH = 5, 7
 RANDOM = np.random.default_rng(0)
@@ -413,3 +413,77 @@ def test_what_the_policy_has_no_rule_for_is_refused_by_both(tmp_path, blob, suff
         assert message in said
         assert "\n" not in said
         assert ";" in said
+
+
+# --- pictures of any size for a request
+
+
+def photo(path: Path, height: int, width: int, mode: str = "RGB") -> Path:
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8)).convert(mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (61, 17), (5, 9), (16, 30)])
+def test_a_request_resizes_as_a_data_set_does(tmp_path: Path, height: int, width: int) -> None:
+    (tmp_path / "a").mkdir()
+    path = photo(tmp_path / "a" / "1.png", height, width)
+    data = trilemma.dataset("images", root=str(tmp_path), size=16)
+    told: list[str] = []
+    x = read_images(path, (3, 16, 16), told.append)
+    assert torch.equal(x, data_range(data.images))
+    assert told == [
+        f"{path}: {height}×{width} (H×W) resized to cover 16×16 (lanczos) and cropped at the centre"
+    ]
+
+
+def test_a_picture_of_the_right_size_is_left_alone(tmp_path: Path) -> None:
+    path = photo(tmp_path / "x.png", 24, 16)
+    told: list[str] = []
+    x = read_images(path, (3, 24, 16), told.append)
+    pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    assert torch.equal(x[0], data_range(pixels))
+    read_mask(path, (3, 24, 16), told.append)
+    assert told == []
+
+
+def test_the_centre_is_kept_and_as_much_is_cut_off_on_either_side(tmp_path: Path) -> None:
+    """Of 10×30, covering 10×20, the columns 5 to 24 are kept, of 30×10 the rows."""
+    columns = np.arange(30, dtype=np.uint8)[None].repeat(10, 0) * 8
+    Image.fromarray(columns).save(tmp_path / "wide.png")
+    Image.fromarray(columns.T.copy()).save(tmp_path / "high.png")
+    wide = read_images(tmp_path / "wide.png", (1, 10, 20))
+    high = read_images(tmp_path / "high.png", (1, 20, 10))
+    expected = data_range(torch.from_numpy(columns[None, None, :, 5:25].copy()))
+    assert torch.equal(wide, expected)
+    assert torch.equal(high, expected.mT)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7000, 3), (27, 28), (300, 400)])
+@pytest.mark.parametrize("shape", [(3, 28, 28), (1, 32, 48), (3, 1, 1)])
+def test_pictures_of_any_form_have_the_models_shape(
+    tmp_path: Path, size: tuple[int, int], shape: tuple[int, int, int]
+) -> None:
+    path = photo(tmp_path / "x.png", *size)
+    x, mask = read_images(path, shape), read_mask(path, shape)
+    assert x.shape == (1, *shape)
+    assert mask.shape == (1, 1, *shape[1:])
+    assert x.abs().max() <= 1
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_mask_takes_the_nearest_pixel(tmp_path: Path) -> None:
+    """Every pixel becomes 3×3 of itself, and those of 3×3 one: nothing between 0 and 1 is made up."""
+    small = np.random.default_rng(0).integers(0, 2, (8, 8)).astype(np.uint8) * 255
+    Image.fromarray(small).save(tmp_path / "small.png")
+    Image.fromarray(small.repeat(3, 0).repeat(3, 1)).save(tmp_path / "large.png")
+    expected = torch.from_numpy(small > 0)[None, None].float()
+    assert torch.equal(read_mask(tmp_path / "large.png", (3, 8, 8)), expected)
+    grown = expected.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    assert torch.equal(read_mask(tmp_path / "small.png", (3, 24, 24)), grown)
+
+
+def test_an_array_of_another_size_is_still_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", samples=np.zeros((1, 3, 9, 9), np.float32))
+    with pytest.raises(UsageError, match=r"is of shape \(1, 3, 9, 9\), expected \(n, 3, 8, 8\)"):
+        read_images(tmp_path / "x.npz", (3, 8, 8))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
+
+if TYPE_CHECKING:
+    from trilemma.evaluate import Evaluator
 
 
 def command(
@@ -27,7 +30,9 @@ def command(
         typer.Option("--metric", help="Metric; repeatable [default: all that apply to a labelled data set]."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set [default: the model's].")] = None,
-    features: Annotated[str | None, typer.Option(help="Feature network [default: the model's].")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Feature network [default: the model's, else one for images].")
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -79,11 +84,22 @@ def command(
         progress=progress,
     )
     record["untrained"] = untrained
-    record["baseline"] = evaluator.baseline if baseline else None
+    record["baseline"] = _baseline(evaluator) if baseline else None
     if as_json:
         print_json(record)
     else:
         _print_table(record)
+
+
+def _baseline(evaluator: Evaluator) -> dict[str, Any] | None:
+    """The metrics of real images; None, with the reason on stderr, where they are too few for one of them."""
+    from trilemma.errors import TrilemmaError
+
+    try:
+        return evaluator.baseline
+    except TrilemmaError as error:
+        typer.echo(f"no figures of real images: {error}", err=True)
+        return None
 
 
 def _print_table(record: dict[str, Any]) -> None:
@@ -114,6 +130,16 @@ def _print_table(record: dict[str, Any]) -> None:
     console.print(f"features: {record['features']}")
     if record["of_the_model"]:
         _print_of_the_model(record)
+    else:
+        _print_splits(record)
+
+
+def _print_splits(record: dict[str, Any]) -> None:
+    """Says how a data set without splits was split, and whether the model has seen its images."""
+    rule, seen = record["splits"]["rule"], record["splits"]["trained_on"]
+    if rule:
+        known = "may have seen both" if seen is None else "has seen both" if seen else "has seen neither"
+        typer.echo(f"{rule}, the rest train; the model {known} in training")
 
 
 def _print_of_the_model(record: dict[str, Any]) -> None:
@@ -128,6 +154,7 @@ def _print_of_the_model(record: dict[str, Any]) -> None:
         for term, value in found.items():
             table.add_row(term, value if isinstance(value, str) else _number(value))
         Console().print(table)
+    _print_splits(record)
 
 
 def _number(value: float | None) -> str:

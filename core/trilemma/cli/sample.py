@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +30,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Condition, such as class=7 or class=cat; sample i of a list, class=[0,1,2], takes entry i modulo its "
-            "length; repeatable.",
+            help="Condition, such as class=7 or class=cat: a number is a label, anything else a name; sample i of a "
+            "list, class=[cat,dog], takes entry i modulo its length; repeatable.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone.")] = 0,
@@ -56,15 +57,19 @@ def command(
     ] = 1,
     jump: Annotated[int, typer.Option(help="Steps that --resample takes in one go.")] = 1,
     trajectory: Annotated[
-        bool, typer.Option("--trajectory", help="Also write the state after each step; for FILE.npz.")
+        bool,
+        typer.Option(
+            "--trajectory",
+            help="Also write the state after each step; for FILE.npz, and always for FILE.gif and .webp.",
+        ),
     ] = False,
     out: Annotated[
         str,
         typer.Option(
             "--out",
             "-o",
-            help="FILE.png for a grid, FILE.npz for an array, or a folder for one PNG a sample, written as they "
-            "come; asked for again, it gets what is missing.",
+            help="FILE.png or .jpg for a grid, FILE.gif or .webp for an animation of the way, FILE.npz for an "
+            "array, or a folder for one PNG a sample, written as they come; asked for again, it gets what is missing.",
         ),
     ] = "samples.png",
     columns: Annotated[int | None, typer.Option(help="Samples in a row of the grid.")] = None,
@@ -98,16 +103,17 @@ def command(
     if kind is None:
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     target = destination(out, columns)
-    if trajectory and not out.lower().endswith(".npz"):
-        raise UsageError(f"{out} cannot hold a trajectory; end it in .npz")
+    if trajectory and not target.holds_trajectory:
+        raise UsageError(f"{out} cannot hold a trajectory; end it in .npz, or in .gif for an animation")
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
 
+    resized: list[str] = []
     given: dict[str, Any] = {
-        "start": None if start is None else read_images(start, network.shape),
-        "known": None if known is None else read_images(known, network.shape),
-        "mask": None if mask is None else read_mask(mask, network.shape),
+        "start": None if start is None else read_images(start, network.shape, resized.append),
+        "known": None if known is None else read_images(known, network.shape, resized.append),
+        "mask": None if mask is None else read_mask(mask, network.shape, resized.append),
     }
 
     def chunks(wanted: Sequence[int] | None, progress: bool = False) -> SampleChunks:
@@ -128,23 +134,30 @@ def command(
             strength=strength,
             resample=resample,
             jump=jump,
-            trajectory=trajectory,
+            trajectory=trajectory or target.needs_trajectory,
             **given,
         )
 
     request = chunks(parse_indices(indices) if indices is not None else None)
     wanted = request.job.indices
     target.check(request.job.sample_shape, request.numbers)
-    with target.open(wanted, _provenance(request)) as sink:
+    for line in () if quiet else resized:
+        typer.echo(line, err=True)
+    with target.open(wanted, request.provenance) as sink:
         if missing := sink.missing():
             request = chunks(missing, progress and not quiet)
             for drawn, samples in request:
                 sink.add(drawn.tolist(), samples, request.trajectory, request.times)
-        kept = {**sink.finish(_provenance(request)), "out": str(target.path), "drawn": len(missing)}
+        kept = {**sink.finish(request.provenance), "out": str(target.path), "drawn": len(missing)}
     if as_json:
         print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
+
+
+# Words with blanks between them, which the shell's quotes kept together: the name of a class.
+_WORD = r"[^\s,()\[\]{}'\"]+"
+_WORDS = re.compile(rf"{_WORD}(\s+{_WORD})+")
 
 
 def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
@@ -159,15 +172,8 @@ def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
             )
         if name in found:
             raise UsageError(f"--cond {name} is given twice; give a list for several values: {name}=[0,1]")
-        found[name] = parse_value(value)
+        found[name] = " ".join(value.split()) if _WORDS.fullmatch(value) else parse_value(value)
     return found
-
-
-def _provenance(request: SampleChunks) -> dict[str, Any]:
-    import torch
-
-    network_dtype = str(request.job.network_dtype).removeprefix("torch.")
-    return {**request.provenance, "network_dtype": network_dtype, "threads": torch.get_num_threads()}
 
 
 def _captured(capture: dict[str, Any]) -> str:

@@ -81,8 +81,7 @@ def evaluate(
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
     record["cond"] = "the training labels, in their proportions" if labels is not None else None
-    record["network_dtype"] = str(chunks.job.network_dtype).removeprefix("torch.")
-    record |= {"threads": torch.get_num_threads(), **evaluator.describe(), "metrics": values}
+    record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
 
 
@@ -107,6 +106,7 @@ def evaluate_model(
         "seed": seed,
         "threads": torch.get_num_threads(),
         **evaluator.describe(),
+        "splits": evaluator.describe_splits(model),
         "measured": OTHER_SPLIT[evaluator.reference],
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),

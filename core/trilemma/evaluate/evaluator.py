@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,21 +13,14 @@ from torch import Tensor
 from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric
+from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
+from trilemma.evaluate.splits import LabelledImages, Splits
 from trilemma.memory import check_memory
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
 OTHER_SPLIT = {"train": "test", "test": "train"}
 BATCH = 500
-
-
-class LabelledImages(Protocol):
-    """A split of a data set: labels int64 [N], and images uint8 [B, C, H, W] at indices [B], read when asked for."""
-
-    labels: Tensor
-
-    def read(self, indices: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,8 @@ class Evaluator:
     models and samplers. Training images are only ever the reference, never what is measured.
 
     Args:
-        dataset: spec of a labelled data set that has the splits `train` and `test`.
-        features: spec of a feature network; None where no metric compares samples.
+        dataset: spec of a labelled data set; one without the splits `train` and `test` is split by `splits.RULE`.
+        features: spec of a feature network; None for the first of the registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
 
@@ -86,16 +79,17 @@ class Evaluator:
             UsageError: where shapes differ, or labels are none of the model's classes.
         """
         data = self.split(self.reference)
-        shapes = {f"data set {self.dataset}": _shape_of(data)}
-        if self.comparisons:
-            shapes[f"feature network {self.features}"] = tuple(self.network.shape)
-        for name, shape in shapes.items():
-            if shape != tuple(model.shape):
-                option = "dataset" if name.startswith("data") else "features"
-                raise UsageError(
-                    f"the {name} is for images of shape {shape}, the model's samples are {tuple(model.shape)}; "
-                    f"give another as --{option}"
-                )
+        shape = tuple(model.shape)
+        if _shape_of(data) != shape:
+            raise UsageError(
+                f"the data set {self.dataset} has images of shape {_shape_of(data)}, the model's samples are {shape}; "
+                "give another as --dataset"
+            )
+        if self.comparisons and not self.network.takes(shape):
+            raise UsageError(
+                f"the feature network {self.features} takes no images of shape {shape}, which the model's samples are; "
+                "give another as --features"
+            )
 
     def __post_init__(self) -> None:
         if self.reference not in OTHER_SPLIT:
@@ -106,16 +100,16 @@ class Evaluator:
     @cached_property
     def network(self) -> FeatureNetwork:
         """The feature network."""
-        if self.features is None:
-            raise UsageError(
-                "the model's card names no feature network; give one, such as --features mnist-features"
-            )
-        network, spec = lookup.build("metric", self.features)
-        if not isinstance(network, FeatureNetwork):
-            raise UsageError(
-                f"{spec} is a metric, not a feature network; give for example features=mnist-features"
-            )
-        return network
+        if self.features is not None:
+            return _feature_network(self.features)
+        shape = _shape_of(self.split(self.reference))
+        for name in lookup.default_features():
+            if (network := _feature_network(name)).takes(shape):
+                return network
+        raise UsageError(
+            f"the model's card names no feature network, and none of the default ones takes images of shape {shape}; "
+            "give one as --features NAME"
+        )
 
     @cached_property
     def components(self) -> dict[str, AnyMetric | ModelMetric]:
@@ -141,14 +135,13 @@ class Evaluator:
         return {spec: m for spec, m in self.components.items() if isinstance(m, ModelMetric)}
 
     @cached_property
-    def _splits(self) -> dict[str, LabelledImages]:
-        return {}
+    def splits(self) -> Splits:
+        """The splits of the data set, each read once."""
+        return Splits(self.dataset, lookup.build)
 
     def split(self, name: str) -> LabelledImages:
         """The images and labels of a split, read once."""
-        if name not in self._splits:
-            self._splits[name] = lookup.build("dataset", self.dataset, split=name)[0]
-        return self._splits[name]
+        return self.splits.part(name)
 
     @cached_property
     def training_labels(self) -> Tensor:
@@ -174,17 +167,25 @@ class Evaluator:
             wanted[spec][stratified(data.labels, self.reference_counts[spec])] = True
         used_by_any = torch.stack(list(wanted.values())).any(0).nonzero().flatten()
         for rows in used_by_any.split(BATCH):
-            batch = self.network.observe(pixels_of(data.read(rows)), data.labels[rows])
+            batch = self._seen(data.read(rows), data.labels[rows])
             for spec, accumulator in filled.items():
                 accumulator.update(batch.rows(wanted[spec][rows]))
         return filled
+
+    def _seen(self, images: Tensor, labels: Tensor | None) -> Observation:
+        """What the feature network sees in 8-bit images; logits only where they are for the classes of the data."""
+        seen = self.network.observe(pixels_of(images), labels)
+        own, those = (getattr(entry, "classes", None) for entry in (self.network, self.split(self.reference)))
+        return (
+            seen if own is None or those is None or tuple(own) == tuple(those) else replace(seen, logits=None)
+        )
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
         """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; they are not kept."""
         reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         for images, labels in batches:
-            batch = self.network.observe(pixels_of(images), labels)
+            batch = self._seen(images, labels)
             for accumulator in filled.values():
                 accumulator.update(batch)
         return {
@@ -210,6 +211,17 @@ class Evaluator:
         values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
+    def describe_splits(self, model: Denoiser) -> dict[str, Any]:
+        """Returns the rule that a data set without splits was split by, and the parts a model saw in training.
+
+        None stands for a data set with splits, and for what is not known of the model.
+        """
+        card = model.card or {}
+        # An untrained network has the card of the trained one, without its weights.
+        untrained = model.card is not None and card.get("weights", {}).get("sha256") is None
+        seen = [] if untrained else self.splits.trained_on(card.get("data", {}).get("dataset"))
+        return {"rule": self.splits.rule, "trained_on": seen}
+
     def describe(self) -> dict[str, Any]:
         """What the numbers are measured with, as a record that can be written as JSON."""
         return {
@@ -218,6 +230,16 @@ class Evaluator:
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
         }
+
+
+def _feature_network(given: str) -> FeatureNetwork:
+    network, spec = lookup.build("metric", given)
+    if not isinstance(network, FeatureNetwork):
+        raise UsageError(
+            f"{spec} is a metric, not a feature network; give one of those as --features, for example "
+            + " or ".join(lookup.default_features())
+        )
+    return network
 
 
 def _shape_of(data: LabelledImages) -> tuple[int, ...]:

@@ -41,13 +41,17 @@ class Observation:
 class FeatureNetwork(Protocol):
     """A fixed network whose activations are the space in which distributions are compared.
 
+    It may have `classes`, the names of those its logits are for: on a data set of others the logits are not looked at.
+
     Attributes:
-        shape: (C, H, W) of the images it takes.
         identity: its name and the sha256 of its weights; distances in different networks do not compare.
     """
 
-    shape: tuple[int, ...]
     identity: str
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether it takes images of a shape (C, H, W)."""
+        ...
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
         """Features of images [B, C, H, W] with pixels in [-1, 1]."""

@@ -1,9 +1,11 @@
-"""Files of samples: a PNG grid, an .npz, or a folder of PNGs, each with its provenance and each whole or absent."""
+"""Files of samples: pictures, animations, an .npz, a folder, each with its provenance and each whole or absent."""
 
+from trilemma.output.animation import write_animation
 from trilemma.output.archive import write_npz
 from trilemma.output.destination import Destination, Sink, destination
 from trilemma.output.folder import SampleFolder
 from trilemma.output.indices import format_indices, parse_indices
+from trilemma.output.photo import write_jpeg_grid
 from trilemma.output.picture import write_png_grid
 from trilemma.output.provenance import provenance
 
@@ -15,6 +17,8 @@ __all__ = [
     "format_indices",
     "parse_indices",
     "provenance",
+    "write_animation",
+    "write_jpeg_grid",
     "write_npz",
     "write_png_grid",
 ]

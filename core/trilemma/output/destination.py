@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,12 @@ from torch import Tensor
 from trilemma.errors import OutputError, UsageError
 from trilemma.integers import checked_integer
 from trilemma.memory import check_memory
+from trilemma.output.animation import write_animation
 from trilemma.output.archive import write_npz
 from trilemma.output.atomic import telling
 from trilemma.output.folder import SampleFolder
 from trilemma.output.indices import format_indices
+from trilemma.output.photo import jpeg_comment, write_jpeg_grid
 from trilemma.output.picture import check_channels, write_png_grid
 from trilemma.partials import partial_name
 
@@ -50,6 +52,9 @@ class Destination(ABC):
 
     path: Path
 
+    holds_trajectory: ClassVar[bool] = False
+    needs_trajectory: ClassVar[bool] = False
+
     @abstractmethod
     def check(self, shape: Sequence[int], numbers: int = 0) -> None:
         """Refuses samples of shape (C, H, W), so many numbers in all, or a place that cannot be written.
@@ -65,7 +70,7 @@ class Destination(ABC):
 
 
 @dataclass(frozen=True)
-class PngGrid(Destination):
+class Grid(Destination):
     """One picture of all samples."""
 
     columns: int | None = None
@@ -77,15 +82,66 @@ class PngGrid(Destination):
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[Sink]:
-        def write(samples: Tensor, provenance: Mapping[str, Any], *_: Any) -> None:
-            write_png_grid(self.path, samples, provenance, self.columns)
+        return contextlib.nullcontext(_FileSink(indices, self._write))
 
-        return contextlib.nullcontext(_FileSink(indices, write))
+    @abstractmethod
+    def _write(
+        self, samples: Tensor, provenance: Mapping[str, Any], trajectory: Tensor | None, times: Any
+    ) -> None:
+        """Writes samples [n, C, H, W] and, where it is kept, their way [S, n, K·C, H, W]."""
+
+
+@dataclass(frozen=True)
+class PngGrid(Grid):
+    """One PNG of all samples."""
+
+    def _write(
+        self, samples: Tensor, provenance: Mapping[str, Any], trajectory: Tensor | None, times: Any
+    ) -> None:
+        write_png_grid(self.path, samples, provenance, self.columns)
+
+
+@dataclass(frozen=True)
+class JpegGrid(Grid):
+    """One JPEG of all samples."""
+
+    def open(
+        self, indices: Sequence[int], provenance: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[Sink]:
+        # Before anything is drawn; speed and kernels are filled in later.
+        jpeg_comment(_located(provenance, indices), room=4096)
+        return super().open(indices, provenance)
+
+    def _write(
+        self, samples: Tensor, provenance: Mapping[str, Any], trajectory: Tensor | None, times: Any
+    ) -> None:
+        write_jpeg_grid(self.path, samples, provenance, self.columns)
+
+
+@dataclass(frozen=True)
+class Animation(Grid):
+    """The way of all samples, a grid a state, as a GIF or WebP."""
+
+    holds_trajectory: ClassVar[bool] = True
+    needs_trajectory: ClassVar[bool] = True
+
+    def _write(
+        self, samples: Tensor, provenance: Mapping[str, Any], trajectory: Tensor | None, times: Any
+    ) -> None:
+        if trajectory is None:
+            raise UsageError(
+                f"{self.path} shows the way of the samples, which was not kept; draw them with trajectory=True, "
+                "or write a .png"
+            )
+        # Of the components of a state the first is the data.
+        write_animation(self.path, trajectory[:, :, : samples.shape[1]], provenance, self.columns)
 
 
 @dataclass(frozen=True)
 class Npz(Destination):
     """One NumPy archive of all samples."""
+
+    holds_trajectory: ClassVar[bool] = True
 
     def check(self, shape: Sequence[int], numbers: int = 0) -> None:
         _check_file(self.path, numbers)
@@ -110,7 +166,10 @@ class Folder(Destination):
 
 
 def destination(path: str, columns: int | None = None) -> Destination:
-    """The destination that a path asks for: `.png` a grid, `.npz` an array, no suffix or a slash at the end a folder.
+    """Returns the destination that a path asks for by its suffix.
+
+    `.png`, `.jpg` and `.jpeg` are a picture, `.gif` and `.webp` an animation of the way, `.npz` an array; no suffix or
+    a slash at the end is a folder.
 
     Args:
         path: where to write.
@@ -120,11 +179,21 @@ def destination(path: str, columns: int | None = None) -> Destination:
         UsageError: for another suffix, or columns where there is no grid.
     """
     kind = _kind(path)
-    if columns is not None and kind is not PngGrid:
+    if columns is None:
+        return kind(Path(path))
+    if not issubclass(kind, Grid):
         raise UsageError(f"{path} has no columns; leave them out, or write a .png")
-    if columns is not None:
-        columns = checked_integer(columns, "columns", 1, what="is no number of samples in a row")
-    return PngGrid(Path(path), columns) if kind is PngGrid else kind(Path(path))
+    return kind(Path(path), checked_integer(columns, "columns", 1, what="is no number of samples in a row"))
+
+
+_KINDS: dict[str, type[Destination]] = {
+    ".png": PngGrid,
+    ".jpg": JpegGrid,
+    ".jpeg": JpegGrid,
+    ".gif": Animation,
+    ".webp": Animation,
+    ".npz": Npz,
+}
 
 
 def _kind(path: str) -> type[Destination]:
@@ -133,11 +202,12 @@ def _kind(path: str) -> type[Destination]:
     suffix = Path(path).suffix.lower()
     if path.endswith(os.sep) or not suffix or Path(path).is_dir():
         return Folder
-    if suffix not in (".png", ".npz"):
+    if suffix not in _KINDS:
         raise UsageError(
-            f"{path}: unknown suffix {suffix!r}; end it in .png for a grid, .npz for an array, / for a folder of PNGs"
+            f"{path}: unknown suffix {suffix!r}; end it in .png or .jpg for a grid, .gif or .webp for the way, "
+            ".npz for an array, / for a folder of PNGs"
         )
-    return PngGrid if suffix == ".png" else Npz
+    return _KINDS[suffix]
 
 
 def _check_file(path: Path, numbers: int) -> None:

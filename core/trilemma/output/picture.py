@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -58,19 +60,53 @@ def encode_png(image: Tensor, provenance: Mapping[str, Any]) -> bytes:
     Raises:
         UsageError: for another number of channels.
     """
-    check_channels(len(image))
-    array = image.squeeze(0) if len(image) == 1 else image.permute(1, 2, 0)
+    array = pixels_of(image)
     text = PngInfo()
     text.add_itxt(KEY, to_json(provenance))
     buffer = io.BytesIO()
-    Image.fromarray(array.contiguous().numpy()).save(buffer, "PNG", pnginfo=text)
+    Image.fromarray(array).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
+
+
+def sheet(samples: Tensor, columns: int | None = None) -> Tensor:
+    """Returns samples [n, C, H, W] in [−1, 1] as one image uint8 [C, H', W'].
+
+    One sample is an image of its own size. Several are a grid, enlarged by a whole factor where it is small.
+
+    Args:
+        samples: what to show, row by row.
+        columns: samples in a row; ⌈√n⌉ by default.
+
+    Raises:
+        OutputError: for samples that are not finite.
+    """
+    images = to_bytes(samples)
+    return images[0] if len(images) == 1 else enlarged(tile(images, columns))
+
+
+def enlarged(grid: Tensor) -> Tensor:
+    """Returns an image [C, H, W] enlarged by a whole factor towards 512 pixels."""
+    factor = max(1, _GRID_SIZE // max(grid.shape[1:]))
+    return grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def pixels_of(image: Tensor) -> npt.NDArray[np.uint8]:
+    """Returns an image uint8 [C, H, W] as Pillow takes it, [H, W] or [H, W, 3].
+
+    Raises:
+        UsageError: for another number of channels.
+    """
+    check_channels(len(image))
+    array: npt.NDArray[np.uint8] = (
+        (image[0] if len(image) == 1 else image.permute(1, 2, 0)).contiguous().numpy()
+    )
+    return array
 
 
 def write_png_grid(
     path: str | Path, samples: Tensor, provenance: Mapping[str, Any], columns: int | None = None
 ) -> None:
-    """Writes samples [n, C, H, W] in [−1, 1] as one PNG, a grid; a small one is enlarged by a whole factor.
+    """Writes samples [n, C, H, W] in [−1, 1] as one PNG; see `sheet`.
 
     Args:
         path: the file; one that is there is replaced.
@@ -82,10 +118,7 @@ def write_png_grid(
         UsageError: for another number of channels.
         OutputError: for samples that are not finite, or where the disk refuses; nothing is left behind.
     """
-    grid = tile(to_bytes(samples), columns)
-    factor = max(1, _GRID_SIZE // max(grid.shape[1:]))
-    grid = grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    content = encode_png(grid, provenance)
+    content = encode_png(sheet(samples, columns), provenance)
     with replacing(Path(path)) as file:
         file.write(content)
 

@@ -11,7 +11,8 @@ from trilemma.errors import OutputError
 
 # Half a character, as in a file name that is no text: UTF-8 has no form for it, and JSON has this one.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-KEY = "trilemma"  # of the text entry in a PNG
+# Of the text entry in a PNG, and at the beginning of a comment elsewhere.
+KEY = "trilemma"
 FILE = "provenance.json"  # in a folder of pictures
 LIMIT = 1 << 26  # bytes of one that is read
 
@@ -29,3 +30,8 @@ def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:
         raise OutputError(
             f"the provenance cannot be written as JSON: {error}; keep it to plain values"
         ) from error
+
+
+def marked(provenance: Mapping[str, Any]) -> str:
+    """Returns a provenance as JSON after a mark that tells it from other people's comments."""
+    return f"{KEY}:{to_json(provenance)}"

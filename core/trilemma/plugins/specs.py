@@ -148,9 +148,23 @@ class DatasetSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class MetricSpec(ComponentSpec):
-    """A metric or a feature network: target is a `trilemma.evaluate.metric.Metric` or `FeatureNetwork`."""
+    """A metric or a feature network: target is a `trilemma.evaluate.metric.Metric` or `FeatureNetwork`.
+
+    Attributes:
+        default_features: whether it is a feature network that stands in where neither a model's card nor the user names
+            one, for images of the shapes that it takes.
+    """
+
+    default_features: bool = False
 
     kind = "metric"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.default_features) is not bool:
+            raise TypeError(
+                f"MetricSpec {self.name!r}: default_features={self.default_features!r} is neither True nor False"
+            )
 
 
 @dataclass(frozen=True)

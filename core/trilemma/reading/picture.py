@@ -18,7 +18,9 @@ PIXELS_LIMIT = 1 << 26
 FILE_LIMIT = 1 << 28
 WHITE = 255
 
-_ORIENTATION = 0x0112  # EXIF tag
+# EXIF tags.
+_ORIENTATION = 0x0112
+_DESCRIPTION = 0x010E
 _PNG_SAYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG may keep it
 _COLOURS = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 _GREYS = ("1", "L", "LA", "La")
@@ -27,7 +29,9 @@ _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 Array = npt.NDArray[Any]
 
 
-def decode_picture(blob: bytes, channels: int, size: int | None = None, background: int = WHITE) -> Tensor:
+def decode_picture(
+    blob: bytes, channels: int, size: int | tuple[int, int] | None = None, background: int = WHITE
+) -> Tensor:
     """Returns the pixels uint8 [channels, H, W] of a picture file, turned upright.
 
     16-bit levels v become round(v/257), floating-point ones in [0, 1] round(255 v). What is transparent shows the
@@ -37,7 +41,8 @@ def decode_picture(blob: bytes, channels: int, size: int | None = None, backgrou
     Args:
         blob: the file.
         channels: 1 for grey, 3 for red, green and blue.
-        size: side of the square that the picture is resized (shorter side, Lanczos) and centre-cropped to.
+        size: (H, W), or the side of a square, that the picture is resized (Lanczos, until it just covers that) and
+            centre-cropped to; one that has it already is left alone.
         background: grey level, 0 to 255, behind what is transparent.
 
     Raises:
@@ -56,7 +61,7 @@ def decode_picture(blob: bytes, channels: int, size: int | None = None, backgrou
         colours = _luma(colours)
     pixels = _upright(np.broadcast_to(colours, (*colours.shape[:2], channels)), orientation)
     if size is not None:
-        pixels = _fitted(pixels, size)
+        pixels = fitted(pixels, (size, size) if isinstance(size, int) else size, Image.Resampling.LANCZOS)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
@@ -72,14 +77,20 @@ def picture_size(blob: bytes) -> tuple[int, int]:
 
 
 def picture_text(blob: bytes, key: str) -> str:
-    """Returns a text entry of a picture file.
+    """Returns a text entry of a picture file, or what follows `key:` in its comment or EXIF description.
 
     Raises:
         KeyError: where there is none.
         Exception: as `decode_picture` does.
     """
     with _opened(blob) as image:
-        return str(image.info[key])
+        if key in image.info:
+            return str(image.info[key])
+        for found in (image.info.get("comment", ""), image.getexif().get(_DESCRIPTION, "")):
+            text = found.decode() if isinstance(found, bytes) else str(found)
+            if text.startswith(f"{key}:"):
+                return text.removeprefix(f"{key}:")
+    raise KeyError(key)
 
 
 def _opened(blob: bytes) -> ImageFile:
@@ -208,7 +219,13 @@ def _upright(pixels: Array, orientation: int) -> Array:
     return pixels
 
 
-def _fitted(pixels: Array, size: int) -> Array:
+def fitted(pixels: Array, size: tuple[int, int], method: Image.Resampling) -> Array:
+    """Returns pixels uint8 [H', W', C] of a size (H', W') that pixels [H, W, C] were resized to cover, then cropped to.
+
+    What is cut off is the same on both sides.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
     flat = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    fitted = ImageOps.fit(Image.fromarray(flat), (size, size), Image.Resampling.LANCZOS)
-    return np.array(fitted).reshape(size, size, -1)
+    cut = ImageOps.fit(Image.fromarray(flat), (size[1], size[0]), method)
+    return np.array(cut).reshape(*size, -1)

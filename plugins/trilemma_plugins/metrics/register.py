@@ -45,3 +45,11 @@ def trilemma_register(registry: Registry) -> None:
             summary="feature network of the other metrics: a classifier of MNIST digits, 64 features",
         )
     )
+    registry.metric(
+        MetricSpec(
+            name="image-features",
+            target="trilemma_plugins.metrics.features:ImageFeatures",
+            summary="feature network of images of any size: a classifier of CIFAR-10, 192 features",
+            default_features=True,
+        )
+    )

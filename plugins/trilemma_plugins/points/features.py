@@ -35,8 +35,6 @@ class PointsFeatures:
         UsageError: for a number out of range.
     """
 
-    shape = (2, 1, 1)
-
     def __init__(
         self,
         modes: int = 8,
@@ -65,11 +63,15 @@ class PointsFeatures:
         self._phases = 2 * math.pi * torch.rand(frequencies, generator=generator, dtype=torch.float64)
         self._centres, self._deviation = ring(modes, radius), deviation
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether a shape is that of points."""
+        return tuple(shape) == (2, 1, 1)
+
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
         """Features [B, 2 + D] and logits [B, modes] of points [B, 2, 1, 1] in [-1, 1]."""
-        if tuple(images.shape[1:]) != self.shape:
+        if not self.takes(images.shape[1:]):
             raise TrilemmaError(
-                f"points-features takes points of shape {self.shape}, got {tuple(images.shape[1:])}; "
+                f"points-features takes points of shape (2, 1, 1), got {tuple(images.shape[1:])}; "
                 "evaluate with the feature network of the model's data (--features)"
             )
         x = images.flatten(1).to("cpu", torch.float64)
