@@ -20,8 +20,9 @@ demo: install
 	$(VENV)/bin/trilemma sample mnist -n 64 --sampler ddim --steps 20 --guidance cfg:scale=2 \
 		--cond 'class=[0,1,2,3,4,5,6,7,8,9]' --seed 0 --out digits.png
 
+# A process a core, each on one thread, so that none waits for another's.
 test: $(VENV)/.peers
-	$(python) -m pytest -q
+	OMP_NUM_THREADS=1 $(python) -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
