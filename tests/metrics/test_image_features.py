@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import trilemma_plugins.metrics
 from trilemma import lookup
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate import Evaluator, FeatureNetwork
+from trilemma.plugins import MetricSpec
 from trilemma_plugins.metrics.features import CHUNK, ImageFeatures, MnistFeatures
 from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, ImageNetwork, resized
 from trilemma_plugins.metrics.training import rounded, write_network
@@ -98,6 +100,24 @@ def test_the_weights_of_another_network_are_refused(folder: Path) -> None:
 
 def test_it_is_a_default_and_the_networks_of_one_data_set_are_not() -> None:
     assert lookup.default_features() == ["image-features"]
+
+
+def test_other_peoples_default_networks_come_after_the_built_in_ones(monkeypatch) -> None:
+    """So that an installation changes no figure."""
+
+    def found(name: str, built_in: bool, **options: bool) -> SimpleNamespace:
+        spec = MetricSpec(name=name, target="package.module:Network", summary="features", **options)
+        return SimpleNamespace(spec=spec, address=name, built_in=built_in)
+
+    brought = [
+        found("a-theirs", False, default_features=True),
+        found("b-ours", True, default_features=True),
+        found("c-ours", True),
+    ]
+    monkeypatch.setattr(lookup, "catalog", lambda: SimpleNamespace(components=lambda kind: brought))
+    assert lookup.default_features() == ["b-ours", "a-theirs"]
+    with pytest.raises(TypeError, match="default_features='yes' is neither True nor False"):
+        found("d", True, default_features="yes")
 
 
 @pytest.fixture
