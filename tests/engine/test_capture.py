@@ -63,7 +63,7 @@ def unrecorded(monkeypatch: pytest.MonkeyPatch) -> type[Unrecorded]:
 SAMPLERS = [DDIM(), DDIM(eta=1.0), DDIM(clip=1.0), DDPM(), Multistep()]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda made: type(made).__name__)
 @pytest.mark.parametrize("guidance", [None, CFG(scale=2.0)], ids=str)
 @pytest.mark.parametrize("mode", ["loop", "step"])
 def test_the_form_that_graphs_hold_gives_the_bits_of_the_loop(
