@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ NEIGHBOUR = REPOSITORY.parent / "shared" / "data"
 
 if "TRILEMMA_DATA" not in os.environ and NEIGHBOUR.is_dir():
     os.environ["TRILEMMA_DATA"] = str(NEIGHBOUR)
+
+# A shell starts its background jobs with SIGINT ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

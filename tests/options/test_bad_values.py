@@ -43,7 +43,7 @@ CASES = [
 def parts(annotation: Any) -> set[Any]:
     """The types that an annotation allows."""
     if get_origin(annotation) is Literal:
-        return {str, *get_args(annotation)}
+        return {type(entry) for entry in get_args(annotation)}
     arguments = get_args(annotation)
     return set().union(*map(parts, arguments)) if arguments else {annotation}
 

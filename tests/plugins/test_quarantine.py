@@ -35,7 +35,7 @@ ENDS = {
     "recursion": ("def f(): f()\nf()", "RecursionError"),
     "memory": ("raise MemoryError", "MemoryError"),
     "megabyte": ("raise ValueError('x' * 10**6)", "ValueError: xxx"),
-    "escape": ("raise ValueError('\\x1b[2J\\x07red')", "ValueError: �[2J�red"),
+    "escape": ("raise ValueError('\\x1b[2J\\x07red')", "ValueError: \\x1b[2J\\x07red"),
     "bases": ("raise BaseException('base')", "BaseException: base"),
     "group": ("raise BaseExceptionGroup('g', [KeyboardInterrupt()])", "BaseExceptionGroup: g"),
     "name-odd": ("raise ModuleNotFoundError('m', name=3)", "ModuleNotFoundError: m"),

@@ -212,7 +212,8 @@ def test_a_picture_that_is_no_file(refused, tiny, tmp_path, monkeypatch, kind, o
 def test_a_recipe_that_is_no_file(refused, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     path = instead(tmp_path / "recipe.toml", kind)
-    refused("cannot read recipe", "train", path, "--out", tmp_path / "run")
+    message = "holds no images" if kind == "folder" else "cannot read recipe"
+    refused(message, "train", path, "--out", tmp_path / "run")
 
 
 @KINDS
