@@ -22,7 +22,7 @@ demo: install
 
 # A process a core, each on one thread, so that none waits for another's.
 test: $(VENV)/.peers
-	OMP_NUM_THREADS=1 $(python) -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(python) -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
