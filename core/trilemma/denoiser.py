@@ -134,6 +134,12 @@ class Denoiser(nn.Module):
         """Spec of the sampler that it is drawn with where no other is asked for: its card's, or ddim."""
         return str((self.card or {}).get("sampling", {}).get("sampler", "ddim"))
 
+    @property
+    def usual_guidance(self) -> str | None:
+        """Spec of the guidance that its card has it drawn with under a condition; None where the card names none."""
+        found = (self.card or {}).get("sampling", {}).get("guidance")
+        return None if found is None else str(found)
+
     def name_classes(self, condition: str, names: Sequence[str]) -> None:
         """Lets the classes of a condition be asked for by name; a number of names that does not fit names none."""
         known = self.conditions.get(condition)

@@ -222,8 +222,8 @@ def resolve_job(
     check_start(label, sampler_used, process, times)
     if latent is None and start is None:
         warn_of_prior(process)
-    guide, guidance_spec = (Unguided(), None) if guidance is None else _build("guidance", guidance, Guidance)
     cond = dict(cond or {})
+    guide, guidance_spec = _guidance(denoiser, cond, guidance)
     guide.check(denoiser, cond)
     guide = guide.on_grid(process, times)
     branches = len(guide.branches(cond))
@@ -295,6 +295,19 @@ def _check_components(sampler: Sampler, process: Process) -> None:
         f"{lookup.describe('sampler', sampler).partition(':')[0]} does not run on {K} component{'s' if K > 1 else ''}, "
         f"which {type(process).__name__} has; samplers that do: {fitting}"
     )
+
+
+def _guidance(
+    denoiser: Denoiser, cond: Mapping[str, Any], given: Guidance | str | None
+) -> tuple[Guidance, str | None]:
+    """The guidance that was asked for, else the one that the model's card names for samples with a condition."""
+    if given is None and any(value is not None for value in cond.values()):
+        given = denoiser.usual_guidance
+    if given is None or isinstance(given, Unguided):
+        return Unguided(), None
+    found: Guidance
+    found, spec = _build("guidance", given, Guidance)
+    return found, spec
 
 
 def _build(kind: str, given: Any, expected: type) -> tuple[Any, str]:

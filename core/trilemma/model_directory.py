@@ -6,7 +6,7 @@
     [denoiser]    spec, parameterization, [denoiser.options]
     [weights]     file, sha256
     [data]        shape, range, classes, dataset
-    [sampling]    sampler: what it is drawn with where no other is asked for
+    [sampling]    sampler, guidance: what it is drawn with where no other is asked for
     [evaluation]  what `trilemma eval` measures it with
     [provenance]  how it was made
 
@@ -51,7 +51,7 @@ _KEYS: dict[str, tuple[dict[str, type], dict[str, type]]] = {
     "denoiser": ({"spec": str, "parameterization": str}, {"options": dict}),
     "weights": ({"file": str, "sha256": str}, {}),
     "data": ({"shape": list}, {"range": list, "classes": list, "dataset": str}),
-    "sampling": ({}, {"sampler": str}),
+    "sampling": ({}, {"sampler": str, "guidance": str}),
 }
 _MAY_BE_MISSING = {"sampling"}
 _WEIGHTS = "weights.safetensors"

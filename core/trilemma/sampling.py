@@ -117,7 +117,8 @@ def sample(
         sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing"; by default the one that the model's card
             names, or ddim.
         steps: number of steps; at most T for a discrete process.
-        guidance: a guidance or its spec, such as "cfg:scale=2"; None for the model's own prediction.
+        guidance: a guidance or its spec, such as "cfg:scale=2"; by default, where a condition is given, the one that
+            the model's card names, else the model's own prediction. "cfg:scale=1" is none.
         cond: conditions by name: one value for all, or a list that sample i takes entry i mod length of.
         seed: integer in [0, 2⁶⁴).
         indices: which samples; range(n) by default.

@@ -14,6 +14,7 @@ from trilemma import lookup
 from trilemma.denoiser import Denoiser
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
 from trilemma.evaluate import Evaluator, evaluate
+from trilemma.guidance import Unguided
 from trilemma.output.atomic import telling
 from trilemma.plugins import Component, SamplerSpec, catalog
 from trilemma.provenance import describe_model, versions
@@ -141,6 +142,7 @@ def _cell(
             evaluator,
             sampler=made,
             steps=key["steps"],
+            guidance=Unguided(),
             n=conditions.n,
             batch_size=conditions.batch_size,
             seed=conditions.seed,

@@ -16,11 +16,14 @@ def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     sampler: Annotated[
         str | None,
-        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's own, or ddim]."),
+        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's, or ddim]."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
     guidance: Annotated[
-        str | None, typer.Option(help="Guidance, such as cfg:scale=2 (scale 1 is none).")
+        str | None,
+        typer.Option(
+            help="Guidance, such as cfg:scale=2; scale 1 is none [default: the model's, under a condition]."
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10_000,
     batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 250,

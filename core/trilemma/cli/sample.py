@@ -20,11 +20,14 @@ def command(
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 64,
     sampler: Annotated[
         str | None,
-        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's own, or ddim]."),
+        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's, or ddim]."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
     guidance: Annotated[
-        str | None, typer.Option(help="Guidance, such as cfg:scale=2 (scale 1 is none).")
+        str | None,
+        typer.Option(
+            help="Guidance, such as cfg:scale=2; scale 1 is none [default: the model's, under a condition]."
+        ),
     ] = None,
     cond: Annotated[
         list[str] | None,

@@ -196,11 +196,15 @@ def _check_conditions(denoiser: Denoiser, dataset: Dataset) -> None:
 
 def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
     wanted = recipe.samples
+    table = denoiser.process.table
+    steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
     if recipe.sampling.sampler is not None:
-        table = denoiser.process.table
-        steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
         with _saying("sampling.sampler"):
             sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=steps)
+    if recipe.sampling.guidance is not None:
+        first = dict.fromkeys(denoiser.conditions, 0)
+        with _saying("sampling.guidance"):
+            sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=steps)
     with _saying("samples"):
         if not wanted.every:
             _check_spec("sampler", wanted.sampler)

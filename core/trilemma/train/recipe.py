@@ -132,9 +132,10 @@ class Validation(Table):
 
 @dataclass(frozen=True)
 class Sampling(Table):
-    """What the model's card says it is drawn with."""
+    """What the model's card says it is drawn with: a sampler, and a guidance of samples that have a condition."""
 
     sampler: str | None = None
+    guidance: str | None = None
 
     prefix: ClassVar[str] = "sampling."
 

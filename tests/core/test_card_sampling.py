@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from trilemma import sample
+from trilemma import lookup, sample
 from trilemma.errors import ModelError
+from trilemma.guidance import Unguided
 from trilemma.model_directory import load_model, save_model
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.phase import PhaseProcess
@@ -30,6 +31,37 @@ def test_the_card_s_sampler_is_used():
     assert model.usual_sampler == "euler-maruyama"
     default = sample(model, 2, steps=5).samples
     assert torch.equal(default, sample(model, 2, sampler="euler-maruyama", steps=5).samples)
+
+
+def _guided():
+    """A model of two classes whose card names a guidance."""
+    model = GaussianMixtureDenoiser(lookup.process("vp"))
+    model.card = {"process": {"spec": "vp"}, "sampling": {"guidance": "cfg:scale=3"}}
+    model.card |= {"model": {"name": "m"}, "weights": {"sha256": "0"}}
+    return model
+
+
+def test_the_card_s_guidance_is_used_under_a_condition():
+    model, cond = _guided(), {"class": [0, 1]}
+    drawn = sample(model, 4, cond=cond, steps=5)
+    asked = sample(model, 4, cond=cond, steps=5, guidance="cfg:scale=3")
+    assert torch.equal(drawn.samples, asked.samples)
+    assert drawn.provenance["guidance"] == asked.provenance["guidance"]
+    assert drawn.provenance["nfe"] == 10
+
+
+@pytest.mark.parametrize("cond", [None, {}, {"class": None}])
+def test_the_card_s_guidance_needs_something_to_guide_to(cond):
+    assert sample(_guided(), 2, cond=cond, steps=5).provenance["guidance"] is None
+
+
+@pytest.mark.parametrize("guidance", ["cfg:scale=1", Unguided()])
+def test_the_card_s_guidance_is_turned_off(guidance):
+    model, cond = _guided(), {"class": [0, 1]}
+    drawn = sample(model, 4, cond=cond, steps=5, guidance=guidance)
+    assert drawn.provenance["nfe"] == 5
+    model.card["sampling"] = {}
+    assert torch.equal(drawn.samples, sample(model, 4, cond=cond, steps=5).samples)
 
 
 def test_ddim_is_the_usual_one():
