@@ -21,7 +21,7 @@ import time
 import tomllib
 from pathlib import Path
 
-from trilemma.data_folder import find_data
+from trilemma.files.data_folder import find_data
 from trilemma_plugins.images.files import images_by_class, open_files
 
 

@@ -55,7 +55,12 @@ warmup = 4
 # Imported once, so that a start of a run is a fork.
 NEEDED = (
     *("torch", "torch._dynamo", "accelerate", "sklearn.datasets", "PIL.PngImagePlugin", "trilemma.output"),
-    *("trilemma.loading", "trilemma.train", "trilemma_plugins.digits.dataset", "trilemma_plugins.unet.unet"),
+    *(
+        "trilemma.models.loading",
+        "trilemma.train",
+        "trilemma_plugins.digits.dataset",
+        "trilemma_plugins.unet.unet",
+    ),
     *("trilemma_plugins.ddim.sampler", "trilemma_plugins.ddpm.process", "trilemma_plugins.objectives.simple"),
 )
 STEP_TAKES = 0.05  # seconds, about, with what follows a step

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma.denoiser import Denoiser
 from trilemma.evaluate import Evaluator, evaluate_model
+from trilemma.interfaces.denoiser import Denoiser
 
 COLUMNS = ("bpd", "prior", "diffusion", "reconstruction", "interval")
 

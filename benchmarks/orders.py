@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trilemma import lookup
-from trilemma.plugins import catalog
-from trilemma.sampler import Sampler
+from trilemma.interfaces.sampler import Sampler
+from trilemma.registry import catalog
 from trilemma.testing.orders import (
     Measured,
     errors_in_tolerances,

@@ -20,7 +20,7 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 from trilemma import lookup, sample
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
 MEANS, VARIANCES, WEIGHTS = (-1.5, 0.3, 1.4), (0.02, 0.03, 0.02), (0.35, 0.25, 0.4)

@@ -8,21 +8,36 @@ Importing this package imports nothing heavy: every name below is imported when 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trilemma.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from trilemma.denoiser import Condition as Condition
-    from trilemma.denoiser import Denoiser as Denoiser
+    from trilemma.engine.inversion import Inverted as Inverted
+    from trilemma.engine.inversion import invert as invert
+    from trilemma.engine.noise import InjectedNoise as InjectedNoise
+    from trilemma.engine.noise import KeyedNoise as KeyedNoise
+    from trilemma.engine.sampling import Samples as Samples
+    from trilemma.engine.sampling import sample as sample
+    from trilemma.engine.sampling import sample_chunks as sample_chunks
     from trilemma.errors import TrilemmaError as TrilemmaError
-    from trilemma.fusion import fuse as fuse
-    from trilemma.fusion import unfuse as unfuse
-    from trilemma.guidance import Guidance as Guidance
-    from trilemma.inversion import invert as invert
-    from trilemma.loading import load as load
+    from trilemma.errors import UsageError as UsageError
+    from trilemma.guiding.composition import Factor as Factor
+    from trilemma.guiding.composition import Modifier as Modifier
+    from trilemma.guiding.composition import Sum as Sum
+    from trilemma.interfaces.condition import Condition as Condition
+    from trilemma.interfaces.dataset import InMemoryDataset as InMemoryDataset
+    from trilemma.interfaces.denoiser import Denoiser as Denoiser
+    from trilemma.interfaces.guidance import Guidance as Guidance
+    from trilemma.interfaces.metric import Metric as Metric
+    from trilemma.interfaces.metric import Observation as Observation
+    from trilemma.interfaces.objective import Objective as Objective
+    from trilemma.interfaces.prediction import Prediction as Prediction
+    from trilemma.interfaces.process import Process as Process
+    from trilemma.interfaces.sampler import Sampler as Sampler
+    from trilemma.interfaces.spacing import Grid as Grid
+    from trilemma.interfaces.tableau import Row as Row
+    from trilemma.interfaces.tableau import Tableau as Tableau
     from trilemma.lookup import dataset as dataset
     from trilemma.lookup import denoiser as denoiser
     from trilemma.lookup import guidance as guidance
@@ -30,68 +45,75 @@ if TYPE_CHECKING:
     from trilemma.lookup import objective as objective
     from trilemma.lookup import process as process
     from trilemma.lookup import sampler as sampler
-    from trilemma.objective import Objective as Objective
-    from trilemma.process import Process as Process
-    from trilemma.sampler import Sampler as Sampler
-    from trilemma.sampling import Samples as Samples
-    from trilemma.sampling import sample as sample
-    from trilemma.sampling import sample_chunks as sample_chunks
-    from trilemma.tableau import Row as Row
-    from trilemma.tableau import Tableau as Tableau
-    from trilemma.wrapping import wrap as wrap
+    from trilemma.models.fusion import fuse as fuse
+    from trilemma.models.fusion import unfuse as unfuse
+    from trilemma.models.loading import load as load
+    from trilemma.models.wrapping import wrap as wrap
+    from trilemma.registry import CommandSpec as CommandSpec
+    from trilemma.registry import DatasetSpec as DatasetSpec
+    from trilemma.registry import DenoiserSpec as DenoiserSpec
+    from trilemma.registry import GuidanceSpec as GuidanceSpec
+    from trilemma.registry import KernelSpec as KernelSpec
+    from trilemma.registry import MetricSpec as MetricSpec
+    from trilemma.registry import ModelSpec as ModelSpec
+    from trilemma.registry import ObjectiveSpec as ObjectiveSpec
+    from trilemma.registry import ProcessSpec as ProcessSpec
+    from trilemma.registry import Registry as Registry
+    from trilemma.registry import SamplerSpec as SamplerSpec
+    from trilemma.registry import hookimpl as hookimpl
 
 _HOMES = {
-    "Condition": "denoiser",
-    "Denoiser": "denoiser",
-    "Guidance": "guidance",
-    "Objective": "objective",
-    "Process": "process",
-    "Row": "tableau",
-    "Sampler": "sampler",
-    "Samples": "sampling",
-    "Tableau": "tableau",
+    "CommandSpec": "registry",
+    "Condition": "interfaces.condition",
+    "DatasetSpec": "registry",
+    "Denoiser": "interfaces.denoiser",
+    "DenoiserSpec": "registry",
+    "Factor": "guiding.composition",
+    "Grid": "interfaces.spacing",
+    "Guidance": "interfaces.guidance",
+    "GuidanceSpec": "registry",
+    "InMemoryDataset": "interfaces.dataset",
+    "InjectedNoise": "engine.noise",
+    "Inverted": "engine.inversion",
+    "KernelSpec": "registry",
+    "KeyedNoise": "engine.noise",
+    "Metric": "interfaces.metric",
+    "MetricSpec": "registry",
+    "ModelSpec": "registry",
+    "Modifier": "guiding.composition",
+    "Objective": "interfaces.objective",
+    "ObjectiveSpec": "registry",
+    "Observation": "interfaces.metric",
+    "Prediction": "interfaces.prediction",
+    "Process": "interfaces.process",
+    "ProcessSpec": "registry",
+    "Registry": "registry",
+    "Row": "interfaces.tableau",
+    "Sampler": "interfaces.sampler",
+    "SamplerSpec": "registry",
+    "Samples": "engine.sampling",
+    "Sum": "guiding.composition",
+    "Tableau": "interfaces.tableau",
     "TrilemmaError": "errors",
+    "UsageError": "errors",
     "dataset": "lookup",
     "denoiser": "lookup",
-    "fuse": "fusion",
+    "fuse": "models.fusion",
     "guidance": "lookup",
-    "invert": "inversion",
-    "load": "loading",
+    "hookimpl": "registry",
+    "invert": "engine.inversion",
+    "load": "models.loading",
     "metric": "lookup",
     "objective": "lookup",
     "process": "lookup",
-    "sample": "sampling",
-    "sample_chunks": "sampling",
+    "sample": "engine.sampling",
+    "sample_chunks": "engine.sampling",
     "sampler": "lookup",
-    "unfuse": "fusion",
-    "wrap": "wrapping",
+    "unfuse": "models.fusion",
+    "wrap": "models.wrapping",
 }
 
 __all__ = ["__version__", *_HOMES]
-
-
-class _LookUp(ModuleType):
-    """A module such as `trilemma.sampler` that answers calls too: `trilemma.sampler("ddim:eta=0")`."""
-
-    def __call__(self, spec: str, /, **options: Any) -> Any:
-        lookup = importlib.import_module("trilemma.lookup")
-        return getattr(lookup, self.__name__.rpartition(".")[2])(spec, **options)
-
-
-class _Package(ModuleType):
-    """This package, whose look-ups share their names with the modules of the interfaces they build.
-
-    Importing `trilemma.sampler`, the module, puts it where `trilemma.sampler`, the look-up, stood; made
-    callable, it is both.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOMES.get(name) == "lookup":
-            value.__class__ = _LookUp
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -1,222 +1,62 @@
-"""From a spec string to the object it describes."""
+"""From spec strings to the objects they describe, each typed by the interface it fills in."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import sys
-import typing
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from trilemma.errors import (
-    PluginUnavailable,
-    TrilemmaError,
-    UsageError,
-    described,
-    message_of,
-    shown,
-)
-from trilemma.options import annotation_of, checked_options, resolved_options
-from trilemma.plugins.catalog import Component
-from trilemma.plugins.manager import catalog, registered_name
-from trilemma.plugins.quarantine import UserInterrupt, quarantine
-from trilemma.plugins.specs import KINDS, ComponentSpec, MetricSpec
-from trilemma.recording import options_of, recorded, recorded_condition
-from trilemma.spec import Spec, format_spec, parse_spec, split_sum
-
-if TYPE_CHECKING:
-    from trilemma.denoiser import Denoiser
-    from trilemma.guidance import Guidance
-    from trilemma.objective import Objective
-    from trilemma.process import Process
-    from trilemma.sampler import Sampler
+from trilemma.guiding.composition import composed
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.registry import building
+from trilemma.registry.building import condition as condition
+from trilemma.registry.building import describe as describe
+from trilemma.registry.spec import split_sum
 
 
 def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
-    """The object that a spec string describes, and its canonical spec: every option, defaults resolved.
+    """Returns the object that a spec describes, and its canonical spec, as `trilemma.registry.building.build` does.
 
-    Args:
-        kind: process, denoiser, sampler, guidance, objective, dataset or metric.
-        spec: a spec string; any other object is returned as it is, with a description of it.
-        extra: further arguments of the constructor; they come before options of the same name.
-
-    Raises:
-        PluginUnavailable: for an unknown name, or a component whose module cannot be imported.
-        UsageError: for a malformed spec, an unknown or missing option, or a value that the component refuses.
+    A guidance may be a sum, "cfg:scale=3+interval:lo=0.2"; see `trilemma.guiding`.
     """
-    if not isinstance(spec, str):
-        return spec, describe(kind, spec)
-    if kind == "guidance" and len(terms := split_sum(spec)) > 1:
-        built = [build(kind, term, **extra) for term in terms]
-        composed = importlib.import_module("trilemma.composition").composed
-        return composed([made for made, _ in built]), "+".join(text for _, text in built)
-    parsed = parse_spec(spec)
-    found = catalog().find(kind, parsed.name)
-    target = import_target(found)
-    label = f"{kind} {found.address}"
-    given = _with_components(target, parsed.options)
-    options = checked_options(label, target, {**given, **extra})
-    try:
-        with importlib.import_module("trilemma.allowance").allowance_of_the_machine(kind):
-            made = target(**options)
-    except TrilemmaError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{label}: {message_of(error)}; correct its options") from error
-    except Exception as error:  # what a constructor makes of a value that it did not foresee
-        raise UsageError(f"{label}: {described(error)}; correct its options") from error
-    if dataclasses.is_dataclass(made) and type(made) is target:
-        return made, describe(kind, made, found.address)
-    resolved = resolved_options(target, options)
-    return made, format_spec(found.address, {key: recorded(value, _name) for key, value in resolved.items()})
-
-
-def _with_components(target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with components built where specs stand for them, name(key=value); by the annotation's kind."""
-    return {
-        key: _built(key, annotation_of(target, key), value) if isinstance(value, Spec) else value
-        for key, value in options.items()
-    }
-
-
-def _built(key: str, annotation: Any, spec: Spec) -> Any:
-    named = [annotation, *typing.get_args(annotation)]
-    kinds = [getattr(entry, "__name__", "").lower() for entry in named]
-    kind = next((kind for kind in kinds if kind in KINDS), None)
-    if kind is None:
-        raise UsageError(
-            f"{key}={shown(spec.nested())} is a component, which this option does not take; give a value"
-        )
-    return build(kind, str(spec))[0]
-
-
-def component(kind: str, name: str) -> ComponentSpec:
-    """What was registered under a name or distribution/name.
-
-    Raises:
-        PluginUnavailable: for an unknown name, with the nearest ones and all known ones.
-        UsageError: for a name that two distributions have.
-    """
-    return catalog().find(kind, name).spec
-
-
-def import_target(found: Component) -> Callable[..., Any]:
-    """The class or function that a component names, imported now.
-
-    Raises:
-        PluginUnavailable: where it cannot be imported, with the extra that would bring what is missing.
-    """
-    spec, owner = found.spec, found.plugin
-    label = f"{spec.kind} {found.address}"
-    try:
-        with nullcontext() if found.built_in or spec.module in sys.modules else quarantine():
-            target: Any = importlib.import_module(spec.module)
-    except ModuleNotFoundError as error:
-        if error.name and f"{spec.module}.".startswith(f"{error.name}."):
-            cure = f"install {owner.distribution} again"
-        elif spec.extra:
-            cure = f'pip install "{owner.distribution}[{spec.extra}]"'
-        else:
-            cure = f"install what {owner.distribution} requires"
-        message = f"{label} needs the module {error.name!r}, which is not installed; {cure}"
-        raise PluginUnavailable(message) from error
-    except (UserInterrupt, TrilemmaError):
-        raise
-    except BaseException as error:  # other people's module may raise anything, SystemExit too
-        if found.built_in and isinstance(error, KeyboardInterrupt):
-            raise
-        message = f"{label}: importing {spec.module} failed: {described(error)}; repair {owner.distribution}"
-        raise PluginUnavailable(message) from error
-    for part in spec.attribute.split("."):
-        target = getattr(target, part, None)
-    if not callable(target):
-        raise PluginUnavailable(f"{label}: there is no class {spec.target}; repair {owner.distribution}")
-    return cast(Callable[..., Any], target)
-
-
-def samplers_of_components(components: int) -> list[str]:
-    """The names of the samplers that declare to run on a process of so many components."""
-    fitting = []
-    for found in catalog().components("sampler"):
-        try:
-            declared = getattr(import_target(found), "components", (1,))
-        except PluginUnavailable:
-            continue
-        if declared is None or components in declared:
-            fitting.append(found.address)
-    return sorted(fitting)
-
-
-def default_features() -> list[str]:
-    """Returns the addresses of the feature networks that stand in where none is named, the built-in ones first."""
-    declared = [
-        found
-        for found in catalog().components("metric")
-        if isinstance(found.spec, MetricSpec) and found.spec.default_features
-    ]
-    return [found.address for found in sorted(declared, key=lambda found: not found.built_in)]
-
-
-def describe(kind: str, made: Any, name: str | None = None) -> str:
-    """The canonical spec of an object: its registered name, else its class's, with its options; see `recording`.
-
-    Args:
-        kind: of component.
-        made: the object.
-        name: to write instead of the one found for its class.
-    """
-    terms = made.terms() if kind == "guidance" and callable(getattr(made, "terms", None)) else [(made, ())]
-    name = name if len(terms) == 1 else None
-    return "+".join(_described(kind, term, left_out, name) for term, left_out in terms)
-
-
-def condition(value: Any) -> Any:
-    """A condition as a record can hold it; see `recording.recorded_condition`."""
-    return recorded_condition(value, _name)
-
-
-def _described(kind: str, made: Any, left_out: Collection[str], name: str | None) -> str:
-    options = options_of(made, _name)
-    written = {key: value for key, value in options.items() if key not in left_out}
-    return format_spec(name or _name(made, kind or None), written)
-
-
-def _name(made: Any, kind: str | None = None) -> str:
-    return registered_name(type(made), kind)
+    if kind != "guidance" or not isinstance(spec, str) or len(terms := split_sum(spec)) == 1:
+        return building.build(kind, spec, **extra)
+    built = [building.build(kind, term, **extra) for term in terms]
+    return composed([made for made, _ in built]), "+".join(text for _, text in built)
 
 
 def process(spec: str, /, **options: Any) -> Process:
-    """The noising process of a spec such as "vp:schedule=cosine"; see `build`."""
-    return cast("Process", build("process", spec, **options)[0])
+    """Returns the noising process of a spec such as "vp:schedule=cosine"; see `build`."""
+    return cast(Process, build("process", spec, **options)[0])
 
 
 def denoiser(spec: str, /, **options: Any) -> Denoiser:
-    """A freshly initialised network of a spec such as "unet"; process and shape are options; see `build`."""
-    return cast("Denoiser", build("denoiser", spec, **options)[0])
+    """Returns a freshly initialised network of a spec such as "unet"; process and shape are options; see `build`."""
+    return cast(Denoiser, build("denoiser", spec, **options)[0])
 
 
 def sampler(spec: str, /, **options: Any) -> Sampler:
-    """The sampler of a spec such as "ddim:eta=0,grid=trailing"; see `build`."""
-    return cast("Sampler", build("sampler", spec, **options)[0])
+    """Returns the sampler of a spec such as "ddim:eta=0,grid=trailing"; see `build`."""
+    return cast(Sampler, build("sampler", spec, **options)[0])
 
 
 def guidance(spec: str, /, **options: Any) -> Guidance:
-    """The guidance of a spec such as "cfg:scale=2" or "cfg:scale=3+interval:lo=0.2"; see `build`."""
-    return cast("Guidance", build("guidance", spec, **options)[0])
+    """Returns the guidance of a spec such as "cfg:scale=2" or "cfg:scale=3+interval:lo=0.2"; see `build`."""
+    return cast(Guidance, build("guidance", spec, **options)[0])
 
 
 def objective(spec: str, /, **options: Any) -> Objective:
-    """The training objective of a spec such as "simple:weighting=min-snr"; see `build`."""
-    return cast("Objective", build("objective", spec, **options)[0])
+    """Returns the training objective of a spec such as "simple:weighting=min-snr"; see `build`."""
+    return cast(Objective, build("objective", spec, **options)[0])
 
 
 def dataset(spec: str, /, **options: Any) -> Any:
-    """The data set of a spec such as "mnist:split=test"; see `build`."""
+    """Returns the data set of a spec such as "mnist:split=test"; see `build`."""
     return build("dataset", spec, **options)[0]
 
 
 def metric(spec: str, /, **options: Any) -> Any:
-    """The metric or feature network of a spec such as "frechet"; see `build`."""
+    """Returns the metric or feature network of a spec such as "frechet"; see `build`."""
     return build("metric", spec, **options)[0]

@@ -11,7 +11,7 @@ import torch
 
 from trilemma.bench import samplers
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.plugins import SamplerSpec
+from trilemma.registry import SamplerSpec
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP

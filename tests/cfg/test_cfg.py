@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trilemma
-from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

@@ -18,7 +18,7 @@ import torch
 from scipy.linalg import expm
 
 import trilemma
-from trilemma.noise import InjectedNoise
+from trilemma.engine.noise import InjectedNoise
 from trilemma.testing.execution import run_sample
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.cld.gddim import GDDIM

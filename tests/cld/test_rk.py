@@ -7,8 +7,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 import trilemma
-from trilemma.denoising import onto_data
 from trilemma.errors import UsageError
+from trilemma.interfaces.data_step import onto_data
 from trilemma.testing import PhaseProcess, run_checks
 from trilemma.testing.execution import run_sample
 from trilemma.testing.mixture import GaussianMixtureDenoiser

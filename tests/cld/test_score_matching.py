@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.cld.process import CLD
 from trilemma_plugins.cld.score_matching import DenoisingScoreMatching, HybridScoreMatching

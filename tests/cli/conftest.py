@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from trilemma.cli.app import main
-from trilemma.model_directory import build_denoiser, save_model
+from trilemma.models.card import build_denoiser, save_model
 
 CARD = {
     "model": {"name": "tiny"},

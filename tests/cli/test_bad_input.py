@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import trilemma
 from trilemma.cli.app import main
-from trilemma.model_directory import read_card, save_model
+from trilemma.models.card import read_card, save_model
 
 
 def check_one_line(error: str, message: str) -> None:

@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 import trilemma
 from trilemma.cli.eval import command
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 from trilemma.evaluate import Evaluator, Observation, evaluation, evaluator
 from trilemma.evaluate.splits import RULE
+from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.metrics.agreement import ClassAgreement
@@ -73,9 +73,10 @@ def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
         SimpleNamespace(
             build=build,
             describe=lambda kind, m: type(m).__name__,
-            default_features=lambda: ["pixels"] if made.by_default else [],
         ),
     )
+    default = SimpleNamespace(default_features=lambda: ["pixels"] if made.by_default else [])
+    monkeypatch.setattr(evaluator, "building", default)
     monkeypatch.setattr(trilemma, "load", lambda name, **options: made, raising=False)
     monkeypatch.setattr(
         evaluation,

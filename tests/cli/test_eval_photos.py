@@ -11,7 +11,7 @@ from PIL import Image
 
 from trilemma.cli.app import main
 from trilemma.evaluate.splits import RULE
-from trilemma.model_directory import build_denoiser, save_model
+from trilemma.models.card import build_denoiser, save_model
 
 METRICS = {"frechet", "precision", "recall", "class-agreement"}
 

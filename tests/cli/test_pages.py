@@ -9,7 +9,7 @@ import pytest
 from trilemma.cli.app import main
 from trilemma.lookup import sampler
 from trilemma.pages import read_docstring, sampler_page
-from trilemma.plugins import catalog
+from trilemma.registry import catalog
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "samplers"
 SAMPLERS = [entry for entry in catalog().components("sampler") if entry.built_in]

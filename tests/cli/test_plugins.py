@@ -7,10 +7,10 @@ import json
 import pytest
 
 from trilemma.cli.app import main
-from trilemma.lookup import import_target
-from trilemma.options import option_parameters
-from trilemma.plugins import catalog
-from trilemma.plugins.source import Option, read_source
+from trilemma.registry import catalog
+from trilemma.registry.building import import_target
+from trilemma.registry.options import option_parameters
+from trilemma.registry.source import Option, read_source
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 import trilemma
 from trilemma.cli.app import main
-from trilemma.model_directory import build_denoiser, save_model
+from trilemma.models.card import build_denoiser, save_model
 from trilemma.output import provenance
 from trilemma.output.picture import tile, to_bytes
 

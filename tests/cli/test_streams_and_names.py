@@ -12,7 +12,7 @@ import pytest
 
 from trilemma.cli.app import main
 from trilemma.output import provenance
-from trilemma.output.record import to_json
+from trilemma.output.provenance_json import to_json
 
 PROGRAM = f"{sys.executable} -m trilemma"
 

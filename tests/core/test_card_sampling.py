@@ -5,8 +5,8 @@ import torch
 
 from trilemma import lookup, sample
 from trilemma.errors import ModelError
-from trilemma.guidance import Unguided
-from trilemma.model_directory import load_model, save_model
+from trilemma.interfaces.guidance import Unguided
+from trilemma.models.card import load_model, save_model
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.phase import PhaseProcess
 from trilemma.train import read_recipe

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.denoiser import Condition
 from trilemma.errors import UsageError
-from trilemma.spec import parse_value
+from trilemma.interfaces.condition import Condition
+from trilemma.registry.spec import parse_value
 
 ANIMALS = Condition("class", size=3, null=3, names=("cat", "dog", "horse"))
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma import lookup
-from trilemma.construction import Constructing
-from trilemma.model_directory import build_denoiser, load_model, save_model
-from trilemma.plugins import catalog
+from trilemma.models.card import build_denoiser, load_model, save_model
+from trilemma.models.construction import Constructing
+from trilemma.registry import catalog
 
 MODELS = ["mnist", "cld-mnist", "vdm-mnist"]
 DTYPES = [torch.bfloat16, torch.float16, torch.float64]

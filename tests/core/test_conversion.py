@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from trilemma.conversion import PARAMETERIZATIONS, convert
 from trilemma.errors import UsageError
+from trilemma.numerics.conversion import PARAMETERIZATIONS, convert
 
 
 def predictions(x0, eps, alpha, sigma):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import trilemma
-from trilemma import grids
-from trilemma.denoiser import Condition
+from trilemma.checks import checked_integer
+from trilemma.engine.noise import KeyedNoise
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
-from trilemma.noise import KeyedNoise
+from trilemma.interfaces.condition import Condition
+from trilemma.numerics import grids
 from trilemma.output import destination
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import DiscreteVP

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trilemma.errors import ModelError
-from trilemma.model_directory import build_denoiser, load_model, read_card, save_model
+from trilemma.models.card import build_denoiser, load_model, read_card, save_model
 
 CARD = {
     "model": {"name": "tiny"},

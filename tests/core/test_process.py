@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 
 class OrnsteinUhlenbeck(Process):

@@ -14,7 +14,7 @@ from PIL import Image
 import trilemma
 from trilemma import lookup
 from trilemma.errors import DataError, TrilemmaError, UsageError
-from trilemma.model_directory import build_denoiser, save_model
+from trilemma.models.card import build_denoiser, save_model
 from trilemma.train.recipe import Recipe, make_recipe
 from trilemma.train.suggestion import Wish, run_name
 from trilemma_plugins.images import suggestion
@@ -291,5 +291,5 @@ def test_the_median_of_the_shorter_sides_counts():
 
 
 def test_images_are_the_data_set_that_suggests():
-    found = trilemma.plugins.catalog().find("dataset", "images")
+    found = trilemma.registry.catalog().find("dataset", "images")
     assert found.spec.suggestion == "trilemma_plugins.images.suggestion:suggest"

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import trilemma
-from trilemma import grids
+from trilemma.engine.noise import InjectedNoise
+from trilemma.engine.program import lower
 from trilemma.errors import UsageError
-from trilemma.lowering import lower
-from trilemma.noise import InjectedNoise
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import Row, scalar
+from trilemma.numerics import grids
 from trilemma.ops import layout
-from trilemma.process import Process
-from trilemma.tableau import Row, scalar
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP

@@ -9,8 +9,8 @@ import pytest
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.tableau import scalar
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import scalar
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
 from trilemma_plugins.ddpm.sampler import DDPM

@@ -8,7 +8,7 @@ import pytest
 import typer
 from documentation.blocks import Step, inline_commands, pages, steps
 
-from trilemma import plugins
+from trilemma import registry as plugins
 from trilemma.cli.app import app
 
 # Placeholders for a number in sentences, such as `-n N`.

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trilemma.denoiser import Condition, Denoiser
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma_plugins.ddpm.process import DiscreteVP
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma import capture
-from trilemma.denoiser import Denoiser
+from trilemma.engine import graphs as capture
+from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import UsageError
-from trilemma.noise import InjectedNoise
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.sampler import DDPM

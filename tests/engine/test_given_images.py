@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 import trilemma
+from trilemma.engine.noise import InjectedNoise, keyed_normal
 from trilemma.errors import UsageError
-from trilemma.lookup import samplers_of_components
-from trilemma.noise import PRIOR, InjectedNoise, keyed_normal
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.numerics.normal import PRIOR
+from trilemma.registry.building import samplers_of_components
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trilemma import grids
 from trilemma.errors import UsageError
+from trilemma.numerics import grids
 
 every_grid = pytest.mark.parametrize("grid", grids.GRIDS)
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma.composition import Sum, composed
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.guiding.composition import Sum, composed
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
 from trilemma.testing.counting import Counting
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guidances import guidance_checks

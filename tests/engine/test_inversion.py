@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.counting import Counting, Spoiled
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.mixture import GaussianMixtureDenoiser

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trilemma.conversion import PARAMETERIZATIONS
+from trilemma.engine.program import lower
 from trilemma.errors import TrilemmaError
-from trilemma.guidance import Unguided
-from trilemma.lowering import lower
+from trilemma.interfaces.guidance import Unguided
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.numerics.conversion import PARAMETERIZATIONS
 from trilemma.ops import layout
-from trilemma.tableau import Row, Tableau
 from trilemma.testing.phase import PhaseProcess
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

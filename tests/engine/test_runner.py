@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import trilemma
-from trilemma.conversion import convert
-from trilemma.denoiser import Condition, Denoiser
+from trilemma.engine.loop import Runner
+from trilemma.engine.noise import InjectedNoise
+from trilemma.engine.program import lower
 from trilemma.errors import TrilemmaError
-from trilemma.guidance import Guidance
-from trilemma.lowering import lower
-from trilemma.noise import InjectedNoise
-from trilemma.runner import Runner
-from trilemma.tableau import Row, Tableau, scalar
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.tableau import Row, Tableau, scalar
+from trilemma.numerics.conversion import convert
 from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.watching import Watch
 from trilemma_plugins.cfg.guidance import CFG

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import trilemma
-from trilemma.denoiser import Condition, Denoiser
+from trilemma.engine.noise import InjectedNoise, KeyedNoise
+from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.noise import InjectedNoise, KeyedNoise
-from trilemma.sampler import Sampler
-from trilemma.sampling import sample_chunks
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

@@ -74,7 +74,7 @@ def test_an_animation_needs_the_way(tmp_path: Path, name: str) -> None:
 
 def test_of_a_state_in_phase_space_the_data_is_shown(tmp_path: Path) -> None:
     states = torch.linspace(-1, 1, 3 * 2 * 16).view(3, 1, 2, 4, 4)
-    drawn = trilemma.sampling.Samples(states[-1, :, :1], {}, states, (1.0, 0.5, 0.0))
+    drawn = trilemma.engine.sampling.Samples(states[-1, :, :1], {}, states, (1.0, 0.5, 0.0))
     path = drawn.save(tmp_path / "x.webp")
     with Image.open(path) as picture:
         picture.seek(picture.n_frames - 1)

@@ -11,10 +11,10 @@ import torch
 
 import trilemma
 from trilemma import lookup
+from trilemma.engine.soundness import BLOWN_UP, FAR, check_start, deviation, prior_gap
 from trilemma.errors import UsageError
-from trilemma.lookup import samplers_of_components
-from trilemma.process import Process
-from trilemma.soundness import BLOWN_UP, FAR, check_start, deviation, prior_gap
+from trilemma.interfaces.process import Process
+from trilemma.registry.building import samplers_of_components
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import local_times

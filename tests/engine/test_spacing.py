@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.spacing import spaced_times
+from trilemma.interfaces.spacing import spaced_times
 
 PROCESSES = ["vp", "vp:schedule=cosine", "vp-continuous", "vp-continuous:schedule=cosine"]
 every_process = pytest.mark.parametrize("spec", PROCESSES)

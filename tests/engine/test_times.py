@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma.denoiser import Denoiser
-from trilemma.sampler import Sampler
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.execution import run_plan
 from trilemma.testing.scalar import MIXTURE
 from trilemma_plugins.ddim.sampler import DDIM

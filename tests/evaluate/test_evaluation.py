@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
 from trilemma.evaluate import Evaluator, Observation, evaluate, evaluator, untrained
 from trilemma.evaluate.evaluator import to_eight_bits
-from trilemma.model_directory import build_denoiser
-from trilemma.process import Process
+from trilemma.interfaces.dataset import InMemoryDataset
+from trilemma.interfaces.process import Process
+from trilemma.models.card import build_denoiser
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import Evaluator, Metric, Observation, evaluator
 from trilemma.evaluate.evaluator import pixels_of, stratified, to_eight_bits
+from trilemma.interfaces.dataset import InMemoryDataset
 
 SPLITS = {
     "train": InMemoryDataset(

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
 from trilemma.evaluate import Evaluator, Metric, Observation
 from trilemma.evaluate.splits import RULE, Splits
+from trilemma.interfaces.dataset import InMemoryDataset
 
 
 def numbered(count: int) -> InMemoryDataset:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import trilemma
 from trilemma import ops
-from trilemma.fusion import fuse, unfuse
-from trilemma.fusion.swapping import Swapped
+from trilemma.models.fusion import fuse, unfuse
+from trilemma.models.fusion.swapping import Swapped
 
 needs_native = pytest.mark.skipif(
     any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")),

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import trilemma
 from trilemma import ops
-from trilemma.fusion import fuse, unfuse
+from trilemma.models.fusion import fuse, unfuse
 
 pytestmark = pytest.mark.skipif(
     any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.ddpm.process import DiscreteVP
 
 MEANS, VARIANCE = (0.5, -0.3), 0.04

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import trilemma
-from trilemma.conversion import convert
 from trilemma.errors import UsageError
-from trilemma.sampler import Sampler
+from trilemma.interfaces.sampler import Sampler
+from trilemma.numerics.conversion import convert
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

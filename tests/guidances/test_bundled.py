@@ -32,7 +32,7 @@ def test_it_was_trained_on_the_process_of_the_bundled_model():
 
 
 def test_it_knows_digits_by_noise_level(data_root):
-    images = trilemma.lookup.dataset("mnist:split=test", root=str(data_root / "mnist"))
+    images = trilemma.registry.building.dataset("mnist:split=test", root=str(data_root / "mnist"))
     process = trilemma.load("mnist").process
     clean = images.images[:500].float() / 127.5 - 1
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_it_leads_the_bundled_model_to_its_label(scale, least):
     drawn = trilemma.sample(
         "mnist", 30, sampler="ddim", steps=15, guidance=f"classifier:scale={scale},label={labels}", seed=5
     )
-    judge = trilemma.lookup.build("metric", "mnist-features")[0].network
+    judge = trilemma.registry.building.build("metric", "mnist-features")[0].network
     agreement = float((judge(drawn.samples)[1].argmax(1) == torch.arange(30) % 10).float().mean())
     assert agreement >= least
     assert scale or agreement < 0.5

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.composition import Sum
 from trilemma.errors import UsageError
-from trilemma.spec import split_sum
+from trilemma.guiding.composition import Sum
+from trilemma.registry.spec import split_sum
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

@@ -13,10 +13,9 @@ from PIL import Image
 
 import trilemma
 import trilemma_plugins.metrics
-from trilemma import lookup
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate import Evaluator, FeatureNetwork
-from trilemma.plugins import MetricSpec
+from trilemma.registry import MetricSpec, building
 from trilemma_plugins.metrics.features import CHUNK, ImageFeatures, MnistFeatures
 from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, ImageNetwork, resized
 from trilemma_plugins.metrics.training import rounded, write_network
@@ -99,7 +98,7 @@ def test_the_weights_of_another_network_are_refused(folder: Path) -> None:
 
 
 def test_it_is_a_default_and_the_networks_of_one_data_set_are_not() -> None:
-    assert lookup.default_features() == ["image-features"]
+    assert building.default_features() == ["image-features"]
 
 
 def test_other_peoples_default_networks_come_after_the_built_in_ones(monkeypatch) -> None:
@@ -114,8 +113,8 @@ def test_other_peoples_default_networks_come_after_the_built_in_ones(monkeypatch
         found("b-ours", True, default_features=True),
         found("c-ours", True),
     ]
-    monkeypatch.setattr(lookup, "catalog", lambda: SimpleNamespace(components=lambda kind: brought))
-    assert lookup.default_features() == ["b-ours", "a-theirs"]
+    monkeypatch.setattr(building, "catalog", lambda: SimpleNamespace(components=lambda kind: brought))
+    assert building.default_features() == ["b-ours", "a-theirs"]
     with pytest.raises(TypeError, match="default_features='yes' is neither True nor False"):
         found("d", True, default_features="yes")
 
@@ -132,7 +131,7 @@ def photos(tmp_path: Path) -> str:
 
 
 def test_distances_of_any_images_say_on_what_features(monkeypatch, folder: Path, photos: str) -> None:
-    monkeypatch.setattr(lookup, "default_features", lambda: [f"image-features:folder='{folder}'"])
+    monkeypatch.setattr(building, "default_features", lambda: [f"image-features:folder='{folder}'"])
     one = Evaluator(photos)
     images = torch.randint(0, 256, (9, 3, 20, 12), generator=torch.Generator().manual_seed(99)).byte()
     values = one.measure([(images, torch.zeros(9, dtype=torch.int64))])
@@ -156,7 +155,7 @@ def test_the_accuracy_on_the_test_images_is_the_cards(data_root: Path) -> None:
     """On every fifth of them."""
     if not (data_root / "cifar10-test.zip").is_file():
         pytest.skip(f"no cifar10-test.zip in {data_root}")
-    data = trilemma.lookup.dataset("images:root=cifar10-test.zip")
+    data = trilemma.registry.building.dataset("images:root=cifar10-test.zip")
     network = ImageFeatures()
     assert tuple(data.classes) == network.classes
     chosen = torch.arange(1000) * len(data) // 1000

@@ -9,7 +9,7 @@ import torch
 
 import trilemma
 import trilemma_plugins.models
-from trilemma.plugins import catalog
+from trilemma.registry import catalog
 from trilemma.train import read_recipe
 
 FOLDER = Path(trilemma_plugins.models.__file__).parent

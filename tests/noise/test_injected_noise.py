@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import UsageError
-from trilemma.noise import PERTURB, PRIOR, STEP, InjectedNoise
+from trilemma.numerics.normal import PERTURB, PRIOR, STEP
 
 PRIOR_NOISE = torch.arange(12.0).view(4, 3)
 STEP_NOISE = 100 + torch.arange(24.0).view(2, 4, 3)

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trilemma.engine.noise import KeyedNoise, keyed_normal
 from trilemma.errors import UsageError
-from trilemma.noise import LATENT, PERTURB, PRIOR, STEP, KeyedNoise, keyed_normal, philox, reference_normal
+from trilemma.numerics.normal import LATENT, PERTURB, PRIOR, STEP, reference_normal
+from trilemma.numerics.philox import philox
 
 
 def exact_normal(seed: int, sample: int, step: int, element: int, stream: int) -> float:

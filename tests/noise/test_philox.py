@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trilemma.noise import philox
+from trilemma.numerics.philox import philox
 
 WORD = st.integers(0, 2**32 - 1)
 

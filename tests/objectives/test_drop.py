@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
 
 NULL = 3
 OBJECTIVES = {"simple": "vp-continuous", "vlb": "vdm", "hsm": "cld", "dsm": "cld"}

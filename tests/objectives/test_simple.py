@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
 from trilemma_plugins.objectives.simple import Simple
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.ops import attending, attention, explain, native
+from trilemma.ops import attention, explain, native
 
 needs_native = pytest.mark.skipif(bool(native.load()), reason=native.load())
 
@@ -359,7 +360,7 @@ def test_on_cuda_pytorch_is_taken_where_the_native_kernel_is_not(monkeypatch: py
         calls.append((inputs, scale))
         return scaled_dot_product_attention(*inputs, scale=scale)
 
-    monkeypatch.setattr(attending, "scaled_dot_product_attention", taken)
+    monkeypatch.setattr(sys.modules["trilemma.ops.attention"], "scaled_dot_product_attention", taken)
     with FakeTensorMode():
         x = torch.empty(2, 3, 16, 8, device="cuda")
         assert attention(x, x, x, scale=0.3).shape == x.shape

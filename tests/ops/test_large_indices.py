@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trilemma.noise import STEP, keyed_normal
+from trilemma.engine.noise import keyed_normal
+from trilemma.numerics.normal import STEP
 from trilemma.ops import attention, conv3x3, dynamic_threshold, group_norm_act, layout, linear_step
 from trilemma.ops.convolution import transformed
 

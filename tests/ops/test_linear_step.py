@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trilemma.engine.noise import keyed_normal
 from trilemma.errors import UsageError
-from trilemma.noise import STEP, keyed_normal
+from trilemma.numerics.normal import STEP
 from trilemma.ops import layout, linear_step
-from trilemma.ops.stepping import reference_step
+from trilemma.ops.linear_step import reference_step
 
 SEED = 2**63 + 12345
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float64: 2.0**-52}

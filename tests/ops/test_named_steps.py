@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from trilemma.noise import STEP, keyed_normal
+from trilemma.engine.noise import keyed_normal
+from trilemma.numerics.normal import STEP
 from trilemma.ops import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.named_steps import _damped_flow
 

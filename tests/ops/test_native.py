@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trilemma.noise import STEP, keyed_normal
+from trilemma.engine.noise import keyed_normal
+from trilemma.numerics.normal import STEP
 from trilemma.ops import explain, layout, linear_step
 
 _C = pytest.importorskip("trilemma._C", reason="the native libraries were not built", exc_type=ImportError)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from trilemma.engine.noise import keyed_normal
 from trilemma.errors import UsageError
-from trilemma.noise import keyed_normal
-from trilemma.noise.normal import PERTURB
+from trilemma.numerics.normal import PERTURB
 from trilemma.ops import explain, native, perturb
 
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float64: 2.0**-52}

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from trilemma import ops
 from trilemma.errors import TrilemmaError
 from trilemma.ops import layout
-from trilemma.ops.attending import _ATTENTION_BACKWARD
+from trilemma.ops.attention import _ATTENTION_BACKWARD
 from trilemma.ops.convolution import transformed
-from trilemma.ops.normalization import _BACKWARD
+from trilemma.ops.group_norm import _BACKWARD
 
 STEP = 1e-6
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from trilemma import lookup
 from trilemma.errors import UsageError
-from trilemma.options import annotation_of, option_parameters
-from trilemma.plugins.manager import catalog
+from trilemma.registry import building
+from trilemma.registry.manager import catalog
+from trilemma.registry.options import annotation_of, option_parameters
 
 KINDS = ("sampler", "guidance", "process", "metric", "dataset")
 
@@ -36,7 +37,7 @@ CASES = [
     pytest.param(kind, entry.address, name, id=f"{kind}-{entry.address}-{name}")
     for kind in KINDS
     for entry in catalog().components(kind)
-    for name in option_parameters(lookup.import_target(entry))
+    for name in option_parameters(building.import_target(entry))
 ]
 
 
@@ -97,7 +98,7 @@ def test_a_bad_value_is_refused_as_the_component_is_built(kind, component, optio
     (tmp_path / "pictures" / "cat").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "cat" / "1.png")
     label = f"{kind} {component}"
-    target = lookup.import_target(catalog().find(kind, component))
+    target = building.import_target(catalog().find(kind, component))
     annotation = annotation_of(target, option)
     for value in bad_values(label, option, annotation):
         given = {**NEEDED.get(label, {}), option: value}

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from trilemma.model_directory import save_model
+from trilemma.models.card import save_model
 from trilemma.output.archive import write_npz
 from trilemma.output.picture import write_png_grid
 

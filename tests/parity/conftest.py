@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
-from trilemma.tableau import Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import Tableau
 
 MEANS = torch.tensor([-1.0, 0.2, 1.1], dtype=torch.float64)
 VARIANCES = torch.tensor([0.04, 0.12, 0.06], dtype=torch.float64)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 GOOD = """
-from trilemma.plugins import SamplerSpec, hookimpl
+from trilemma.registry import SamplerSpec, hookimpl
 
 @hookimpl
 def trilemma_register(registry):

@@ -6,7 +6,7 @@ import json
 
 FALSE = """
 from dataclasses import dataclass
-from trilemma.plugins import SamplerSpec, hookimpl
+from trilemma.registry import SamplerSpec, hookimpl
 
 @hookimpl
 def trilemma_register(registry):

@@ -8,7 +8,7 @@ COMMAND = """
 from typing import Annotated
 import typer
 from trilemma.errors import TrilemmaError
-from trilemma.plugins import CommandSpec, hookimpl
+from trilemma.registry import CommandSpec, hookimpl
 
 @hookimpl
 def trilemma_register(registry):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-HEAD = "from trilemma.plugins import ProcessSpec, SamplerSpec, hookimpl\n"
+HEAD = "from trilemma.registry import ProcessSpec, SamplerSpec, hookimpl\n"
 SPEC = 'SamplerSpec(name={name!r}, target="trilemma_plugins.ddim.sampler:DDIM", summary="s")'
 
 
@@ -50,7 +50,7 @@ BAD = {
     "bad-name": (hook(sampler("a b")), "failed", "name 'a b' is not"),
     "bad-kind": (hook("registry.pictures(1)"), "failed", "no attribute 'pictures'"),
     "looks-up": (
-        hook("import trilemma.lookup as l", "l.build('sampler', 'ddim')"),
+        hook("import trilemma.registry.building as l", "l.build('sampler', 'ddim')"),
         "failed",
         "cannot be looked up while they register",
     ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trilemma.errors import PluginUnavailable, UsageError
-from trilemma.plugins import catalog
-from trilemma.plugins.requirements import unmet_requirement
+from trilemma.registry import catalog
+from trilemma.registry.requirements import unmet_requirement
 
 
 def test_the_allow_list_leaves_built_ins_and_picks_third_parties(site, good):
@@ -68,7 +68,7 @@ def test_plugins_are_scanned_once_by_many_threads(site, good):
     done = site.python(
         """
         import threading
-        from trilemma.plugins import catalog
+        from trilemma.registry import catalog
         found = []
         threads = [threading.Thread(target=lambda: found.append(catalog())) for _ in range(8)]
         for thread in threads: thread.start()
@@ -152,7 +152,7 @@ def test_a_target_that_cannot_be_imported_says_what_would_bring_it(site, target,
     (site.path / "quits.py").write_text("raise SystemExit(1)")
     site.install(
         "third",
-        "from trilemma.plugins import SamplerSpec, hookimpl\nNUMBER = 3\n@hookimpl\ndef trilemma_register(registry):\n"
+        "from trilemma.registry import SamplerSpec, hookimpl\nNUMBER = 3\n@hookimpl\ndef trilemma_register(registry):\n"
         f"    registry.sampler(SamplerSpec(name='third', target={target!r}, summary='s', extra={extra!r}))\n",
     )
     done = site.python(
@@ -172,7 +172,7 @@ def test_a_target_that_cannot_be_imported_says_what_would_bring_it(site, target,
 def test_leaving_out_after_the_first_look_up_is_refused(site):
     done = site.python(
         """
-        from trilemma import plugins
+        from trilemma import registry as plugins
         plugins.catalog()
         try:
             plugins.exclude(["ddim"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PLUGIN = """
-from trilemma.plugins import ModelSpec, hookimpl
+from trilemma.registry import ModelSpec, hookimpl
 
 @hookimpl
 def trilemma_register(registry):
@@ -12,7 +12,7 @@ def trilemma_register(registry):
 
 CODE = """
 import sys
-from trilemma.loading import model_path
+from trilemma.models.loading import model_path
 for name in sys.argv[1:]:
     try:
         print(model_path(name))

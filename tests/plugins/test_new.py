@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from trilemma.cli import app
-from trilemma.plugins.new import STARTERS, write_distribution
+from trilemma.cli.new_plugin import STARTERS, write_distribution
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = [starter.kind for starter in STARTERS]
@@ -219,7 +219,7 @@ def test_a_failure_half_way_leaves_nothing(there, tmp_path, monkeypatch, capsys)
     target = tmp_path / "mine"
     if there:
         target.mkdir()
-    writing = importlib.import_module("trilemma.plugins.new.writing")
+    writing = importlib.import_module("trilemma.cli.new_plugin.writing")
     files = writing._files
 
     def full(*arguments):

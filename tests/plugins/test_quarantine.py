@@ -121,7 +121,7 @@ def test_nothing_printed_while_a_command_runs_mixes_with_its_json(site, tmp_path
     (site.path / "loud_sampler.py").write_text(sampler)
     site.install(
         "loud",
-        "from trilemma.plugins import SamplerSpec, hookimpl\n@hookimpl\ndef trilemma_register(registry):\n"
+        "from trilemma.registry import SamplerSpec, hookimpl\n@hookimpl\ndef trilemma_register(registry):\n"
         "    registry.sampler(SamplerSpec(name='loud', target='loud_sampler:Loud', summary='s'))\n",
     )
     out = tmp_path / "x.npz"
@@ -176,7 +176,7 @@ def state():
     return found
 
 before = state()
-from trilemma import plugins
+from trilemma import registry as plugins
 records = plugins.catalog().records
 for number, (old, new) in enumerate(zip(before, state(), strict=True)):
     assert old == new, (number, old, new)
@@ -242,7 +242,7 @@ HOOK = "@hookimpl\ndef trilemma_register(registry):\n"
 
 
 def test_absurd_specs_are_refused_and_garbage_from_a_hook_is_ignored(site):
-    head = "from trilemma.plugins import SamplerSpec, hookimpl\n"
+    head = "from trilemma.registry import SamplerSpec, hookimpl\n"
     for name, (field, _) in SPECS.items():
         usual = {"name": "'n'", "target": "'a:B'", "summary": "'s'"}
         usual.pop(field.partition("=")[0], None)

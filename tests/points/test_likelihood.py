@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.evaluate import Evaluator
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing import GaussianMixtureDenoiser
 from trilemma_plugins.points.dataset import Mixture2D
 from trilemma_plugins.points.law import axis_laws

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing import check_denoiser
 from trilemma_plugins.points.mlp import MLP
 

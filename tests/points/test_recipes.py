@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import trilemma
-from trilemma.denoiser import Denoiser
 from trilemma.evaluate import Evaluator, evaluate, untrained
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
 from trilemma_plugins.points.dataset import Mixture2D

@@ -9,7 +9,7 @@ import torch
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing import checks
 from trilemma_plugins.processes.exploding import EDM, VE
 from trilemma_plugins.processes.flow import Flow

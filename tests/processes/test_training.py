@@ -11,9 +11,9 @@ from torch import Tensor
 
 import trilemma
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.model_directory import build_denoiser
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.models.card import build_denoiser
 from trilemma_plugins.objectives.simple import Simple
 from trilemma_plugins.processes.exploding import EDM
 from trilemma_plugins.processes.flow import Flow

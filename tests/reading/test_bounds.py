@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save
 
-from trilemma.allowance import Allowance
 from trilemma.errors import TrilemmaError
-from trilemma.model_directory import build_denoiser, load_model, save_model
+from trilemma.machine.allowance import Allowance
+from trilemma.models.card import build_denoiser, load_model, save_model
 
 CARD = {
     "model": {"name": "tiny"},
@@ -53,7 +53,7 @@ MANY = 100_000_000_000
 RUNNER = """
 import contextlib, io, json, resource, signal, sys, time
 import torch
-import trilemma.sampling, trilemma.evaluate, trilemma.train.trainer, accelerate, sklearn.datasets
+import trilemma.engine.sampling, trilemma.evaluate, trilemma.train.trainer, accelerate, sklearn.datasets
 from trilemma.cli.app import main
 pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + 6 * 10**8, pages + 6 * 10**8))
@@ -537,7 +537,7 @@ def test_weights_of_the_right_shapes_are_read_as_before(model):
 
 
 def test_a_picture_is_read_from_a_file_with_any_name(tiny, tmp_path):
-    from trilemma.reading.request import read_images
+    from trilemma.files.request import read_images
 
     Image.new("L", (8, 8), 255).save(tmp_path / "x.tiff")
     assert read_images(tmp_path / "x.tiff", (1, 8, 8)).unique().tolist() == [1.0]

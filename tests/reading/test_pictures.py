@@ -15,8 +15,8 @@ from PIL import Image
 
 import trilemma
 from trilemma.errors import DataError, UsageError
-from trilemma.reading.picture import decode_picture, picture_size
-from trilemma.reading.request import read_images, read_mask
+from trilemma.files.picture import decode_picture, picture_size
+from trilemma.files.request import read_images, read_mask
 
 HEIGHT, WIDTH = 5, 7
 RANDOM = np.random.default_rng(0)

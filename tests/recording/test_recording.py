@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from trilemma import lookup
-from trilemma.composition import Sum
 from trilemma.errors import UsageError
-from trilemma.options import annotation_of, checked_options, option_parameters
-from trilemma.plugins.manager import catalog
-from trilemma.recording import recorded
-from trilemma.sampler import Sampler
-from trilemma.spec import Recorded, Spec, format_value, parse_spec
+from trilemma.guiding.composition import Sum
+from trilemma.interfaces.sampler import Sampler
+from trilemma.registry import building
+from trilemma.registry.manager import catalog
+from trilemma.registry.options import annotation_of, checked_options, option_parameters
+from trilemma.registry.recording import recorded
+from trilemma.registry.spec import Recorded, Spec, format_value, parse_spec
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
@@ -60,7 +61,7 @@ def values_of(annotation: Any, default: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def options(draw: Any, kind: str, name: str) -> dict[str, Any]:
-    target = lookup.import_target(catalog().find(kind, name))
+    target = building.import_target(catalog().find(kind, name))
     chosen = {}
     for option, parameter in option_parameters(target).items():
         annotation = annotation_of(target, option)

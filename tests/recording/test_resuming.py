@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma.denoiser import Condition
+from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import OutputError
-from trilemma.model_directory import build_denoiser, load_model, save_model
-from trilemma.noise import InjectedNoise
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.sampler import Sampler
+from trilemma.models.card import build_denoiser, load_model, save_model
 from trilemma.output import SampleFolder
-from trilemma.sampler import Sampler
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

@@ -113,7 +113,7 @@ def make_assets(home: Path) -> None:
     from PIL import Image
 
     from trilemma.cli.app import main
-    from trilemma.model_directory import build_denoiser, save_model
+    from trilemma.models.card import build_denoiser, save_model
 
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):

@@ -8,7 +8,7 @@ import pytest
 
 from trilemma import lookup
 from trilemma.errors import UsageError
-from trilemma.tableau import Tableau
+from trilemma.interfaces.tableau import Tableau
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import LOCAL, local_times
 from trilemma.testing.orders import law_error

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from trilemma import lookup
-from trilemma.conversion import convert
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.tableau import Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import Tableau
+from trilemma.numerics.conversion import convert
 from trilemma.testing.local import LOCAL, local_times
 from trilemma_plugins.solvers.heun import Heun
 from trilemma_plugins.solvers.restart import Restart

@@ -10,7 +10,7 @@ import pytest
 
 from trilemma import lookup
 from trilemma.errors import UsageError
-from trilemma.tableau import Tableau
+from trilemma.interfaces.tableau import Tableau
 from trilemma.testing.local import LOCAL, local_times
 from trilemma.testing.orders import flow_error
 from trilemma.testing.scalar import MIXTURE

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trilemma import lookup
+from trilemma.engine.program import lower
 from trilemma.errors import UsageError
-from trilemma.lowering import lower
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Tableau
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.law import sample_law
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trilemma.errors import UsageError
-from trilemma.spec import Spec, format_spec, format_value, is_literal, parse_spec, parse_value
+from trilemma.registry.spec import Spec, format_spec, format_value, is_literal, parse_spec, parse_value
 
 names = st.from_regex(r"[a-z][a-z0-9._-]{0,8}(/[a-z][a-z0-9-]{0,5})?", fullmatch=True)
 keys = st.from_regex(r"[a-z_][a-z0-9_]{0,8}x", fullmatch=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trilemma.plugins import catalog
+from trilemma.registry import catalog
 from trilemma.testing import run_checks
 from trilemma.testing.checks import run_component
 

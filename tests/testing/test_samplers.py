@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.testing import check_sampler, run_checks
 from trilemma.testing.law import sample_law
 from trilemma_plugins.ddim.sampler import DDIM

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import trilemma
-from trilemma.model_directory import build_denoiser, save_model
+from trilemma.models.card import build_denoiser, save_model
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma import ops
-from trilemma.construction import Constructing
-from trilemma.fusion.attending import Attending
-from trilemma.fusion.swapping import Swapped
+from trilemma.models.construction import Constructing
+from trilemma.models.fusion.attending import Attending
+from trilemma.models.fusion.swapping import Swapped
 
 THREADS, ROUNDS = 8, 100
 STORM = Path(__file__).with_name("storm.py")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from trilemma.errors import ModelError
-from trilemma.partials import held, hold, partial_name, remove_stale
+from trilemma.files.partials import held, hold, partial_name, remove_stale
 from trilemma.train.lock import locked
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from trilemma.errors import ModelError, TrilemmaError
-from trilemma.model_directory import read_card, save_model
+from trilemma.models.card import read_card, save_model
 from trilemma.train.checkpoint import list_checkpoints
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from trilemma.errors import DataError, OutputError, PluginUnavailable
-from trilemma.plugins import DatasetSpec, PluginRecord
-from trilemma.plugins.catalog import Catalog
+from trilemma.registry import DatasetSpec, PluginRecord
+from trilemma.registry.catalog import Catalog
 from trilemma.train import suggestion
 from trilemma.train.suggestion import Suggestion, Wish, is_data, suggested, write_recipe
 

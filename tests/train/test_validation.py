@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 import trilemma
 from trilemma import lookup
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import DataError, TrilemmaError, UsageError
-from trilemma.model_directory import read_card
-from trilemma.objective import Objective
+from trilemma.interfaces.dataset import InMemoryDataset
+from trilemma.interfaces.objective import Objective
+from trilemma.models.card import read_card
 from trilemma.train.data_order import step_generator
 from trilemma.train.precision import Precision
 from trilemma.train.recipe import read_recipe

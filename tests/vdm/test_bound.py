@@ -107,7 +107,7 @@ def test_low_discrepancy_times() -> None:
 @pytest.mark.parametrize("parameterization", ["eps", "x0", "v", "score", "flow"])
 def test_noise_error_is_the_same_in_every_parameterization(parameterization: str) -> None:
     """Of a prediction that is wrong by δ in ε, and by −δσ/α in x₀."""
-    from trilemma.conversion import functional
+    from trilemma.numerics.conversion import functional
 
     generator = torch.Generator().manual_seed(2)
     x, noise, delta = torch.randn(3, 5, 1, 2, 2, generator=generator, dtype=torch.float64)

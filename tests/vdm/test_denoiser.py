@@ -10,8 +10,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing import check_denoiser
 from trilemma_plugins.vdm.denoiser import FourierDenoiser
 from trilemma_plugins.vdm.objective import VariationalBound

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trilemma import lookup
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing import GaussianDenoiser
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.vdm.dequantization import last_noise, uniform_noise

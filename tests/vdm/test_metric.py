@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 import trilemma
 from trilemma import lookup
 from trilemma.cli.eval import command
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import evaluator
+from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.testing import GaussianDenoiser
 from trilemma_plugins.vdm.metric import BitsPerDimension
 from trilemma_plugins.vdm.process import VDM

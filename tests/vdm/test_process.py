@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from trilemma import lookup, model_directory
+from trilemma import lookup
+from trilemma.engine.sampling import sample
 from trilemma.errors import UsageError
-from trilemma.sampling import sample
+from trilemma.models import card as model_directory
+from trilemma.registry import building
 from trilemma.testing import GaussianDenoiser, check_process
 from trilemma_plugins.vdm.process import VDM
 
@@ -69,7 +71,7 @@ def test_transitions_do_not_cancel() -> None:
     assert pytest.approx(process.sigma(s).item() ** 2 * 18.3 * float(t - s), rel=1e-7) == Q
 
 
-@pytest.mark.parametrize("name", lookup.samplers_of_components(1))
+@pytest.mark.parametrize("name", building.samplers_of_components(1))
 def test_every_sampler_runs_on_a_learned_schedule(name: str) -> None:
     """Samples of N(0, ¼) come out finite and about as wide."""
     denoiser = GaussianDenoiser(bent(), shape=(1, 16, 16))

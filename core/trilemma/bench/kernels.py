@@ -13,9 +13,9 @@ from trilemma.bench.cell import COPY, OURS, Cell, Work, copying
 from trilemma.bench.cells import ALL_CELLS
 from trilemma.bench.timing import Times, measure, ratio
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, described, message_of
-from trilemma.lookup import import_target
 from trilemma.ops import explain
-from trilemma.plugins import catalog
+from trilemma.registry import catalog
+from trilemma.registry.building import import_target
 
 
 def operators() -> list[str]:

@@ -12,9 +12,9 @@ from torch import Tensor
 import trilemma
 from trilemma.bench.kernels import machine
 from trilemma.bench.timing import Times, ratio
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.fusion import fuse
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.models.fusion import fuse
 
 SIZE = 32
 EAGER = "eager"

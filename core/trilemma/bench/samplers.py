@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
+from trilemma.engine.provenance import describe_model, versions
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
 from trilemma.evaluate import Evaluator, evaluate
-from trilemma.guidance import Unguided
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Unguided
+from trilemma.interfaces.sampler import Sampler
 from trilemma.output.atomic import telling
-from trilemma.plugins import Component, SamplerSpec, catalog
-from trilemma.provenance import describe_model, versions
-from trilemma.sampler import Sampler
-from trilemma.spec import parse_spec
+from trilemma.registry import Component, SamplerSpec, building, catalog
+from trilemma.registry.spec import parse_spec
 
 BUDGETS = (4, 6, 8, 10, 15, 20, 30, 50, 100)
 
@@ -61,7 +61,7 @@ def contenders(given: Sequence[str] = (), components: int = 1) -> list[str]:
 def _fits(entry: Component, components: int) -> bool:
     """Whether a sampler runs on such a process; one that cannot be imported is measured, to say why it cannot."""
     try:
-        declared = getattr(lookup.import_target(entry), "components", (1,))
+        declared = getattr(building.import_target(entry), "components", (1,))
     except PluginUnavailable:
         return True
     return declared is None or components in declared

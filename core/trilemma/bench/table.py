@@ -8,7 +8,7 @@ from typing import Any
 
 from trilemma.bench.cell import COPY, OURS
 from trilemma.bench.comparison import Key, change, key
-from trilemma.console import console, plain_table
+from trilemma.machine.console import console, plain_table
 
 
 class KernelTable:

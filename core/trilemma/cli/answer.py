@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from trilemma.plugins.quarantine import stdout_kept
+from trilemma.registry.quarantine import stdout_kept
 
 _answers: TextIO | None = None
 

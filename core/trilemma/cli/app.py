@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from trilemma import plugins
+from trilemma import registry as plugins
 from trilemma.cli.facade import Facade, without_idle_validation
 from trilemma.errors import TrilemmaError, described, one_line
 from trilemma.version import __version__

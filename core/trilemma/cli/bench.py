@@ -47,7 +47,7 @@ def kernels(
     from trilemma.bench.comparison import earlier_runs
     from trilemma.bench.kernels import records
     from trilemma.bench.table import KernelTable
-    from trilemma.device import usable_device
+    from trilemma.machine.device import usable_device
 
     if threads:
         torch.set_num_threads(threads)

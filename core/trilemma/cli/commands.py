@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trilemma.plugins import CommandSpec, Registry, hookimpl
+from trilemma.registry import CommandSpec, Registry, hookimpl
 
 
 @hookimpl

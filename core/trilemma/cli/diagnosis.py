@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trilemma.plugins import catalog
-from trilemma.plugins.manager import unmatched_allowed
+from trilemma.registry import catalog
+from trilemma.registry.manager import unmatched_allowed
 from trilemma.version import __version__
 
 Facts = dict[str, Any]

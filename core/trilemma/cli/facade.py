@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 
 from trilemma.cli.answer import alone_on_stdout
 from trilemma.errors import nearest
-from trilemma.lookup import import_target
-from trilemma.plugins import Component, catalog
+from trilemma.registry import Component, catalog
+from trilemma.registry.building import import_target
 
 
 class Facade(TyperGroup):

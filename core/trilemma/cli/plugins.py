@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
-from trilemma.console import console, plain_table
 from trilemma.errors import ConformanceError, PluginUnavailable, UsageError, nearest
-from trilemma.plugins import KINDS, Component, PluginRecord, catalog
+from trilemma.machine.console import console, plain_table
+from trilemma.registry import KINDS, Component, PluginRecord, catalog
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,7 +117,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check that component or plugin NAME does what it declares; exit code 4 where it does not."""
-    from trilemma.spec import parse_spec
+    from trilemma.registry.spec import parse_spec
     from trilemma.testing import check_plugin, run_checks
 
     _checked_kind(kind)
@@ -160,7 +160,7 @@ def new(
 
     It passes its own checks at once. Change what it computes, and let them say whether that is still true.
     """
-    from trilemma.plugins.new import write_distribution
+    from trilemma.cli.new_plugin import write_distribution
 
     names, folder = write_distribution(name, kind, path)
     place = shlex.quote(str(folder))
@@ -223,7 +223,7 @@ def _described(component: Component) -> dict[str, Any]:
 
 
 def _detailed(component: Component) -> dict[str, Any]:
-    from trilemma.plugins.source import read_source
+    from trilemma.registry.source import read_source
 
     detail = {**_described(component), "description": "", "options": []}
     if component.spec.kind != "model":

@@ -12,7 +12,7 @@ from trilemma.cli.answer import print_json
 from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
-    from trilemma.sampling import SampleChunks
+    from trilemma.engine.sampling import SampleChunks
 
 
 def command(
@@ -99,8 +99,8 @@ def command(
     import torch
 
     import trilemma
+    from trilemma.files.request import read_images, read_mask
     from trilemma.output import destination, parse_indices
-    from trilemma.reading.request import read_images, read_mask
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     if kind is None:
@@ -164,7 +164,7 @@ _WORDS = re.compile(rf"{_WORD}(\s+{_WORD})+")
 
 
 def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    from trilemma.spec import parse_value
+    from trilemma.registry.spec import parse_value
 
     found: dict[str, Any] = {}
     for pair in pairs:

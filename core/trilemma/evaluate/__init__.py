@@ -2,7 +2,7 @@
 
 from trilemma.evaluate.evaluation import evaluate, evaluate_model, untrained
 from trilemma.evaluate.evaluator import METRICS, Evaluator
-from trilemma.evaluate.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
+from trilemma.interfaces.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
 
 __all__ = [
     "METRICS",

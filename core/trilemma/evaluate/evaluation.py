@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.checks import checked_integer
+from trilemma.engine.provenance import describe_model
+from trilemma.engine.sampling import SampleChunks, sample_chunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
-from trilemma.guidance import Guidance
-from trilemma.integers import checked_integer
-from trilemma.model_directory import build_denoiser
-from trilemma.provenance import describe_model
-from trilemma.sampler import Sampler
-from trilemma.sampling import SampleChunks, sample_chunks
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.sampler import Sampler
+from trilemma.models.card import build_denoiser
 
 LABELLED_BY = "class"  # the condition that means the data set's label
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
 from trilemma.evaluate.splits import LabelledImages, Splits
-from trilemma.memory import check_memory
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
+from trilemma.machine.memory import check_memory
+from trilemma.registry import building
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
@@ -103,7 +104,7 @@ class Evaluator:
         if self.features is not None:
             return _feature_network(self.features)
         shape = _shape_of(self.split(self.reference))
-        for name in lookup.default_features():
+        for name in building.default_features():
             if (network := _feature_network(name)).takes(shape):
                 return network
         raise UsageError(
@@ -237,7 +238,7 @@ def _feature_network(given: str) -> FeatureNetwork:
     if not isinstance(network, FeatureNetwork):
         raise UsageError(
             f"{spec} is a metric, not a feature network; give one of those as --features, for example "
-            + " or ".join(lookup.default_features())
+            + " or ".join(building.default_features())
         )
     return network
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from trilemma.dataset import Dataset
 from trilemma.errors import UsageError
-from trilemma.spec import parse_spec
+from trilemma.interfaces.dataset import Dataset
+from trilemma.registry.spec import parse_spec
 
 NAMES = ("train", "test")
 RULE = "the data set has no splits: the tenth of its images whose pixels have the smallest sha256 is test"
@@ -54,7 +54,7 @@ class Splits:
 
     Args:
         spec: of the data set.
-        build: as `trilemma.lookup.build`.
+        build: as `trilemma.registry.building.build`.
     """
 
     def __init__(self, spec: str, build: Callable[..., tuple[Any, str]]) -> None:

@@ -1,17 +1,17 @@
 """The operators under the engine: a reference in PyTorch, and native kernels where they were built."""
 
 from trilemma.ops import layout
-from trilemma.ops.attending import attention
+from trilemma.ops.attention import attention
 from trilemma.ops.convolution import conv3x3
-from trilemma.ops.explanation import Explanation, explain
+from trilemma.ops.dynamic_threshold import dynamic_threshold
+from trilemma.ops.explain import Explanation, explain
+from trilemma.ops.group_norm import group_norm_act
+from trilemma.ops.keyed_normal import keyed_normal
+from trilemma.ops.linear_step import linear_step
+from trilemma.ops.linear_step_replay import linear_step_replay
 from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
-from trilemma.ops.noising import perturb
-from trilemma.ops.normalization import group_norm_act
-from trilemma.ops.normals import keyed_normal
 from trilemma.ops.operator import OPERATORS, Operator
-from trilemma.ops.replaying import linear_step_replay
-from trilemma.ops.stepping import linear_step
-from trilemma.ops.thresholding import dynamic_threshold
+from trilemma.ops.perturb import perturb
 
 __all__ = [
     "OPERATORS",

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
+from trilemma.numerics.conversion import convert
 from trilemma.ops import layout
-from trilemma.ops.stepping import linear_step
+from trilemma.ops.linear_step import linear_step
 
 
 def ddim_coefficients(

@@ -7,7 +7,7 @@ from trilemma.output.folder import SampleFolder
 from trilemma.output.indices import format_indices, parse_indices
 from trilemma.output.photo import write_jpeg_grid
 from trilemma.output.picture import write_png_grid
-from trilemma.output.provenance import provenance
+from trilemma.output.provenance_reading import provenance
 
 __all__ = [
     "Destination",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trilemma.output.atomic import replacing
 from trilemma.output.picture import enlarged, pixels_of, tile, to_bytes
-from trilemma.output.record import KEY, marked, to_json
+from trilemma.output.provenance_json import KEY, marked, to_json
 
 MOST_FRAMES = 100
 HELD = 1500

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from trilemma.output.atomic import replacing
-from trilemma.output.record import to_json
+from trilemma.output.provenance_json import to_json
 
 
 def write_npz(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trilemma.errors import OutputError
-from trilemma.partials import hold, partial_name, remove_stale
+from trilemma.files.partials import hold, partial_name, remove_stale
 
 
 @contextlib.contextmanager

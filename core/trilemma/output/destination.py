@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import OutputError, UsageError
-from trilemma.integers import checked_integer
-from trilemma.memory import check_memory
+from trilemma.files.partials import partial_name
+from trilemma.machine.memory import check_memory
 from trilemma.output.animation import write_animation
 from trilemma.output.archive import write_npz
 from trilemma.output.atomic import telling
@@ -24,7 +25,6 @@ from trilemma.output.folder import SampleFolder
 from trilemma.output.indices import format_indices
 from trilemma.output.photo import jpeg_comment, write_jpeg_grid
 from trilemma.output.picture import check_channels, write_png_grid
-from trilemma.partials import partial_name
 
 
 class Sink(Protocol):

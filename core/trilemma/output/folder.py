@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from trilemma.engine.index_ranges import IndexRanges
 from trilemma.errors import OutputError
-from trilemma.index_ranges import IndexRanges
+from trilemma.files.partials import PARTIAL, partial_name
+from trilemma.files.regular import open_regular, read_text
 from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
-from trilemma.output.record import FILE, LIMIT, to_json
-from trilemma.partials import PARTIAL, partial_name
-from trilemma.reading.regular import open_regular, read_text
+from trilemma.output.provenance_json import FILE, LIMIT, to_json
 
 # What decides the picture of a sample index; a folder holds pictures that agree in all of it.
 IDENTITY = (

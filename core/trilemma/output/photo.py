@@ -13,7 +13,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 from trilemma.output.atomic import replacing
 from trilemma.output.picture import pixels_of, sheet
-from trilemma.output.record import marked
+from trilemma.output.provenance_json import marked
 
 QUALITY = 95
 # Bytes of a comment, whose length is written in 16 bits together with itself.

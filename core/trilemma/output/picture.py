@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trilemma.errors import OutputError, UsageError
 from trilemma.output.atomic import replacing
-from trilemma.output.record import KEY, to_json
+from trilemma.output.provenance_json import KEY, to_json
 
 _GRID_SIZE = 512  # pixels that a grid is enlarged towards, by a whole factor
 

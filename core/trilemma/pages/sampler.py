@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from trilemma import lookup
-from trilemma.loading import model_path
-from trilemma.model_directory import read_card
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.models.card import read_card
+from trilemma.models.loading import model_path
 from trilemma.pages.docstring import read_docstring
-from trilemma.plugins import Component, SamplerSpec, catalog
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau
+from trilemma.registry import Component, SamplerSpec, catalog
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.phase import PhaseProcess
 

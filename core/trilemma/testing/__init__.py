@@ -14,9 +14,9 @@ from trilemma.testing.flow import reference_flow
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
+from trilemma.testing.outcome import Record
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
 from trilemma.testing.phase import PhaseProcess
-from trilemma.testing.record import Record
 
 __all__ = [
     "GaussianDenoiser",

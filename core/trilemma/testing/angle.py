@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 
 class AngleProcess(Process):

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import PluginUnavailable, TrilemmaError
-from trilemma.guidance import Guidance
-from trilemma.plugins import catalog
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spec import parse_spec
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.registry import building, catalog
+from trilemma.registry.spec import parse_spec
 from trilemma.testing.denoisers import denoiser_checks
 from trilemma.testing.guidances import guidance_checks
 from trilemma.testing.kernels import kernel_checks
 from trilemma.testing.local import LOCAL
+from trilemma.testing.outcome import Record, Skipped
 from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.processes import process_checks
-from trilemma.testing.record import Record, Skipped
 from trilemma.testing.samplers import sampler_checks
 
 Check = tuple[str, Callable[[], str]]
@@ -137,7 +137,7 @@ def kind_of(component: Any) -> str:
 
 def _built(kind: str, spec: Any) -> Any:
     if kind == "kernel" and isinstance(spec, str):
-        return lookup.import_target(catalog().find(kind, spec))
+        return building.import_target(catalog().find(kind, spec))
     if kind == "denoiser" and isinstance(spec, str):
         return lookup.build(kind, spec, process=_fitting(spec), shape=(1, 28, 28))[0]
     return lookup.build(kind, spec)[0]
@@ -146,7 +146,7 @@ def _built(kind: str, spec: Any) -> Any:
 def _fitting(spec: str) -> Process:
     """A process that a network can be built on."""
     declared = getattr(
-        lookup.import_target(catalog().find("denoiser", parse_spec(spec).name)), "components", None
+        building.import_target(catalog().find("denoiser", parse_spec(spec).name)), "components", None
     )
     return LOCAL[0] if declared is None or 1 in declared else PhaseProcess()
 

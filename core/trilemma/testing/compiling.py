@@ -8,16 +8,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
-from trilemma.guidance import Unguided
-from trilemma.lowering import Program, lower
+from trilemma.engine.program import Program, lower
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Unguided
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.sampler import Sampler
 from trilemma.ops import linear_step
-from trilemma.prediction import Prediction
-from trilemma.sampler import Sampler
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.local import local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.record import Skipped
+from trilemma.testing.outcome import Skipped
 from trilemma.testing.scalar import MIXTURE
 
 STEPS = 3
@@ -45,7 +45,7 @@ def network_compiles(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, T
 
 
 class ModelPrediction:
-    """`trilemma.prediction.Prediction` of an exact model, with no memory."""
+    """`trilemma.engine.prediction.Prediction` of an exact model, with no memory."""
 
     def __init__(self, denoiser: GaussianMixtureDenoiser) -> None:
         self.denoiser = denoiser

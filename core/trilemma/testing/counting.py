@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser
 
 
 class Counting(Denoiser):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing.compiling import network_compiles
 from trilemma.testing.empty import without_a_state
-from trilemma.testing.record import Skipped
+from trilemma.testing.outcome import Skipped
 
 
 def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
-from trilemma.guidance import Guidance
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.sampling import sample
+from trilemma.engine.sampling import sample
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.execution import run_sample
 from trilemma.testing.guided import guided_prediction

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trilemma.prediction import Prediction
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Tableau, scalar
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Tableau, scalar
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.scalar import ScalarMixture, levels
 
@@ -47,7 +47,7 @@ def run_plan(
 
 
 class ExactPrediction:
-    """`trilemma.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
+    """`trilemma.engine.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
 
     Attributes:
         evaluations: calls so far.

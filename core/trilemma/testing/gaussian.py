@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Condition, Denoiser
-from trilemma.process import Process
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.numerics.conversion import convert
 
 
 class GaussianDenoiser(Denoiser):

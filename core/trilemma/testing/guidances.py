@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 
-from trilemma.composition import Modifier
+from trilemma.engine.sampling import sample
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance
-from trilemma.sampling import sample
+from trilemma.guiding.composition import Modifier
+from trilemma.interfaces.guidance import Guidance
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting
 from trilemma.testing.empty import without_a_prediction
@@ -19,7 +19,7 @@ from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guided import classifier_free_target, guided_prediction
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.record import Skipped
+from trilemma.testing.outcome import Skipped
 
 _CONDITION = {"class": 0}
 

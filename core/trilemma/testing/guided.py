@@ -8,21 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
-from trilemma.guidance import Guidance, all_targets
-from trilemma.prediction import Prediction
-from trilemma.routing import as_conditions
+from trilemma.engine.networks import as_conditions
+from trilemma.engine.prediction import GuidedPrediction
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance, all_targets
+from trilemma.numerics.conversion import convert
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
 
-def guided_prediction(model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int) -> Prediction:
+def guided_prediction(
+    model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int
+) -> GuidedPrediction:
     """The function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
     indices = torch.arange(count)
     branches = [model.encode(branch, indices) for branch in guidance.branches(cond)]
     joined = {name: torch.cat([branch[name] for branch in branches]) for name in branches[0]}
     others = guidance.networks(model)
-    return Prediction(
+    return GuidedPrediction(
         model,
         guidance,
         {**joined, **as_conditions(all_targets(guidance, cond, indices, branches[0]))},

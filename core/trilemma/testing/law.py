@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.process import Process
-from trilemma.tableau import Tableau, matrix, vector
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import Tableau, matrix, vector
+from trilemma.numerics.conversion import convert
 
 
 def sample_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[float, float]:

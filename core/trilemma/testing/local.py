@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
-from trilemma.sampler import Sampler
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.angle import AngleProcess
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trilemma.conversion import check_components, functional
-from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.numerics.conversion import check_components, functional
 from trilemma.testing import stacked
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from trilemma.errors import PluginUnavailable
-from trilemma.plugins import catalog
-from trilemma.spec import parse_spec
+from trilemma.registry import catalog
+from trilemma.registry.spec import parse_spec
 from trilemma.testing.checks import checks, kind_of
 
 
@@ -55,7 +55,7 @@ def parametrize_with_checks(
 def _skipping(check: Callable[[], str]) -> Callable[[], str]:
     import pytest
 
-    from trilemma.testing.record import Skipped
+    from trilemma.testing.outcome import Skipped
 
     def run() -> str:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 _F = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
 _G = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)

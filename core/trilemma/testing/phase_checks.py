@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from trilemma.sampler import Sampler
-from trilemma.sampling import sample
-from trilemma.tableau import matrix
+from trilemma.engine.sampling import sample
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import matrix
 from trilemma.testing.law import state_law
 from trilemma.testing.local import local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing.empty import without_a_time
 
 

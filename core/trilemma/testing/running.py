@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.engine.sampling import sample
 from trilemma.errors import TrilemmaError
-from trilemma.sampler import Sampler
-from trilemma.sampling import sample
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.compiling import loop_compiles
 from trilemma.testing.counting import Counting, Spoiled
@@ -20,7 +20,7 @@ from trilemma.testing.empty import without_a_sample
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import startable
-from trilemma.testing.record import Skipped
+from trilemma.testing.outcome import Skipped
 from trilemma.testing.watching import Watch
 
 MEAN, VARIANCE = 0.3, 0.25

@@ -9,11 +9,11 @@ from dataclasses import fields, is_dataclass, replace
 import torch
 
 from trilemma import lookup
+from trilemma.engine.program import lower
 from trilemma.errors import PluginUnavailable, UsageError
-from trilemma.lowering import lower
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau, matrix, vector
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau, matrix, vector
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
@@ -26,8 +26,8 @@ from trilemma.testing.orders import (
     order_along_the_flow,
     order_in_law,
 )
+from trilemma.testing.outcome import Skipped
 from trilemma.testing.phase_checks import phase_checks
-from trilemma.testing.record import Skipped
 from trilemma.testing.running import running_checks
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma.testing.flow import integrate
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trilemma.conversion import OF_SEVERAL_COMPONENTS
 from trilemma.errors import UsageError
+from trilemma.numerics.conversion import OF_SEVERAL_COMPONENTS
 
 
 def posterior(

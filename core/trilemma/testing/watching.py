@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trilemma.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser
 
 
 class Watch(TorchDispatchMode):

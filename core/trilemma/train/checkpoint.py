@@ -19,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trilemma.errors import ModelError
-from trilemma.partials import PARTIAL, held, partial_name, remove_stale
+from trilemma.files.partials import PARTIAL, held, partial_name, remove_stale
 
 FORMAT = 2
 _PREFIX = "step-"

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from trilemma.errors import ModelError
-from trilemma.partials import partial_name
+from trilemma.files.partials import partial_name
 
 
 class RunLog:

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 import trilemma
-from trilemma import lookup, model_directory
-from trilemma.dataset import Dataset
-from trilemma.denoiser import Denoiser
+from trilemma import lookup
+from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
-from trilemma.global_generators import seeded
-from trilemma.objective import Objective
-from trilemma.options import checked_options
+from trilemma.interfaces.dataset import Dataset
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.objective import Objective
+from trilemma.machine.global_generators import seeded
+from trilemma.models import card as model_directory
 from trilemma.output.picture import check_channels
-from trilemma.plugins import catalog
-from trilemma.sampling import sample_chunks
-from trilemma.spec import parse_spec
+from trilemma.registry import building, catalog
+from trilemma.registry.options import checked_options
+from trilemma.registry.spec import parse_spec
 from trilemma.train.conditions import conditions_of
 from trilemma.train.data_order import DataOrder, step_generator, step_key
 from trilemma.train.precision import Precision
@@ -237,7 +238,7 @@ def _check_spec(kind: str, spec: str) -> None:
     """Raises where a spec names no component, or an option that it does not have; builds nothing."""
     parsed = parse_spec(spec)
     found = catalog().find(kind, parsed.name)
-    checked_options(f"{kind} {found.address}", lookup.import_target(found), parsed.options)
+    checked_options(f"{kind} {found.address}", building.import_target(found), parsed.options)
 
 
 def _try(recipe: Recipe, parts: Prepared, processes: Processes) -> None:

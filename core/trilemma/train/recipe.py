@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trilemma.errors import UsageError, nearest, shown
-from trilemma.reading.toml import read_toml
-from trilemma.spec import parse_value
+from trilemma.files.toml import read_toml
+from trilemma.registry.spec import parse_value
 from trilemma.train.values import at_least, between, holds, one_of, typed
 
 _MOST_STEPS = 10**12

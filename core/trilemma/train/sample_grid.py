@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trilemma.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.train.recipe import Samples
 
 
 def draw_sample_grid(denoiser: Denoiser, settings: Samples, seed: int, path: Path) -> None:
     """Draws `settings.n` samples from `denoiser` into the PNG `path`; the same noise every time."""
+    from trilemma.engine.sampling import sample
     from trilemma.output import write_png_grid
-    from trilemma.sampling import sample
 
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = sample(

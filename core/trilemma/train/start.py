@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.loading import load
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.models.loading import load
 
 
 @dataclass(frozen=True)

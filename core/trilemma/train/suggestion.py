@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trilemma.errors import DataError, OutputError, PluginUnavailable, UsageError, printable, shown
-from trilemma.lookup import import_target
+from trilemma.files.paths import user_path
 from trilemma.output.atomic import replacing, telling
-from trilemma.plugins import catalog
-from trilemma.reading.paths import user_path
-from trilemma.spec import parse_spec
+from trilemma.registry import catalog
+from trilemma.registry.building import import_target
+from trilemma.registry.spec import parse_spec
 from trilemma.train.recipe import read_recipe
 
 MINUTES = 30.0

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from trilemma import model_directory
-from trilemma.dataset import Dataset
-from trilemma.denoiser import Denoiser
 from trilemma.errors import ModelError, UsageError
-from trilemma.global_generators import seeded
-from trilemma.partials import remove_stale
+from trilemma.files.partials import remove_stale
+from trilemma.interfaces.dataset import Dataset
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.machine.global_generators import seeded
+from trilemma.models import card as model_directory
 from trilemma.train.checkpoint import (
     Checkpoint,
     Identity,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from trilemma.dataset import Dataset, Subset
-from trilemma.denoiser import Denoiser
 from trilemma.errors import DataError
-from trilemma.global_generators import seeded
-from trilemma.objective import Objective
+from trilemma.interfaces.dataset import Dataset, Subset
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.objective import Objective
+from trilemma.machine.global_generators import seeded
 from trilemma.train.conditions import conditions_of
 from trilemma.train.data_order import step_generator, step_key
 from trilemma.train.precision import Precision

@@ -1,4 +1,4 @@
-from trilemma.plugins import SamplerSpec, hookimpl
+from trilemma.registry import SamplerSpec, hookimpl
 
 
 @hookimpl

@@ -1,6 +1,6 @@
 """Registers classifier-free guidance."""
 
-from trilemma.plugins import GuidanceSpec, Registry, hookimpl
+from trilemma.registry import GuidanceSpec, Registry, hookimpl
 
 
 @hookimpl

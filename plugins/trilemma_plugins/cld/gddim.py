@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from trilemma.denoising import onto_data
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.data_step import onto_data
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.cld.exponential import along_the_drift, around_a_point
 
 
@@ -24,7 +24,7 @@ class GDDIM(Sampler):
         z_s = Φ(s, t) z_t + ∫ Φ(s, τ) k(τ) p(τ) dτ,   τ from t down to s,
 
     p the polynomial in τ through the last `points` f, Φ the flow of M. In x̂₀, with ∇ log p = (α x̂₀ − w·z)/σ² by the
-    last component (`trilemma.process.Process.last_component`), M = F + ½ G Gᵀ Σ⁻¹ is what a state does around a known
+    last component (`Process.last_component`), M = F + ½ G Gᵀ Σ⁻¹ is what a state does around a known
     point: Φ contracts, and data that are one point are met in any number of steps. In ε̂, ∇ log p = −ε/σ, M = F, of
     which the flow grows backwards in time and the error of few steps with it. A step onto the data
     returns E[z_0 | z]. As many points as there are at the start; with three the first step, of which the error would
@@ -35,7 +35,7 @@ class GDDIM(Sampler):
     Args:
         points: of the polynomial, 1 to 3; the order.
         prediction: "x0" or "eps", what the polynomial goes through.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
 
     Raises:
         UsageError: for an option out of range.

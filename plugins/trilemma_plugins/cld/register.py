@@ -1,6 +1,6 @@
 """Registers Langevin diffusion in phase space, its training and its samplers."""
 
-from trilemma.plugins import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, SamplerSpec, hookimpl
+from trilemma.registry import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 
 def still(process: Process) -> Tensor:

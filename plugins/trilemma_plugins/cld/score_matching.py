@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from trilemma.conversion import check_components, convert
-from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
-from trilemma.objective import Objective, check_drop, drop_conditions
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
+from trilemma.interfaces.process import Process
+from trilemma.numerics.conversion import check_components, convert
 
 Weighting = Literal["noise", "score", "likelihood"]
 

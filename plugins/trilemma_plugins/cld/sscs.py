@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoising import onto_data
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.data_step import onto_data
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.cld.reverse import kick, rest, still
 
 
@@ -31,7 +31,7 @@ class SSCS(Sampler):
 
     A kick that holds s is as long as s is steep, which near the data is beyond all bounds. One that holds x̂₀ solves
 
-        dz/dτ = D z + g (α x̂₀ − w·z)/σ²,   w, α, σ of `trilemma.process.Process.last_component`,
+        dz/dτ = D z + g (α x̂₀ − w·z)/σ²,   w, α, σ of `trilemma.interfaces.process.Process.last_component`,
 
     at the time in the middle exactly, and stays where it is however few the steps are.
 
@@ -41,7 +41,7 @@ class SSCS(Sampler):
         score: "start" or "midpoint".
         hold: what a kick holds, the "score" or "x0".
         last: the step onto the data, by one noise-free step of "euler" as published, or "denoise", E[z_0 | z].
-        grid: of times, see `trilemma.spacing`. The published ones, "linspace" and "squares", leave a last step of 1e-3.
+        grid: of times, see `trilemma.Grid`. The published ones, "linspace" and "squares", leave a last step of 1e-3.
 
     Raises:
         UsageError: for an option out of range.

@@ -1,6 +1,6 @@
 """Registers the DDIM sampler."""
 
-from trilemma.plugins import Registry, SamplerSpec, hookimpl
+from trilemma.registry import Registry, SamplerSpec, hookimpl
 
 
 @hookimpl

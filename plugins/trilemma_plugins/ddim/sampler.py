@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.ops.named_steps import ddim_coefficients
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DDIM(Sampler):
 
     Args:
         eta: η ∈ [0, 1].
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.grids import MOST_STEPS
-from trilemma.integers import checked_integer
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
+from trilemma.numerics.grids import MOST_STEPS
 
 
 class VariancePreserving(Process):

@@ -1,6 +1,6 @@
 """Registers the variance-preserving processes and the ancestral sampler."""
 
-from trilemma.plugins import ProcessSpec, Registry, SamplerSpec, hookimpl
+from trilemma.registry import ProcessSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl

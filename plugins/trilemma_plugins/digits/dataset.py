@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from sklearn.datasets import load_digits
 
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import UsageError
+from trilemma.interfaces.dataset import InMemoryDataset
 
 _TEST_EVERY = 5
 

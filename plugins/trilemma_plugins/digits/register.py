@@ -1,6 +1,6 @@
 """Registers scikit-learn's digits."""
 
-from trilemma.plugins import DatasetSpec, Registry, hookimpl
+from trilemma.registry import DatasetSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance, needs_null_class
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance, needs_null_class
+from trilemma.numerics.conversion import convert
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance
-from trilemma.loading import load
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.models.loading import load
 
 
 @dataclass(frozen=True)

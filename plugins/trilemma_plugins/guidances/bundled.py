@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from trilemma.construction import Constructing
 from trilemma.errors import UsageError
-from trilemma.reading.regular import file_inside
-from trilemma.reading.toml import read_toml
-from trilemma.reading.weights import WeightsFile
+from trilemma.files.regular import file_inside
+from trilemma.files.toml import read_toml
+from trilemma.files.weights import WeightsFile
+from trilemma.models.construction import Constructing
 from trilemma_plugins.guidances.network import NoisyDigitNetwork
 
 BUNDLED = {"mnist": Path(__file__).parent / "weights"}

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance, needs_null_class
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance, needs_null_class
+from trilemma.interfaces.process import Process
 
 
 @dataclass(frozen=True)

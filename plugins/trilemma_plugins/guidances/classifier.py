@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.guidance import Guidance
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.guidances.bundled import load_classifier
 
 _LABELS = "labels"

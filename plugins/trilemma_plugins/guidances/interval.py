@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trilemma.composition import Factor
 from trilemma.errors import UsageError
+from trilemma.guiding.composition import Factor
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser, time_dtype
+from trilemma.checks import checked_integer
+from trilemma.engine.images import checked_images
+from trilemma.engine.inpainting import Known, known_region
 from trilemma.errors import UsageError
-from trilemma.guidance import Guidance
-from trilemma.images import checked_images
-from trilemma.inpainting import Known, known_region
-from trilemma.integers import checked_integer
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.guidance import Guidance
+from trilemma.numerics.conversion import convert
 
 _KNOWN, _MASK, _CONDITION = "known", "mask", "condition."
 _MISSING = "moment-matching needs what is known; give known=, the images, and mask=, 1 where they are"

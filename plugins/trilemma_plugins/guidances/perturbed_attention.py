@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trilemma.denoiser import Denoiser
-from trilemma.guidance import Guidance
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Registers the guidances."""
 
-from trilemma.plugins import GuidanceSpec, Registry, hookimpl
+from trilemma.registry import GuidanceSpec, Registry, hookimpl
 
 _GUIDANCES = (
     ("interval", "interval:Interval", "limits what stands to its left to an interval of times", "2404.07724"),

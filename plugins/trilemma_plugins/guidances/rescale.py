@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trilemma.composition import Modifier, combination
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
+from trilemma.guiding.composition import Modifier, combination
+from trilemma.interfaces.denoiser import Denoiser
 
 
 @dataclass(frozen=True)

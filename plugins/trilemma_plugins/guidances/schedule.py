@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from trilemma.composition import Factor
 from trilemma.errors import UsageError
+from trilemma.guiding.composition import Factor
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trilemma import lookup
-from trilemma.construction import Constructing
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
+from trilemma.models.construction import Constructing
 from trilemma_plugins.guidances.network import NoisyDigitNetwork
 
 PROCESS = "vp:schedule=cosine,T=1000"

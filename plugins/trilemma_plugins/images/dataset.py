@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trilemma.data_folder import find_data
-from trilemma.dataset import Dataset
+from trilemma.checks import checked_integer
 from trilemma.errors import DataError, UsageError
-from trilemma.integers import checked_integer
-from trilemma.reading.paths import user_path
-from trilemma.reading.picture import PIXELS_LIMIT, WHITE, decode_picture, picture_size
+from trilemma.files.data_folder import find_data
+from trilemma.files.paths import user_path
+from trilemma.files.picture import PIXELS_LIMIT, WHITE, decode_picture, picture_size
+from trilemma.interfaces.dataset import Dataset
 from trilemma_plugins.images.crops import CORNERS, corner
 from trilemma_plugins.images.files import images_by_class, open_files
 from trilemma_plugins.images.fingerprint import files_fingerprint
@@ -33,7 +33,7 @@ class Images(Dataset):
     label means the same in every split. Images in no folder have no classes, and the label 0. With `crops` and `flip`,
     N images are V·N examples: example i is view ⌊i/N⌋ of image i mod N, the unmirrored crops first. Images are decoded
     when they are asked for, and kept where all of them fit in `cache_mb`. How a picture becomes pixels is said at
-    `trilemma.reading.picture.decode_picture`.
+    `trilemma.files.picture.decode_picture`.
 
     Args:
         root: folder or zip, looked for in the working directory and in $TRILEMMA_DATA (else `data`);

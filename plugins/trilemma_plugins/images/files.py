@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from trilemma.errors import DataError
-from trilemma.reading.archive import ZipMembers
-from trilemma.reading.picture import FILE_LIMIT
-from trilemma.reading.regular import read_regular
+from trilemma.files.archive import ZipMembers
+from trilemma.files.picture import FILE_LIMIT
+from trilemma.files.regular import read_regular
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 

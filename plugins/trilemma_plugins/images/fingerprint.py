@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from trilemma.reading.regular import open_regular
+from trilemma.files.regular import open_regular
 
 _WHOLE = 1 << 30
 _END = 1 << 16

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from trilemma.errors import UsageError
-from trilemma.loading import model_path
-from trilemma.model_directory import read_card
+from trilemma.models.card import read_card
+from trilemma.models.loading import model_path
 
 SIDES = (8, 16, 28, 32, 64)
 _LEAST, _MOST = 4, 1024

@@ -33,7 +33,7 @@ def command(
     import torch
 
     from trilemma.errors import printable
-    from trilemma.reading.paths import user_path
+    from trilemma.files.paths import user_path
     from trilemma.train.suggestion import Wish, check_free, run_name, write_recipe
     from trilemma_plugins.images.suggestion import suggest
     from trilemma_plugins.images.unreadable import Unreadable

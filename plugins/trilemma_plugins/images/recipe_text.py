@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import tomli_w
 
 from trilemma.errors import printable, shortened
-from trilemma.spec import format_spec
+from trilemma.registry.spec import format_spec
 from trilemma_plugins.images.network import Network
 from trilemma_plugins.images.survey import Survey
 

@@ -1,6 +1,6 @@
 """Registers the data set of image files, and the command that writes recipes for them."""
 
-from trilemma.plugins import CommandSpec, DatasetSpec, Registry, hookimpl
+from trilemma.registry import CommandSpec, DatasetSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import time
 import torch
 
 from trilemma import lookup
-from trilemma.model_directory import build_denoiser
+from trilemma.models.card import build_denoiser
 from trilemma.train.recipe import Recipe
 
 _TIMED_STEPS = 3

@@ -6,8 +6,8 @@ import os
 import tomllib
 from pathlib import Path
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
 from trilemma.train.recipe import Recipe, make_recipe
 from trilemma.train.suggestion import Suggestion, Wish
 from trilemma_plugins.images.dataset import located

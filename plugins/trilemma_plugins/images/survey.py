@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trilemma.reading.picture import decode_picture
+from trilemma.files.picture import decode_picture
 from trilemma_plugins.images.files import images_by_class, open_files
 from trilemma_plugins.images.unreadable import of_each
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trilemma.evaluate.metric import Metric, Observation
+from trilemma.interfaces.metric import Metric, Observation
 
 
 class AgreementCount:

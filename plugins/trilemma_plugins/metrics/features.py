@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import TrilemmaError
-from trilemma.evaluate.metric import Observation
-from trilemma.reading.regular import file_inside
-from trilemma.reading.toml import read_toml
-from trilemma.reading.weights import Misfit, WeightsFile
+from trilemma.files.regular import file_inside
+from trilemma.files.toml import read_toml
+from trilemma.files.weights import Misfit, WeightsFile
+from trilemma.interfaces.metric import Observation
 from trilemma_plugins.metrics.image_network import ImageNetwork
 from trilemma_plugins.metrics.network import DigitNetwork
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError
-from trilemma.evaluate.metric import Metric, Observation
+from trilemma.interfaces.metric import Metric, Observation
 
 
 class GaussianFit:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import TrilemmaError
-from trilemma.evaluate.metric import Metric, Observation
-from trilemma.integers import checked_integer
+from trilemma.interfaces.metric import Metric, Observation
 
 MOST_NEIGHBOURS = 9_999
 CHUNK = 512  # rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB

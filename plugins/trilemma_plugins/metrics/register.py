@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trilemma.plugins import MetricSpec, Registry, hookimpl
+from trilemma.registry import MetricSpec, Registry, hookimpl
 
 
 @hookimpl

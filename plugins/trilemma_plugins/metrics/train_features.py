@@ -20,7 +20,7 @@ from torch.nn.functional import max_pool2d, pad, relu
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from trilemma import lookup
-from trilemma.construction import Constructing
+from trilemma.models.construction import Constructing
 from trilemma_plugins.metrics.network import CLASSES, FEATURES, DigitNetwork, accuracy
 from trilemma_plugins.metrics.training import fit, rounded, write_network
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trilemma.data_folder import find_data
-from trilemma.dataset import InMemoryDataset
 from trilemma.errors import DataError, UsageError
-from trilemma.reading.paths import user_path
+from trilemma.files.data_folder import find_data
+from trilemma.files.paths import user_path
+from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma_plugins.mnist.idx import read_idx
 
 _STEMS = {"train": "train", "test": "t10k"}

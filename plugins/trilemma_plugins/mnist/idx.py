@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import DataError
-from trilemma.reading.regular import open_regular, size_of
+from trilemma.files.regular import open_regular, size_of
 
 LIMIT = 1 << 30
 _MAGIC = b"\x00\x00\x08"

@@ -1,6 +1,6 @@
 """Registers the MNIST data set."""
 
-from trilemma.plugins import DatasetSpec, Registry, hookimpl
+from trilemma.registry import DatasetSpec, Registry, hookimpl
 
 
 @hookimpl

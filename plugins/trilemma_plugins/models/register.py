@@ -1,6 +1,6 @@
 """Registers the bundled models."""
 
-from trilemma.plugins import ModelSpec, Registry, hookimpl
+from trilemma.registry import ModelSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -1,6 +1,6 @@
 """Registers the training objectives."""
 
-from trilemma.plugins import ObjectiveSpec, Registry, hookimpl
+from trilemma.registry import ObjectiveSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from trilemma.dataset import InMemoryDataset
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
+from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma_plugins.points.law import entropy, grid_law, ring, rounded
 
 MOST_MODES = 10_000

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate.metric import Observation
-from trilemma.integers import checked_integer
+from trilemma.interfaces.metric import Observation
 from trilemma_plugins.points.law import ring
 
 MOST_MODES = 10_000

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.denoiser import Condition, Denoiser, time_dtype
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.process import Process
 
 
 class MLP(Denoiser):

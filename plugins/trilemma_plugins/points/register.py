@@ -1,6 +1,6 @@
 """Registers a mixture of points in the plane, a network for it, and features to compare its samples in."""
 
-from trilemma.plugins import DatasetSpec, DenoiserSpec, MetricSpec, Registry, hookimpl
+from trilemma.registry import DatasetSpec, DenoiserSpec, MetricSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 
 class Exploding(Process):

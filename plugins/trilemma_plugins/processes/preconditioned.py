@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
 
 
 class Preconditioned(Denoiser):

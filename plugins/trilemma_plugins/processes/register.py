@@ -1,6 +1,6 @@
 """Registers the processes."""
 
-from trilemma.plugins import DenoiserSpec, ProcessSpec, Registry, hookimpl
+from trilemma.registry import DenoiserSpec, ProcessSpec, Registry, hookimpl
 
 
 @hookimpl

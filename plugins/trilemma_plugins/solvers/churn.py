@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
 from trilemma_plugins.solvers.exponential import time_of
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.exponential import adams_weights, history, levels
 
 _PLACES, _MASSES = np.polynomial.legendre.leggauss(48)
@@ -39,7 +39,7 @@ class DEIS(Sampler):
             the result, so above 2 the error shrinks but its order is 2.
         variable: "log-rho", "rho" or "t".
         prediction: "eps", or "x0" to put the polynomial (in log ρ) through x̂₀: the equation is then z/σ = ∫ x̂₀ d(α/σ).
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.exponential import levels, phi, time_of
 
 
@@ -34,7 +34,7 @@ class DPMSolver(Sampler):
     Args:
         order: 1, 2 or 3, which is also the number of evaluations of a step.
         r1: place of the first stage, in (0, 1), for order 3 below 2/3; 1/2 (order 2) or 1/3 by default.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -11,10 +11,10 @@ from typing import Literal
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, history, levels
 
 
@@ -59,7 +59,7 @@ class DPMpp2M(Sampler):
     Args:
         solver: "midpoint" or "heun".
         eta: η ≥ 0.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
@@ -129,7 +129,7 @@ class DPMpp3M(Sampler):
         eta: η ≥ 0.
         curvature: weight of p's second difference: 1 is the parabola, 1/2 the published pseudocode and the
             implementations that follow it, which leave out the factor of 2 of the second derivative.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

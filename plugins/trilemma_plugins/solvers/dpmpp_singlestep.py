@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.exponential import levels, time_of
 
 
@@ -30,7 +30,7 @@ class DPMpp2S(Sampler):
 
     Args:
         eta: η in [0, 1]; 0 follows the probability flow.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
 
 
@@ -31,7 +31,7 @@ class Euler(Churned):
         s_churn: total amount of churn over the S steps; 0 follows the probability flow.
         s_tmin, s_tmax: noise levels ρ between which there is churn.
         s_noise: factor of the fresh noise.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
@@ -80,7 +80,7 @@ class EulerAncestral(Sampler):
 
     Args:
         eta: η ≥ 0, amount of fresh noise.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -16,7 +16,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 
 def levels(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:

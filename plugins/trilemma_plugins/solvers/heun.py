@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from trilemma.process import Process
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
 
 WIDE = 12.0
@@ -34,7 +34,7 @@ class Heun(Churned):
         s_churn: total amount of churn over the S steps; 0 follows the probability flow.
         s_tmin, s_tmax: noise levels ρ between which there is churn.
         s_noise: factor of the fresh noise.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -18,7 +18,7 @@ class LMS(DEIS):
 
     Args:
         points: of the polynomial, 1 to 4.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

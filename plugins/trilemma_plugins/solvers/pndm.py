@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 
 Point: TypeAlias = tuple[float, float, float]  # t, α, σ
 
@@ -41,7 +41,7 @@ class PNDM(Sampler):
 
     Args:
         warmup: "heun" or "prk".
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

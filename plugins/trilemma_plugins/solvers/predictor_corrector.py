@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
 from trilemma_plugins.solvers.exponential import adams_weights, levels
 
@@ -33,7 +33,7 @@ class PredictorCorrector(Sampler):
     Args:
         corrections: Langevin steps before every step; each is one evaluation.
         snr: r, above 0 and below 1.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -9,12 +9,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.exponential import time_of
 from trilemma_plugins.solvers.heun import Point, heun_rows
 
@@ -38,7 +38,7 @@ class Restart(Sampler):
         rho_min, rho_max: the interval, ρ in units of the data.
         pass_steps: steps of a pass; ⌈S/5⌉ by default. A fixed number leaves an error that does not fall with S.
         s_noise: factor of the fresh noise; other than 1 the law of the samples is changed.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

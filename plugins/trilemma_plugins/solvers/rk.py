@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.runge_kutta import PAIRS
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.numerics.runge_kutta import PAIRS
 from trilemma_plugins.solvers.rk_path import Path, landed, one_a_sample, path_between
-
-if TYPE_CHECKING:
-    from trilemma.prediction import Prediction
 
 ATTEMPTS = 10_000
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
@@ -46,7 +44,7 @@ class RK(Sampler):
     Args:
         pair: "bosh3" (Bogacki & Shampine 3(2), 3 evaluations a step) or "dopri5" (Dormand & Prince 5(4), 6).
         tolerance: relative and absolute tolerance of a step.
-        grid: of times, see `trilemma.spacing`, whose ends alone count.
+        grid: of times, see `trilemma.interfaces.spacing`, whose ends alone count.
 
     Raises:
         UsageError: for an option out of range.

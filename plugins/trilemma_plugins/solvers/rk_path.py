@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from trilemma.denoising import onto_data
-from trilemma.process import Process
-
-if TYPE_CHECKING:
-    from trilemma.prediction import Prediction
+from trilemma.interfaces.data_step import onto_data
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.process import Process
 
 
 class Path(ABC):

@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Row, Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
 from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
 
@@ -38,7 +38,7 @@ class SASolver(Sampler):
         rho_min, rho_max: noise is added in the steps from levels ρ = σ/α between them; τ = 0 in the others.
         slope: weight of the slope between two points: its "integral", or "half" for (1 + τ²) h²/2, the integral's first
             term in h, as common implementations take it; it grows without bound and is for small steps only.
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

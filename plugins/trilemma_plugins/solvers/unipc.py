@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.spacing import Grid
-from trilemma.tableau import Tableau
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.spacing import Grid
+from trilemma.interfaces.tableau import Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
 from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
 
@@ -35,7 +35,7 @@ class UniPC(Sampler):
         p: order of the predictor, 1 to 6; the corrector adds one. The first step, corrected to second order, leaves
             an error of third order in the result, so p above 3 gains no order.
         variant: "bh1" or "bh2".
-        grid: of times, see `trilemma.spacing`.
+        grid: of times, see `trilemma.interfaces.spacing`.
         clip: bound of a static clip of x̂₀; None for none.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.denoiser import time_dtype
+from trilemma.interfaces.denoiser import time_dtype
 
 TimeInjection = Literal["adagn", "add"]
 

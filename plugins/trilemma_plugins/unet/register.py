@@ -1,6 +1,6 @@
 """Registers the U-Net denoiser."""
 
-from trilemma.plugins import DenoiserSpec, Registry, hookimpl
+from trilemma.registry import DenoiserSpec, Registry, hookimpl
 
 
 @hookimpl

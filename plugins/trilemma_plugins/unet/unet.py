@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.denoiser import Condition, Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
 from trilemma_plugins.unet.blocks import (
     Downsample,
     ResidualBlock,

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert, functional
+from trilemma.numerics.conversion import convert, functional
 from trilemma_plugins.vdm.levels import LEVELS, level_indices, level_values
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.denoiser import Denoiser
 from trilemma.errors import UsageError
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.process import VDM
 
 # Beyond it 2ⁿ z has no fraction left in float32.

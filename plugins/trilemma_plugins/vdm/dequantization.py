@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.bound import reconstruction
 from trilemma_plugins.vdm.ends import ends
 from trilemma_plugins.vdm.levels import LEVELS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError
-from trilemma.runge_kutta import PAIRS
+from trilemma.numerics.runge_kutta import PAIRS
 
 State = tuple[Tensor, ...]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
-from trilemma.spacing import spaced_times
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.spacing import spaced_times
 from trilemma_plugins.vdm.bound import discrete_weight
 from trilemma_plugins.vdm.times import spread_times
 

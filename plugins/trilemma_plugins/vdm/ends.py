@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 
 LAST = 1 - 1e-3  # where a process without signal at t = 1 is entered instead
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trilemma.conversion import convert
-from trilemma.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.vdm.dormand_prince import State, integrate
 from trilemma_plugins.vdm.ends import ends, prior_deviation
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma_plugins.vdm.interior import Interior
 from trilemma_plugins.vdm.process import VDM
 

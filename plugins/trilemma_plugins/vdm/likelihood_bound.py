@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser, time_dtype
-from trilemma.process import Process
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.bound import noise_error, reconstruction
 from trilemma_plugins.vdm.drawn_times import continuous_times, discrete_times
 from trilemma_plugins.vdm.ends import ends, prior_covariance

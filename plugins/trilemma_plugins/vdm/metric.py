@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
+from trilemma.checks import checked_integer
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import ModelMetric
-from trilemma.grids import MOST_STEPS
-from trilemma.integers import checked_integer
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.numerics.grids import MOST_STEPS
 from trilemma_plugins.vdm.bound import bits_per_dimension
 from trilemma_plugins.vdm.dequantization import DEQUANTIZATIONS
 from trilemma_plugins.vdm.flow_likelihood import log_likelihood

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trilemma.denoiser import Denoiser, time_dtype
 from trilemma.errors import UsageError
-from trilemma.objective import Objective, check_drop, drop_conditions
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma_plugins.vdm.bound import (
     bits_per_dimension,
     continuous_weight,

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.integers import checked_integer
-from trilemma.process import Process
+from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.gate import Gate
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
 

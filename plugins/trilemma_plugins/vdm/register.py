@@ -1,6 +1,6 @@
 """Registers variational diffusion models: their process, bound and network."""
 
-from trilemma.plugins import DenoiserSpec, MetricSpec, ObjectiveSpec, ProcessSpec, Registry, hookimpl
+from trilemma.registry import DenoiserSpec, MetricSpec, ObjectiveSpec, ProcessSpec, Registry, hookimpl
 
 
 @hookimpl

@@ -33,8 +33,8 @@ def serve() -> None:
 
     import trilemma.cli.app
     import trilemma.cli.sample
-    import trilemma.loading
-    import trilemma.sampling
+    import trilemma.engine.sampling
+    import trilemma.models.loading
 
     trilemma.sample, trilemma.load  # noqa: B018 - names that are imported at first use
 

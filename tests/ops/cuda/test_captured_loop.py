@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
-from trilemma import capture
-from trilemma.denoiser import Condition, Denoiser
+from trilemma.engine import graphs as capture
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma.noise import STEP
+from trilemma.numerics.normal import STEP
 from trilemma.ops import layout
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

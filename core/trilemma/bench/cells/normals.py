@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from trilemma.bench.cell import Cell, Work
-from trilemma.noise.normal import STEP, reference_normal
+from trilemma.numerics.normal import STEP, reference_normal
 from trilemma.ops import keyed_normal
 
 SHAPES = [(16, 3 * 32 * 32), (64, 3 * 64 * 64), (8, 3 * 512 * 512)]

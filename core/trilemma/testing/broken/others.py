@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trilemma.denoiser import Denoiser
-from trilemma.guidance import Guidance
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.process import Process
 from trilemma.ops import keyed_normal
-from trilemma.process import Process
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.local import StraightProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trilemma.prediction import Prediction
-from trilemma.process import Process
-from trilemma.sampler import Sampler
-from trilemma.tableau import Row, Tableau, scalar
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau, scalar
 
 
 def first_order(times: Tensor, process: Process) -> list[Row]:

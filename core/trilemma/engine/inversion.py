@@ -1,0 +1,447 @@
+"""Inversion: from an image to the latent that a deterministic sampler would draw it from."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from trilemma import lookup
+from trilemma.checks import checked_integer
+from trilemma.engine.batches import Chunks
+from trilemma.engine.loop import Callback
+from trilemma.engine.sampling import SampleChunks, Samples, sample_chunks
+from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.prediction import Prediction
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau, matrix, scalar
+from trilemma.models.loading import load
+from trilemma.numerics.conversion import convert
+from trilemma.numerics.newton import solve
+
+
+@dataclass(frozen=True)
+class Inverted(Samples):
+    """Returned by `trilemma.invert`: the latents, and how well the sampler's steps lead from them to the images.
+
+    Attributes:
+        residual: [n], of each image the largest max |step(z) − z'|/max(1, max |z'|) of the steps that were solved;
+            None where none was, with `refine=0`.
+    """
+
+    residual: Tensor | None = None
+
+
+def invert(
+    model: Denoiser | str | Path,
+    x: Tensor,
+    *,
+    sampler: Sampler | str = "ddim",
+    steps: int = 50,
+    refine: int = 20,
+    tolerance: float | None = None,
+    guidance: Guidance | str | None = None,
+    cond: Mapping[str, Any] | None = None,
+    indices: Sequence[int] | Tensor | None = None,
+    batch_size: int = 64,
+    deterministic: bool = False,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> Inverted:
+    """Returns the latents that `sample(model, latent=..., sampler=..., steps=...)` turns back into the images x.
+
+    A sampler whose rows are one step each is run backwards, row by row. Each step z' = A z + B f(z, t) is solved for z
+    by a Newton–Krylov method (`trilemma.numerics.newton.solve`), every image by itself, until the two sides differ by
+    no more than `tolerance`; the provenance says by how much they differ at most. The way there and back is then exact
+    to about that. Where z' has no preimage, or none is found in `refine` rounds, the nearest state that was met is
+    taken, and a warning says so. Where z' has several preimages, under guidance, one of them is taken.
+
+    Any other deterministic plan, with stages or a history, is a method for the probability-flow equation, which it
+    solves just as well upwards: the last step of the way back, from the smallest time t > 0 to the data, is solved as
+    above, and from t on the sampler's own plan is taken on the rising times. There and back then agree to the sampler's
+    error, which falls at its order. One that adapts its steps to a tolerance goes up from the smallest time a network
+    is asked at, and agrees to it. The residual is that of the one step alone.
+
+    Args:
+        model: a denoiser, or the name or directory of one.
+        x: images [n, C, H, W] in the range of the model's data.
+        sampler: a deterministic sampler; the way back must use the same one.
+        steps: of the sampler; the way back must use as many.
+        refine: rounds a step at most, of 2 to 17 evaluations of the network each; they end as soon as all images of a
+            batch have arrived. After each the host reads one value. 0 is plain DDIM inversion: one evaluation a step,
+            nothing solved and nothing read, as exact as the steps are short.
+        tolerance: of max |A z + B f(z, t) − z'|, relative to max |z'| where that is above 1; ε^0.7 by default, with ε
+            the rounding of the state or of the network: 1e-11 in float64, 1.4e-5 in float32.
+        guidance, cond, indices, batch_size, deterministic, device, dtype, callback, progress: as for
+            `sample`; `indices` decides which entry of a list in `cond` an image takes.
+
+    Raises:
+        UsageError: for a sampler that cannot be inverted, or any argument `sample` would refuse.
+
+    References:
+        Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, section 5.4.
+    """
+    refine = checked_integer(refine, "refine", 0, what="is not a number of rounds")
+    if tolerance is not None and not (
+        isinstance(tolerance, int | float) and not isinstance(tolerance, bool) and 0 < tolerance < math.inf
+    ):
+        raise UsageError(f"tolerance={tolerance!r} is not a bound of the residual; give a positive number")
+    built, spec = lookup.build("sampler", sampler)
+    forwards = cast(Sampler, built)
+    denoiser = load(model, device=device, fused=True) if isinstance(model, str | Path) else model
+    solved = Solved(forwards, refine, tolerance) if refine else None
+    parts = _parts(forwards, denoiser.process, steps, solved)
+    rows = [_rows(part, denoiser.process, steps) for part in parts]
+    latent: Tensor = x
+    record: dict[str, Any] = {}
+    residual: Tensor | None = None
+    for number, part in enumerate(parts):
+        request = sample_chunks(
+            denoiser,
+            sampler=part,
+            steps=steps,
+            guidance=guidance,
+            cond=cond,
+            indices=indices,
+            latent=latent,
+            batch_size=batch_size,
+            deterministic=deterministic,
+            device=device,
+            dtype=dtype,
+            callback=_counted(callback, sum(rows[:number]), sum(rows)),
+            progress=progress,
+        )
+        drawn = request.collect()
+        latent, record = drawn.samples, _joined(record, drawn.provenance)
+        if isinstance(part, Solved):
+            residual = part.residuals(request)
+            tolerance = part.allowed(request.job.network_dtype, request.job.dtype)
+    found = None if residual is None else float(residual.max()) if len(residual) else 0.0
+    record = {
+        **record,
+        "sampler": spec,
+        "inversion": {"refine": refine, "tolerance": tolerance if refine else None, "residual": found},
+    }
+    if residual is not None and tolerance is not None:
+        _warn(residual, tolerance)
+    return Inverted(latent, record, indices=drawn.indices, residual=residual)
+
+
+def _warn(residual: Tensor, tolerance: float) -> None:
+    unsolved = int((residual > tolerance).sum())
+    if unsolved:
+        warnings.warn(
+            f"{unsolved} of {len(residual)} images were inverted to a residual of {float(residual.max()):.2g} only, "
+            f"above tolerance={tolerance:.2g}: their latents lead elsewhere; give weaker guidance, more steps or "
+            "rounds (refine=)",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _parts(sampler: Sampler, process: Process, steps: int, solved: Solved | None) -> list[Sampler]:
+    """Returns what is run one after the other to invert a sampler.
+
+    Args:
+        solved: runs steps backwards by solving them; None where they are not solved.
+
+    Raises:
+        UsageError: where it cannot be inverted.
+    """
+    name = type(sampler).__name__
+
+    def backwards(one_step: Sampler) -> Sampler:
+        return Inverse(one_step) if solved is None else replace(solved, sampler=one_step)
+
+    if process.components > 1:
+        raise UsageError(
+            f"{type(process).__name__} has {process.components} components, of which images are one; "
+            "inversion needs a process of one"
+        )
+    if not sampler.has_plan:
+        if sampler.tolerance is None or not sampler.deterministic:
+            raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
+        return [backwards(Landing(process.earliest_time)), Climbing(sampler)]
+    times = sampler.times(process, steps)
+    tableau = sampler.plan(process, times)
+    noisy = any(any(matrix(row.C, tableau.components)) for row in tableau.rows)
+    if noisy or tableau.clip is not None:
+        raise UsageError(
+            "only a deterministic sampler without clip can be inverted; use for example ddim:eta=0"
+        )
+    if all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows):
+        return [backwards(sampler)]
+    landing = backwards(Landing(float(times[-2])))
+    return [landing, Rising(sampler)] if len(times) > 2 else [landing]
+
+
+def _rows(part: Sampler, process: Process, steps: int) -> int:
+    times = part.times(process, steps)
+    return len(part.plan(process, times).rows) if part.has_plan else len(times) - 1
+
+
+def _counted(callback: Callback | None, before: int, total: int) -> Callback | None:
+    """The callback of one part of an inversion, which counts the rows of all of them."""
+    if callback is None:
+        return None
+    return lambda row, rows, t, state: callback(before + row, total, t, state)
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance of what was run one after the other: what it cost together."""
+    if not first:
+        return dict(second)
+    seconds = first["seconds"] + second["seconds"]
+    return {
+        **second,
+        "nfe": first["nfe"] + second["nfe"],
+        "seconds": seconds,
+        "images_per_second": second["n"] / seconds if seconds else None,
+    }
+
+
+@dataclass(frozen=True)
+class Landing(Sampler):
+    """The step from a time t to the data, z₀ = x̂₀(z_t, t), whatever the number of steps asked for.
+
+    Args:
+        t: where the step begins.
+    """
+
+    t: float
+
+    order = 1
+    deterministic = True
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        return torch.tensor([self.t, 0.0], dtype=torch.float64)
+
+    def nfe(self, steps: int) -> int:
+        return 1
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        return Tableau((Row(self.t, 0.0, ((0, 1.0),)),), "x0")
+
+
+@dataclass(frozen=True)
+class Rising(Sampler):
+    """A sampler's plan on its times upwards, from the smallest above 0 to the first.
+
+    Where nothing is left of the data at the top (α = 0, λ = −∞) the last step is one of first order,
+    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the way back is.
+
+    Args:
+        sampler: whose plan is run.
+    """
+
+    sampler: Sampler
+
+    deterministic = True
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        return self.sampler.times(process, steps)[:-1].flip(0)
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        alpha, sigma = process.levels(times)
+        if alpha[-1] > 0:
+            return self._upwards(process, times)
+        ratio = (sigma[-1] / sigma[-2]).item()
+        weight = (alpha[-1] - alpha[-2] * ratio).item()
+        if len(times) == 2:
+            return Tableau((Row(float(times[0]), ratio, ((0, weight),)),), "x0")
+        below = self._upwards(process, times[:-1])
+        p, q = (entry.item() for entry in convert(below.parameterization, "x0", alpha[-2], sigma[-2]))
+        last = Row(float(times[-2]), ratio + weight * p, ((0, weight * q),))
+        return replace(below, rows=(*below.rows, last))
+
+    def _upwards(self, process: Process, times: Tensor) -> Tableau:
+        try:
+            return self.sampler.plan(process, times)
+        except (ArithmeticError, ValueError) as error:  # a plan that takes it for granted that times fall
+            raise UsageError(
+                f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use for example ddim:eta=0"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Climbing(Sampler):
+    """An adaptive sampler's own steps upwards, from the smallest time a network is asked at to the prior.
+
+    Args:
+        sampler: whose steps are taken.
+    """
+
+    sampler: Sampler
+
+    deterministic = True
+    fullgraph = False
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    @property
+    def tolerance(self) -> float | None:  # type: ignore[override]
+        return self.sampler.tolerance
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        last = float(self.sampler.times(process, steps)[0])
+        return torch.linspace(process.earliest_time, last, steps + 1, dtype=torch.float64)
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        return self.sampler.sample(predict, z, times, noise, report)
+
+
+@dataclass(frozen=True)
+class Inverse(Sampler):
+    """A deterministic one-step sampler run backwards without solving its steps: plain DDIM inversion.
+
+    Args:
+        sampler: what to invert.
+    """
+
+    sampler: Sampler
+
+    deterministic = True
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        """Times [steps + 1] of the sampler, rising."""
+        return self.sampler.times(process, steps).flip(0)
+
+    def nfe(self, steps: int) -> int:
+        return self.sampler.nfe(steps)
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        return inverse(self.sampler.plan(process, times.flip(0)), process)
+
+
+@dataclass(frozen=True)
+class Solved(Sampler):
+    """A deterministic one-step sampler run backwards, each of its steps solved for the state that it starts from.
+
+    Args:
+        sampler: what to invert.
+        refine: rounds a step at most.
+        bound: of the residual; by default that of the dtypes, see `invert`.
+    """
+
+    sampler: Sampler
+    refine: int = 20
+    bound: float | None = None
+    _found: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    deterministic = True
+    fullgraph = False
+
+    @property
+    def order(self) -> int:
+        return self.sampler.order
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        """Times [steps + 1] of the sampler, rising."""
+        return self.sampler.times(process, steps).flip(0)
+
+    def nfe(self, steps: int) -> int:
+        return self.sampler.nfe(steps)
+
+    def allowed(self, network: torch.dtype, state: torch.dtype) -> float:
+        """Returns the bound of the residual for a network and a state in these dtypes."""
+        return _rounding(network, state) ** 0.7 if self.bound is None else self.bound
+
+    def residuals(self, request: SampleChunks) -> Tensor:
+        """Returns the largest residual of each image [n] of a request that was drawn."""
+        job = request.job
+        chunks = Chunks(job.indices, job.batch_size, job.deterministic)
+        residual = torch.zeros(len(job.indices), dtype=torch.float64)
+        for chunk, found in zip(chunks, self._found, strict=True):
+            residual[chunk.positions] = found.cpu().double()[chunk.rows]
+        return residual
+
+    def sample(
+        self,
+        predict: Prediction,
+        z: Tensor,
+        times: Tensor,
+        noise: Callable[[int], Tensor],
+        report: Callable[[int, float, Tensor], None],
+    ) -> Tensor:
+        process = predict.denoiser.process
+        tableau = self.sampler.plan(process, times.flip(0))
+        allowed = self.allowed(predict.network_dtype, z.dtype)
+        precision = _rounding(predict.network_dtype, z.dtype)
+        worst = torch.zeros(len(z), dtype=z.dtype, device=z.device)
+        for step, row in enumerate(reversed(tableau.rows), 1):
+            goal, A, B = z, scalar(row.A), _weight(row)
+            slope, _ = _in_v(row, tableau, process)
+
+            def off(state: Tensor, goal: Tensor = goal, row: Row = row, A: float = A, B: float = B) -> Tensor:
+                return A * state + B * predict(state, row.t, tableau.parameterization) - goal
+
+            scale = goal.flatten(1).abs().amax(1).clamp_min(1)
+            solution = solve(off, goal, scale, allowed, self.refine, precision, slope)
+            bad = solution.residual.isinf().view(-1, *(1,) * (z.dim() - 1))
+            z = solution.z.masked_fill(bad, torch.nan)
+            worst = torch.maximum(worst, solution.residual)
+            report(step, float(times[step]), z)
+        self._found.append(worst)
+        return z
+
+
+def _rounding(*dtypes: torch.dtype) -> float:
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def inverse(tableau: Tableau, process: Process) -> Tableau:
+    """Returns the tableau that runs a one-step deterministic sampler backwards, to the error of its steps.
+
+    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' stands for v̂ at z:
+
+        z = (z' − b v̂(z', t))/a.
+
+    Args:
+        tableau: of the sampler to invert, one linear combination of z and the current prediction a row.
+        process: gives α and σ.
+    """
+    rows: list[Row] = []
+    for row in reversed(tableau.rows):
+        a, b = _in_v(row, tableau, process)
+        rows.append(Row(row.t, 1 / a, ((0, -b / a),)))
+    return Tableau(tuple(rows), "v")
+
+
+def _in_v(row: Row, tableau: Tableau, process: Process) -> tuple[float, float]:
+    """a and b of a step written as a z + b v̂(z, t)."""
+    time = torch.tensor(row.t, dtype=torch.float64)
+    p, q = convert("v", tableau.parameterization, process.alpha(time), process.sigma(time))
+    B = _weight(row)
+    return scalar(row.A) + B * p.item(), B * q.item()
+
+
+def _weight(row: Row) -> float:
+    return sum(scalar(coefficient) for _, coefficient in row.B)

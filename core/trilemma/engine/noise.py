@@ -1,0 +1,150 @@
+"""Where a sampler's noise comes from: keys, or tensors given from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trilemma import ops
+from trilemma.checks import checked_integer
+from trilemma.errors import UsageError
+from trilemma.numerics.normal import PRIOR, STEP
+
+
+class NoiseSource(Protocol):
+    """Standard normals on demand."""
+
+    def normal(
+        self,
+        indices: Tensor,
+        step: int,
+        shape: Sequence[int],
+        stream: int = STEP,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """ξ [B, *shape] of samples `indices` [B] (int64) at a step of a stream."""
+        ...
+
+
+def keyed_normal(
+    seed: int,
+    indices: Tensor,
+    step: int,
+    shape: Sequence[int],
+    stream: int = STEP,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Standard normals ξ [B, *shape] as `reference_normal` defines them, by the native kernel where there is one.
+
+    A sample's noise depends on its key and its shape's element count alone: never on the batch, on the device's
+    layout or on torch's global generator, which is left alone.
+
+    Args:
+        seed: 0 to 2^64 - 1.
+        indices: int64 [B], from 0 to 2^56 - 1.
+        step: 0 to 2^32 - 1.
+        shape: of one sample; elements are counted in C order, at most 2^34 of them.
+        stream: PRIOR, STEP, PERTURB or LATENT.
+        dtype: any floating-point dtype; half types are rounded from float32, float64 is computed in float64.
+        device: of the result; None is that of `indices`.
+        out: [B, *shape], filled and returned instead of a new tensor; `dtype` and `device` are then its own.
+
+    Raises:
+        UsageError: for an argument out of range.
+    """
+    _check_key(seed, step, stream)
+    if out is None:
+        out = torch.empty((len(indices), *shape), dtype=dtype, device=device or indices.device)
+    elif out.shape != (len(indices), *shape):
+        raise UsageError(f"out has shape {tuple(out.shape)}; expected {(len(indices), *shape)}")
+    if indices.device != out.device:
+        indices = indices.to(out.device, non_blocking=True)
+    # One backend for every layout: native and reference agree to rounding only.
+    filled = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
+    ops.keyed_normal(filled, indices, seed=seed, step=step, stream=stream)
+    return out if filled is out else out.copy_(filled)
+
+
+@dataclass(frozen=True)
+class KeyedNoise:
+    """Noise made from keys: (seed, sample index, step, element) decide every number. `seed` has 64 bits."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        seed = checked_integer(self.seed, "seed", 0, 2**64 - 1, what="is not a seed")
+        object.__setattr__(self, "seed", seed)
+
+    def normal(
+        self,
+        indices: Tensor,
+        step: int,
+        shape: Sequence[int],
+        stream: int = STEP,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """See `keyed_normal`."""
+        return keyed_normal(self.seed, indices, step, shape, stream, dtype, device)
+
+
+@dataclass(frozen=True)
+class InjectedNoise:
+    """Noise given as tensors, for exact parity with another library.
+
+    Args:
+        prior: ξ of the prior, [N, ...], sample i in row i.
+        steps: one [N, ...] a step; a tensor [S, N, ...] will do.
+    """
+
+    prior: Tensor | None = None
+    steps: Sequence[Tensor] | Tensor = field(default=())
+
+    def normal(
+        self,
+        indices: Tensor,
+        step: int,
+        shape: Sequence[int],
+        stream: int = STEP,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """The rows `indices` of the tensor given for a step.
+
+        Raises:
+            UsageError: where none was given, or one of another shape.
+        """
+        given = self._given(step, stream)
+        if tuple(given.shape[1:]) != tuple(shape):
+            raise UsageError(
+                f"the injected noise has samples of shape {tuple(given.shape[1:])}; the state needs {tuple(shape)}"
+            )
+        highest = int(indices.max()) if len(indices) else -1
+        if highest >= len(given):
+            raise UsageError(
+                f"the injected noise holds {len(given)} samples; sample {highest} was asked for, so inject more"
+            )
+        rows = given.index_select(0, indices.to(given.device))
+        return rows.to(dtype=dtype, device=device or indices.device)
+
+    def _given(self, step: int, stream: int) -> Tensor:
+        if stream == PRIOR and self.prior is not None:
+            return self.prior
+        if stream == STEP and step < len(self.steps):
+            return self.steps[step]
+        wanted = {PRIOR: "the prior", STEP: f"step {step}"}.get(stream, f"stream {stream}")
+        raise UsageError(
+            f"no noise was injected for {wanted}; InjectedNoise(prior=..., steps=...) has {len(self.steps)} steps"
+        )
+
+
+def _check_key(seed: int, step: int, stream: int) -> None:
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 8)):
+        checked_integer(value, name, 0, 2**bits - 1, what="is out of range")

@@ -1,0 +1,62 @@
+"""Resampling: a plan that goes back up in noise and down again, so that a given region and the rest agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.tableau import Row, Tableau, scalar
+
+
+def check_resampling(resample: int, jump: int, inpaints: bool) -> None:
+    """Raises UsageError for numbers that are no counts, or a resampling of nothing."""
+    for name, value in (("resample", resample), ("jump", jump)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name}={value!r} is no count; give an integer of at least 1")
+    if resample > 1 and not inpaints:
+        raise UsageError(f"resample={resample!r} repeats steps of inpainting; give known= and mask= too")
+
+
+def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, jump: int) -> Tableau:
+    """Returns the plan that takes every `jump` steps `resample` times (2201.09865).
+
+    Between two passes the state is noised from the time s that they end at to the time t that they begin at,
+
+        z ← ψ z + √Q ξ,   ψ = α_t/α_s,   Q = σ_t² − ψ² σ_s²,
+
+    which the last row of the pass does beside its own work: ψ A, ψ B and √(ψ² C² + Q).
+
+    Args:
+        tableau: of one step a row, each from the state and the prediction before it alone.
+        process: of one component.
+        times: [steps + 1], of the rows.
+        resample: passes.
+        jump: steps of a pass; the last may have fewer.
+
+    Raises:
+        UsageError: for a plan with stages or a history.
+    """
+    rows = tableau.rows
+    one_step = all(not row.base and all(lag == 0 for lag, _ in row.B) for row in rows)
+    if not one_step or len(rows) != len(times) - 1:
+        raise UsageError(
+            "resampling repeats single steps and this sampler's plan has stages or a history; "
+            "use for example ddpm or ddim:eta=1"
+        )
+    alpha, sigma = (level.tolist() for level in process.levels(times))
+    repeated: list[Row] = []
+    for begin in range(0, len(rows), jump):
+        end = min(begin + jump, len(rows))
+        psi = alpha[begin] / alpha[end]
+        variance = max(sigma[begin] ** 2 - psi**2 * sigma[end] ** 2, 0.0)
+        last = rows[end - 1]
+        B = tuple((lag, psi * scalar(coefficient)) for lag, coefficient in last.B)
+        C = math.sqrt(psi**2 * scalar(last.C) ** 2 + variance)
+        back = replace(last, A=psi * scalar(last.A), B=B, C=C)
+        repeated += [*rows[begin : end - 1], back] * (resample - 1)
+        repeated += rows[begin:end]
+    return replace(tableau, rows=tuple(repeated))

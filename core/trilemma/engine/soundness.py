@@ -1,0 +1,103 @@
+"""Tells of requests that run and cannot be right: a plan that blows up, a prior that the process does not reach."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Tableau, scalar
+from trilemma.numerics.conversion import convert
+
+BLOWN_UP = 3.0
+# Nats a number of the data, for data of size 1: of a variance-preserving process α² = .1 of the signal is left.
+FAR = 0.05
+ROWS = 64
+
+
+def check_start(name: str, sampler: Sampler, process: Process, times: Tensor) -> None:
+    """Raises UsageError where a sampler would start from α = 0 and does not claim to."""
+    if sampler.from_pure_noise or process.components > 1 or float(process.alpha(times[0])) > 0:
+        return
+    raise UsageError(
+        f"{name} cannot take a step from t = {float(times[0]):g}, where nothing is left of the data (α = 0) under "
+        f"{type(process).__name__}; use a sampler that can, such as ddim or euler, or a grid that begins below, "
+        f"such as "
+        "grid=leading"
+    )
+
+
+def warn_of_prior(process: Process) -> None:
+    """Warns where states at t = 1 are far from the prior that samples start from.
+
+    The measure is KL(q(z_1 | x₀ = 1) ‖ prior), in nats for a number of the data.
+    """
+    gap = prior_gap(process)
+    if gap > FAR:
+        warnings.warn(
+            f"{type(process).__name__} ends {gap:.2g} nats a pixel away from its prior at t = 1: samples start from "
+            "states that the network was not trained on; give a process with more noise at t = 1, or a latent",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def prior_gap(process: Process) -> float:
+    """Returns KL(N(μ, Σ) ‖ N(0, S)) in nats, of q(z_1 | x₀ = 1) and the prior's covariance S, both K×K."""
+    K = process.components
+    mean, cov = process.moments(torch.ones((), dtype=torch.float64))
+    states = process.prior(torch.eye(K, dtype=torch.float64).view(K, K, 1, 1)).view(K, K)
+    prior = states.mT @ states
+    inverse = torch.linalg.inv(prior)
+    trace = float((inverse * cov).sum()) + float(mean @ inverse @ mean)
+    return (trace - K + float(torch.logdet(prior) - torch.logdet(cov))) / 2
+
+
+def warn_of_plan(name: str, tableau: Tableau, process: Process, times: Tensor) -> None:
+    """Warns where a plan of few rows draws Gaussian data of deviation ½ with more than three times their deviation.
+
+    A plan that does not end at the data draws none, and is left alone.
+    """
+    if (
+        not tableau.rows
+        or float(times[-1]) != 0
+        or tableau.components > 1
+        or len(tableau.rows) > ROWS
+        or tableau.clip is not None
+    ):
+        return
+    ratio = deviation(tableau, process, 0.25) / 0.5
+    if not ratio < BLOWN_UP:
+        warnings.warn(
+            f"{name} blows up in so few steps under {type(process).__name__}: it draws Gaussian data with {ratio:.2g} "
+            "times their deviation; give more steps, a grid such as grid=lambda, a lower order, or clip=1",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def deviation(tableau: Tableau, process: Process, variance: float) -> float:
+    """Returns the deviation of what a plan draws from N(0, s²) data with the exact denoiser, from its marginal."""
+    rows = tableau.rows
+    t = torch.tensor([row.t for row in rows], dtype=torch.float64)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    total = alpha.square() * variance + sigma.square()
+    p, q = convert("x0", tableau.parameterization, alpha, sigma)
+    slopes = (p + q * alpha * variance / total).tolist()
+    # The coefficients of each state in the standard normals that went into it.
+    states = torch.zeros(len(rows) + 1, len(rows) + 1, dtype=torch.float64)
+    states[0, 0] = total[0].sqrt()
+    predictions = torch.zeros(len(rows), len(rows) + 1, dtype=torch.float64)
+    for r, row in enumerate(rows):
+        predictions[r] = slopes[r] * states[r]
+        states[r + 1] = scalar(row.A) * states[r - row.base]
+        for lag, coefficient in row.B:
+            states[r + 1] += scalar(coefficient) * predictions[r - lag]
+        states[r + 1, r + 1] += scalar(row.C)
+    found = float(states[-1].square().sum().sqrt())
+    return found if math.isfinite(found) else math.inf

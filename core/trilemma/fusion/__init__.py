@@ -1,6 +1,0 @@
-"""Swaps the patterns of a network for the engine's operators, in place and reversibly."""
-
-from trilemma.fusion.fusing import fuse, unfuse
-from trilemma.fusion.report import Fused, FusionReport, Left
-
-__all__ = ["Fused", "FusionReport", "Left", "fuse", "unfuse"]

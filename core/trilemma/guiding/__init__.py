@@ -1,0 +1,1 @@
+"""Guidances together, and how a step uses them."""

@@ -1,0 +1,109 @@
+"""The trained network and how to read it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.errors import UsageError
+from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.process import Process
+from trilemma.numerics.conversion import PARAMETERIZATIONS
+
+
+def time_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of the times t that a network of this dtype is given: its own, and never below float32.
+
+    Coefficients are made at times in float64. A network in float64 that is told a time rounded to float32 answers for
+    another noise level than the one that its answer is read at.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Denoiser(nn.Module):
+    """A network that answers z_t with a prediction in its `parameterization`.
+
+    Attributes:
+        process: the noising process it was trained on.
+        parameterization: what it puts out: x0, eps, v, score or flow.
+        shape: shape (C, H, W) of one sample of the data.
+        conditions: what it can be conditioned on, by name.
+        components: of how many components a process may have for it; None for any number.
+        fullgraph: whether it compiles into one graph (`torch.compile`); False for one that decides by values.
+        card: the parsed model.toml it was loaded from, None for a network that was not.
+    """
+
+    components: tuple[int, ...] | None = None
+    fullgraph: bool = True
+
+    def __init__(
+        self,
+        process: Process,
+        parameterization: str,
+        shape: Sequence[int],
+        conditions: Sequence[Condition] = (),
+    ) -> None:
+        super().__init__()
+        if parameterization not in PARAMETERIZATIONS:
+            raise UsageError(
+                f"unknown parameterization {parameterization!r}; expected one of {', '.join(PARAMETERIZATIONS)}"
+            )
+        self.process = process
+        self.parameterization = parameterization
+        self.shape = tuple(shape)
+        self.conditions = {condition.name: condition for condition in conditions}
+        self.card: Mapping[str, Any] | None = None
+
+    @abstractmethod
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
+
+    @property
+    def usual_sampler(self) -> str:
+        """Spec of the sampler that it is drawn with where no other is asked for: its card's, or ddim."""
+        return str((self.card or {}).get("sampling", {}).get("sampler", "ddim"))
+
+    @property
+    def usual_guidance(self) -> str | None:
+        """Spec of the guidance that its card has it drawn with under a condition; None where the card names none."""
+        found = (self.card or {}).get("sampling", {}).get("guidance")
+        return None if found is None else str(found)
+
+    def name_classes(self, condition: str, names: Sequence[str]) -> None:
+        """Lets the classes of a condition be asked for by name; a number of names that does not fit names none."""
+        known = self.conditions.get(condition)
+        if known is not None and known.size == len(names):
+            self.conditions[condition] = replace(known, names=tuple(names))
+
+    def own_tensors(self) -> list[Tensor]:
+        """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
+        process = self.process
+        learned = (*process.parameters(), *process.buffers()) if isinstance(process, nn.Module) else ()
+        apart = {id(entry) for entry in learned}
+        return [entry for entry in (*self.parameters(), *self.buffers()) if id(entry) not in apart]
+
+    def with_identity_attention(self) -> Denoiser:
+        """This network, its weights shared, with every self-attention map replaced by the identity (2403.17377).
+
+        Raises:
+            UsageError: for a network that has no self-attention, or does not say how.
+        """
+        raise UsageError(f"{type(self).__name__} has no self-attention to perturb; use another guidance")
+
+    def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
+        """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.
+
+        Raises:
+            UsageError: for a condition this denoiser does not take, or a value out of range.
+        """
+        cond = dict(cond or {})
+        for name in cond:
+            if name not in self.conditions:
+                known = ", ".join(self.conditions) or "none"
+                raise UsageError(f"unknown condition {name!r}; this model takes: {known}")
+        return {name: c.encode(cond.get(name), indices) for name, c in self.conditions.items()}

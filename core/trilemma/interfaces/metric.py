@@ -1,0 +1,121 @@
+"""What a metric is: one number from two sets of images, each accumulated batch by batch, or from model and images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.registry.options import WithOptions
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A batch of images as the feature network sees it.
+
+    Attributes:
+        features: [B, D], float32.
+        logits: class logits [B, classes], None from a network that does not classify.
+        labels: the classes [B] the images have or were asked to have, None where there are none.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+    def rows(self, chosen: Tensor) -> Observation:
+        """The images picked by a mask or by indices."""
+        return Observation(
+            self.features[chosen],
+            None if self.logits is None else self.logits[chosen],
+            None if self.labels is None else self.labels[chosen],
+        )
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A fixed network whose activations are the space in which distributions are compared.
+
+    It may have `classes`, the names of those its logits are for: on a data set of others the logits are not looked at.
+
+    Attributes:
+        identity: its name and the sha256 of its weights; distances in different networks do not compare.
+    """
+
+    identity: str
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether it takes images of a shape (C, H, W)."""
+        ...
+
+    def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
+        """Features of images [B, C, H, W] with pixels in [-1, 1]."""
+        ...
+
+
+class Accumulator(Protocol):
+    """What a metric keeps of one set of images."""
+
+    def update(self, batch: Observation) -> None:
+        """Take in one more batch."""
+        ...
+
+
+A = TypeVar("A", bound=Accumulator)
+
+
+class Metric(WithOptions, ABC, Generic[A]):
+    """A number that compares a set of samples with a set of reference images.
+
+    Attributes:
+        reference_images: the most reference images it takes (in the split's class proportions), None for all.
+        lower_is_better: how to read it.
+    """
+
+    reference_images: int | None = None
+    lower_is_better: bool = False
+
+    @abstractmethod
+    def accumulator(self) -> A:
+        """An empty accumulator; one takes the reference images, another the samples."""
+
+    @abstractmethod
+    def value(self, reference: A, samples: A) -> float | None:
+        """The metric; None where it does not apply (class agreement of samples without classes).
+
+        Raises:
+            TrilemmaError: for too few images or features that are not finite.
+        """
+
+
+AnyMetric = Metric[Any]
+
+
+class ModelMetric(WithOptions, ABC):
+    """Numbers of a model itself on images of the data, such as a likelihood; it draws no samples.
+
+    Attributes:
+        lower_is_better: how to read the first of them.
+    """
+
+    lower_is_better: bool = True
+
+    @abstractmethod
+    def measure(
+        self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
+    ) -> dict[str, float | str]:
+        """What it finds, by name, the number that stands for all of it first.
+
+        Args:
+            model: in evaluation mode, with its own operators: they can be differentiated.
+            images: with pixels in [−1, 1], [N, C, H, W].
+            labels: int64 [N], None where there are none.
+            batch_size: images in one call of the network.
+            seed: of every random draw.
+
+        Raises:
+            TrilemmaError: for a model that it cannot measure.
+        """

@@ -1,0 +1,1 @@
+"""The machine's memory, devices and generators."""

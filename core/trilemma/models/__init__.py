@@ -1,0 +1,1 @@
+"""Trained models: reading, building, speeding them up."""

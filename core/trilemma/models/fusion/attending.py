@@ -1,0 +1,57 @@
+"""Attention of a fused network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trilemma import ops
+from trilemma.models.fusion.normalizing import Owner
+from trilemma.models.fusion.swapping import run_own
+from trilemma.ops.operator import is_transformed
+
+
+class Attending(Owner):
+    """A module in whose forward `scaled_dot_product_attention` is the operator's where that fits."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return run_own(self, *args, **kwargs)
+        with _Calls():
+            return Owner.forward(self, *args, **kwargs)
+
+
+class _Calls(torch.overrides.TorchFunctionMode):
+    """Sends the calls of `scaled_dot_product_attention` in this thread to `_attended`."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            with torch._C.DisableTorchFunctionSubclass():
+                return _attended(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    **options: Any,
+) -> Tensor:
+    """`scaled_dot_product_attention`, by the operator where nothing is masked, dropped or shared."""
+    fits = attn_mask is None and not dropout_p and not is_causal and not enable_gqa and not options
+    fits = fits and query.dim() == 4 and not is_transformed(query, key, value)
+    if fits and key.shape[:2] == query.shape[:2]:
+        return ops.attention(query, key, value, scale=scale)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa, **options
+    )

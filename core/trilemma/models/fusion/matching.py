@@ -1,0 +1,138 @@
+"""Finds the patterns that the operators compute in the graph of a forward."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from trilemma.models.fusion.swapping import own_class
+from trilemma.models.fusion.tracing import writes_in_place
+
+_ADDITIONS = (operator.add, torch.add)
+_PRODUCTS = (operator.mul, torch.mul)
+
+
+@dataclass
+class Found:
+    """The patterns in the forward of a module.
+
+    Attributes:
+        patterns: what begins with each normalisation among its children.
+        norms: those that nothing but a modulation and an activation follows, each with the activation's name where that
+            is a module.
+        attention: how often it attends.
+    """
+
+    patterns: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, str | None] = field(default_factory=dict)
+    attention: int = 0
+
+
+def find(graph: fx.Graph, owner: nn.Module) -> Found:
+    """Returns the patterns in the graph of a module's forward."""
+    found, nodes = Found(), list(graph.nodes)
+    norms = {name for name, part in owner.named_children() if _is_norm(part)}
+    for place, node in enumerate(nodes):
+        if node.op == "call_function" and node.target is F.scaled_dot_product_attention:
+            found.attention += 1
+        if node.op != "call_module" or node.target not in norms:
+            continue
+        name = str(node.target)
+        last, pattern, activation = _pattern(node, owner)
+        between = nodes[place + 1 : nodes.index(last)]
+        waits = last is not node and len(node.args) == 1 and not node.kwargs
+        if not waits or any(_writes(other, owner) for other in between):
+            pattern, activation, waits = "GroupNorm", None, False
+        way = (pattern, activation if waits else None)
+        if name in found.patterns and (found.patterns[name], found.norms.get(name)) != way:
+            # It is called in two ways.
+            found.norms.pop(name, None)
+            found.patterns[name] = "GroupNorm"
+            continue
+        found.patterns[name] = pattern
+        if waits:
+            found.norms[name] = activation
+    return found
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return own_class(module) is nn.GroupNorm and isinstance(module.weight, Tensor)
+
+
+def _pattern(norm: fx.Node, owner: nn.Module) -> tuple[fx.Node, str, str | None]:
+    """The last node of the pattern that begins at `norm`, its name, and that of its activation where it is a child."""
+    last, modulated = _modulation(norm)
+    activation = _single_user(last)
+    silu = activation is not None and _is_silu(activation, owner)
+    name = None
+    if activation is not None and silu:
+        last = activation
+        name = str(activation.target) if activation.op == "call_module" else None
+    return last, "GroupNorm" + " + scale and shift" * modulated + " + SiLU" * silu, name
+
+
+def _modulation(norm: fx.Node) -> tuple[fx.Node, bool]:
+    """The last node of GN(x)·(1 + scale) + shift that begins at `norm`, and whether it is one."""
+    product = _single_user(norm)
+    if product is None:
+        return norm, False
+    if product.op == "call_function" and product.target is torch.addcmul and not product.kwargs:
+        shift, first, second = product.args
+        modulated = _is_one_plus(second if first is norm else first) and shift is not norm
+        return (product, True) if modulated else (norm, False)
+    if not _calls(product, _PRODUCTS, "mul"):
+        return norm, False
+    total = _single_user(product)
+    factor = product.args[1] if product.args[0] is norm else product.args[0]
+    if total is None or not _is_one_plus(factor) or not _calls(total, _ADDITIONS, "add"):
+        return norm, False
+    return total, True
+
+
+def _is_one_plus(node: Any) -> bool:
+    if not isinstance(node, fx.Node) or not _calls(node, _ADDITIONS, "add"):
+        return False
+    ones = [argument for argument in node.args if isinstance(argument, int | float) and argument == 1]
+    return len(ones) == 1 and any(isinstance(argument, fx.Node) for argument in node.args)
+
+
+def _calls(node: fx.Node, functions: tuple[Any, ...], method: str) -> bool:
+    named = (node.op == "call_function" and node.target in functions) or (
+        node.op == "call_method" and node.target == method
+    )
+    return named and len(node.args) == 2 and not node.kwargs
+
+
+def _single_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
+    if len(node.args) != 1 or any(node.kwargs.values()):
+        return False
+    if node.op == "call_module":
+        return type(owner._modules.get(str(node.target))) is nn.SiLU
+    return node.op == "call_function" and node.target is F.silu
+
+
+def _writes(node: fx.Node, owner: nn.Module) -> bool:
+    """Whether a call may write into a tensor that was there before."""
+    if node.op == "call_method":
+        return writes_in_place(node.target)
+    if node.op == "call_function":
+        return bool(
+            writes_in_place(node.target) or node.kwargs.get("inplace") or node.kwargs.get("out") is not None
+        )
+    if node.op == "call_module":
+        below = owner.get_submodule(str(node.target)).modules()
+        return any(getattr(part, "inplace", False) or not _is_of_torch(part) for part in below)
+    return False
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    return own_class(module).__module__.startswith("torch.nn.")

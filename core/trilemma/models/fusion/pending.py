@@ -1,0 +1,170 @@
+"""A group normalisation that waits for its modulation and activation, to be computed with them at once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map
+
+from trilemma import ops
+from trilemma.errors import TrilemmaError
+from trilemma.models.fusion.swapping import run_own
+
+_PRODUCTS: Final = frozenset((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__))
+_SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__))
+
+
+class Pending:
+    """act(GN(x)·factor + shift), as far as it is known; a tensor to all who ask.
+
+    Whatever is done with it but to multiply, add or activate is done with its value, computed then.
+    """
+
+    def __init__(
+        self,
+        norm: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        factor: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> None:
+        self._norm, self._x, self._weight, self._bias = norm, x, weight, bias
+        self._factor, self._shift = factor, shift
+        self._version = _version(x)
+        self._value: Tensor | None = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.silu and type(args[0]) is cls and not kwargs.get("inplace") and len(args) == 1:
+            return args[0]._computed(silu=True)
+        if not kwargs and len(args) == 2 and (func in _PRODUCTS or func in _SUMS):
+            pending, other = args if type(args[0]) is cls else (args[1], args[0])
+            return pending * other if func in _PRODUCTS else pending + other
+        if func is torch.addcmul and not kwargs and len(args) == 3 and type(args[0]) is not cls:
+            shift, first, second = args
+            pending, factor = (first, second) if type(first) is cls else (second, first)
+            if pending._takes(factor) and pending._takes(shift) and pending._factor is None:
+                return pending._with(factor, shift)
+        return func(*tree_map(computed, args), **tree_map(computed, kwargs))
+
+    def __mul__(self, other: Any) -> Any:
+        if self._factor is None and self._takes(other):
+            return self._with(other, None)
+        return computed(self) * computed(other)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Any) -> Any:
+        if self._factor is not None and self._shift is None and self._takes(other):
+            return self._with(self._factor, other)
+        return computed(self) + computed(other)
+
+    __radd__ = __add__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(computed(self), name)
+
+    def _with(self, factor: Tensor | None, shift: Tensor | None) -> Pending:
+        """This one, modulated; what became of x since the normalisation counts."""
+        modulated = Pending(self._norm, self._x, self._weight, self._bias, factor, shift)
+        modulated._version = self._version
+        return modulated
+
+    def _takes(self, other: Any) -> bool:
+        """Whether `other` is one number a channel and sample, as the operator takes it."""
+        x = self._x
+        if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
+            return False
+        return (
+            other.shape[:2] == x.shape[:2]
+            and other.numel() == len(x) * x.shape[1]
+            and other.device == x.device
+        )
+
+    def _computed(self, silu: bool = False) -> Tensor:
+        if silu is False and self._value is not None:
+            return self._value
+        norm, x = self._norm, self._x
+        if _version(x) != self._version:
+            raise TrilemmaError(
+                "a fused network changed a tensor in place between its normalisation and its activation; "
+                "call trilemma.unfuse(network) to run it as it is written"
+            )
+        given = (x, norm.num_groups, self._weight, self._bias)
+        factor, shift = self._factor, self._shift
+        y: Tensor
+        if factor is None and not silu:
+            y = run_own(norm, x)
+        elif factor is None:
+            y = ops.group_norm_act(*given, eps=norm.eps, silu=silu)
+        elif shift is not None:
+            scale, offset = (factor - 1).flatten(1), shift.flatten(1)
+            y = ops.group_norm_act(*given, scale=scale, shift=offset, eps=norm.eps, silu=silu)
+        else:
+            y = ops.group_norm_act(*given, eps=norm.eps) * factor
+            y = F.silu(y) if silu else y
+        if not silu:
+            self._value = y
+        return y
+
+
+def computed(value: Any) -> Any:
+    """The value of what is pending; anything else as it is."""
+    return value._computed() if type(value) is Pending else value
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
+
+
+def _delegate(name: str) -> None:
+    def method(self: Pending, *args: Any, **kwargs: Any) -> Any:
+        return getattr(computed(self), name)(*map(computed, args), **kwargs)
+
+    setattr(Pending, name, method)
+
+
+for _operation in (
+    "sub",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+):
+    _delegate(f"__{_operation}__")
+    _delegate(f"__r{_operation}__")
+    _delegate(f"__i{_operation}__")
+for _operation in ("iadd", "imul", "neg", "pos", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge", "bool"):
+    _delegate(f"__{_operation}__")
+for _operation in (
+    "int",
+    "float",
+    "complex",
+    "index",
+    "len",
+    "iter",
+    "contains",
+    "getitem",
+    "setitem",
+    "array",
+):
+    _delegate(f"__{_operation}__")
+for _operation in ("repr", "str", "format", "hash", "reduce_ex", "deepcopy", "dlpack", "dlpack_device"):
+    _delegate(f"__{_operation}__")

@@ -1,0 +1,1 @@
+"""Mathematics that samplers, processes and noise share."""
