@@ -28,6 +28,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 cuda-check: $(VENV)/.requirements
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(python) benchmarks/cuda_resources.py

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import trilemma
 from trilemma.engine.batches import Chunk, Chunks
-from trilemma.engine.index_ranges import IndexRanges
 from trilemma.errors import UsageError
+from trilemma.numerics.index_ranges import IndexRanges
 from trilemma.output import format_indices, parse_indices
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import DiscreteVP

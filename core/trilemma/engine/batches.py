@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor
 
-from trilemma.engine.index_ranges import IndexRanges
+from trilemma.numerics.index_ranges import IndexRanges
 
 DETERMINISTIC_BATCH = 64
 

@@ -16,7 +16,6 @@ from trilemma import lookup
 from trilemma.checks import checked_integer, checked_number
 from trilemma.engine.batches import DETERMINISTIC_BATCH
 from trilemma.engine.images import checked_images, chosen
-from trilemma.engine.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.engine.inpainting import Known, known_region
 from trilemma.engine.networks import as_conditions
 from trilemma.engine.noise import KeyedNoise, NoiseSource
@@ -32,6 +31,7 @@ from trilemma.interfaces.tableau import checked_plan
 from trilemma.machine.memory import check_memory
 from trilemma.models.loading import load
 from trilemma.numerics.grids import check_steps
+from trilemma.numerics.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.numerics.normal import PRIOR, STEP
 from trilemma.registry import building
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from trilemma.engine.index_ranges import IndexRanges
 from trilemma.errors import OutputError
 from trilemma.files.partials import PARTIAL, partial_name
 from trilemma.files.regular import open_regular, read_text
+from trilemma.numerics.index_ranges import IndexRanges
 from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.provenance_json import FILE, LIMIT, to_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from trilemma.engine.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.errors import UsageError
+from trilemma.numerics.index_ranges import INDEX_LIMIT, IndexRanges
 
 _PART = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 
