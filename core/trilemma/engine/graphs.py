@@ -1,32 +1,30 @@
-"""CUDA graphs of the loop: what is captured, when, and why not.
+"""CUDA graphs of the loop: which are recorded, when, and why not.
 
 A graph replays launches as they were recorded, so that everything that changes from one replay to the next must lie on
-the device: the row and its time, the seed, the samples and their conditions. `Replayed` is the loop in that form. It
-needs no GPU to be right, only to be fast; the graphs are made by `Recorder` alone.
+the device: the row and its time, the seed, the samples and their conditions. `RecordedLoop` is the loop in that form.
+It needs no GPU to be right, only to be fast; the graphs are made by `Recorder` alone.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from trilemma.engine.noise import KeyedNoise, NoiseSource
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.engine.loop import Batch, Loop, Report
+from trilemma.engine.noise import NoiseSource
+from trilemma.engine.program import Slots
+from trilemma.errors import TrilemmaError
 from trilemma.ops import linear_step_replay, native
 from trilemma.ops.operator import requested_backend, signed
 
-if TYPE_CHECKING:
-    from trilemma.engine.loop import Callback, Runner
-    from trilemma.engine.program import Program
-
-# What is tried for each that can be asked for, best first.
+# Modes that are tried for each that can be asked for, best first.
 ATTEMPTS: Final = {"auto": ("loop", "step"), "loop": ("loop", "step"), "step": ("step",), "off": ()}
 
 
@@ -45,12 +43,12 @@ class Capture:
     passed_over: Mapping[str, str]
 
     def failed(self, why: str) -> Capture:
-        """The same request, after nothing could be captured."""
+        """Returns the same request, after nothing could be captured."""
         tried = (mode for mode in ATTEMPTS[self.asked] if mode not in self.passed_over)
         return Capture(self.asked, "off", {**self.passed_over, **dict.fromkeys(tried, why)})
 
     def then(self, other: Capture) -> Capture:
-        """Of batches one after the other; where they differ, `ran` names both."""
+        """Returns the capture of batches one after the other; where they differ, `ran` names both."""
         ran = self.ran.split(", ")
         both = ", ".join([*ran, *({other.ran} - {*ran})])
         return Capture(self.asked, both, {**other.passed_over, **self.passed_over})
@@ -60,45 +58,36 @@ class CaptureError(TrilemmaError):
     """Nothing was captured, and nothing has run."""
 
 
-def checked(asked: str) -> str:
-    """`asked`, where it can be asked for.
-
-    Raises:
-        UsageError: where it cannot.
-    """
-    if asked not in ATTEMPTS:
-        raise UsageError(f"unknown capture {asked!r}; choose from {', '.join(ATTEMPTS)}")
-    return asked
-
-
 def none_of_a_plan(asked: str) -> Capture:
-    """For a sampler that has no plan."""
+    """Returns the capture of a sampler that has no plan."""
     return Capture(asked, "off", {}).failed("the sampler runs steps of its own")
 
 
-def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batches: int) -> Capture:
-    """What is captured of a run, by what a graph cannot do and, for "auto", by what it is not worth.
+def choose(asked: str, loop: Loop, noise: NoiseSource, watched: bool, batches: int) -> Capture:
+    """Returns the capture of a run, by what a graph cannot do and, for "auto", by what it is not worth.
 
     Args:
         asked: one of `ATTEMPTS`.
-        runner: of the batch.
-        noise: what ξ is taken from.
-        watched: whether the host follows the steps: a callback, a trajectory, a progress bar.
-        batches: how many runs of this batch there are.
+        loop: of the batch.
+        noise: where ξ is taken from.
+        watched: whether the host follows the rows: a callback, a trajectory, a progress bar.
+        batches: how many runs of a batch of this size there are.
     """
-    slots = [slots_of(runner.program, row) for row in range(len(runner.program))]
-    injected = "" if isinstance(noise, KeyedNoise) else "the noise is injected by the host"
-    combine = runner.program.combine
-    both = why_impossible(runner) or injected or (combine.uncapturable if combine else "")
-    hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(runner) else ""
+    if asked == "off":
+        return Capture(asked, "off", {})
+    guidance, slots = loop.guidance, loop.program.slots
+    injected = "the noise is injected by the host" if noise.seed is None else ""
+    if nothing := why_impossible(loop) or injected or guidance.uncapturable:
+        return Capture(asked, "off", {}).failed(nothing)
+    hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(loop) else ""
     impossible = {
         "loop": "the host follows the steps, by a callback, a trajectory or a progress bar"
         if watched
         else "",
-        "step": f"{type(runner.program.combine).__name__} reads the time on the host"
-        if runner.program.combine
+        "step": f"{type(guidance).__name__} reads the time on the host"
+        if not guidance.linear
         else "the known region's noise level is a number of the host, another one every row"
-        if runner.region
+        if loop.region
         else "",
     }
     not_worth = {
@@ -107,148 +96,119 @@ def choose(asked: str, runner: Runner, noise: NoiseSource, watched: bool, batche
     }
     passed_over: dict[str, str] = {}
     for mode in ATTEMPTS[asked]:
-        why = both or impossible[mode] or ((hooked or not_worth[mode]) if asked == "auto" else "")
+        why = impossible[mode] or ((hooked or not_worth[mode]) if asked == "auto" else "")
         if not why:
             return Capture(asked, mode, passed_over)
         passed_over[mode] = why
     return Capture(asked, "off", passed_over)
 
 
-def why_impossible(runner: Runner) -> str:
-    """Why nothing of a runner can be captured; "" where it may."""
-    if runner.device.type != "cuda":
-        return f"graphs are for CUDA, and this runs on {runner.device}"
+def why_impossible(loop: Loop) -> str:
+    """Returns why nothing of a loop can be captured; "" where it may."""
+    if loop.device.type != "cuda":
+        return f"graphs are for CUDA, and this runs on {loop.device}"
     if requested_backend() == "reference":
         return "TRILEMMA_BACKEND=reference"
-    if runner.states[0].dtype == torch.float64:
+    if loop.states[0].dtype == torch.float64:
         return "the step of float64 states reads its numbers on the host"
     return native.load() or native.load_cuda()
 
 
-def _hooked(runner: Runner) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in runner.network.modules())
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What tells the launches of one row from those of another: rows of equal slots are one graph."""
-
-    seen: int
-    read: int
-    write: int
-    read_history: tuple[int, ...]
-    write_history: int
-    evaluated: int
-
-
-def slots_of(program: Program, row: int) -> Slots:
-    """The slots of a row of a program."""
-    return Slots(
-        seen=program.write_state[row - 1] if row else 0,
-        read=program.read_state[row],
-        write=program.write_state[row],
-        read_history=program.read_history[row],
-        write_history=program.write_history[row],
-        evaluated=program.evaluated[row] if program.evaluated else program.branches,
+def _hooked(loop: Loop) -> bool:
+    return any(
+        module._forward_hooks or module._forward_pre_hooks
+        for network in loop.evaluation.networks
+        for module in network.modules()
     )
 
 
-class Replayed:
-    """A runner's loop as graphs hold it, and the graphs.
+class RecordedLoop(Loop):
+    """A loop as graphs hold it, and the graphs: the number of the row, its time and the seed lie on the device.
 
-    Args:
-        runner: gives the buffers and the network.
-        mode: "loop" or "step".
-        start: states [B, ...] that the warm-up runs on.
-        indices: their samples, [B].
-        cond: their conditions, [G·B] each.
-        noise: gives the seed.
-
-    Raises:
-        CaptureError: where the graphs cannot be made; nothing is left half captured.
+    Args: those of `Loop`.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        mode: str,
-        start: Tensor,
-        indices: Tensor,
-        cond: Mapping[str, Tensor],
-        noise: KeyedNoise,
-    ) -> None:
-        program, device = runner.program, runner.device
-        self.runner, self.mode, self.noise = runner, mode, noise
-        self.table = program.table.float().to(device)
-        self.times = torch.stack(runner.times)
-        self.time = torch.empty_like(self.times[:1])
-        self.row = torch.zeros(1, dtype=torch.int64, device=device)
-        self.seed = torch.tensor([signed(noise.seed)], dtype=torch.int64, device=device)
-        self.indices = indices.clone()
-        self.cond = {name: labels.clone() for name, labels in cond.items()}
-        self.slots = [slots_of(program, row) for row in range(len(program))]
-        self._graphs: dict[Slots | None, Callable[[], None]] = {}  # None: the whole loop
-        self._record(start)
+    operator = staticmethod(linear_step_replay)
 
-    def begin(self, start: Tensor, indices: Tensor, cond: Mapping[str, Tensor]) -> None:
-        """Puts a batch into the buffers, before its first row."""
-        self.runner.begin(start)
-        self.row.zero_()
-        self.indices.copy_(indices)
-        for name, labels in self.cond.items():
-            labels.copy_(cond[name])
+    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor]]:
+        table, _, times = super()._numbers(kind)
+        self._times = torch.stack(tuple(times))
+        self._time = torch.empty_like(self._times[:1])
+        self._number = torch.zeros(1, dtype=torch.int64, device=self.device)
+        count = len(self.program)
+        return table.float().to(self.device), [self._number] * count, [self._time[0]] * count
 
-    def step(self, row: int) -> None:
-        """The launches of a row, and of those like it: which of them it is the device knows."""
-        runner, slots = self.runner, self.slots[row]
-        torch.index_select(self.times, 0, self.row, out=self.time)
-        linear_step_replay(
-            runner.states[slots.write],
-            runner.firsts[slots.seen],
-            runner.firsts[slots.read],
-            runner.output(slots.seen, row, self.time[0], self.cond),
-            self.table,
-            self.row,
-            self.seed,
-            history=runner.history,
-            write_slot=slots.write_history,
-            read_slots=slots.read_history,
-            indices=self.indices,
-            bad_row=runner.bad_row,
-        )
-        if runner.region is not None:
-            runner.region.impose(slots.write, row)
-        self.row.add_(1)
+    def _seed(self, noise: NoiseSource) -> Any:
+        assert noise.seed is not None
+        return torch.tensor([signed(noise.seed)], dtype=torch.int64, device=self.device)
 
-    def run(self, callback: Callback | None) -> None:
-        """All rows of the batch that was begun."""
-        if self.mode == "loop":
-            self._graphs[None]()
-            return
-        program, rows = self.runner.program, len(self.slots)
-        for row, slots in enumerate(self.slots):
-            self._graphs[slots]()
-            if callback is not None:
-                now = program.times[row + 1] if row + 1 < rows else program.end_time
-                callback(row + 1, rows, now, self.runner.firsts[slots.write])
+    def row(self, row: int, output: Tensor | None = None) -> None:
+        torch.index_select(self._times, 0, self._number, out=self._time)
+        super().row(row, output)
+        self._number.add_(1)
 
-    def _record(self, start: Tensor) -> None:
-        recorder = Recorder(self.runner.device)
+    def begin(self, batch: Batch) -> None:
+        """Takes a batch in. The first one's tensors are copied, and later ones are written over them."""
+        if not hasattr(self, "indices"):
+            super().begin(
+                Batch(
+                    batch.states,
+                    batch.indices.clone(),
+                    batch.noise,
+                    {name: entry.clone() for name, entry in batch.cond.items()},
+                    {name: entry.clone() for name, entry in batch.targets.items()},
+                    batch.known,
+                )
+            )
+        else:
+            self.indices.copy_(batch.indices)
+            for own, given in ((self.cond, batch.cond), (self.targets, batch.targets)):
+                for name, entry in own.items():
+                    entry.copy_(given[name])
+            own_batch = Batch(batch.states, self.indices, self.noise, self.cond, self.targets, batch.known)
+            seed = self.seed
+            super().begin(own_batch)
+            self.seed = seed
+        self._number.zero_()
+
+    def record(self, mode: str, batch: Batch) -> None:
+        """Makes the graphs: one of all rows, or one of each kind of row.
+
+        Raises:
+            CaptureError: where they cannot be made; nothing is left half captured.
+        """
+        recorder = Recorder(self.device)
+        self.begin(batch)
 
         def warm_up() -> None:
-            self.begin(start, self.indices, self.cond)
-            self.step(0)
+            self.begin(batch)
+            self.row(0)
 
         def all_rows() -> None:
-            for row in range(len(self.slots)):
-                self.step(row)
+            for row in range(len(self.program)):
+                self.row(row)
 
-        if self.mode == "loop":
-            self._graphs[None] = recorder.record(all_rows, warm_up)
+        self._whole: Callable[[], None] | None = None
+        self._graphs: dict[Slots, Callable[[], None]] = {}
+        if mode == "loop":
+            self._whole = recorder.record(all_rows, warm_up)
             return
-        for row, slots in enumerate(self.slots):
+        for row, slots in enumerate(self.program.slots):
             if slots not in self._graphs:
-                self._graphs[slots] = recorder.record(partial(self.step, row), warm_up)
+                self._graphs[slots] = recorder.record(partial(self.row, row), warm_up)
+
+    def replay(self, batch: Batch, report: Report | None) -> Tensor:
+        """Takes a batch through all rows by the graphs; returns its last states, which the next batch overwrites."""
+        self.begin(batch)
+        program = self.program
+        if self._whole is not None:
+            self._whole()
+        for row, slots in enumerate(program.slots if self._whole is None else ()):
+            self._graphs[slots]()
+            self.current = self.firsts[slots.write]
+            if report is not None:
+                report(row + 1, len(program), program.time_after(row), self.current)
+        return self.firsts[program.slots[-1].write]
 
 
 class Recorder:
@@ -260,7 +220,7 @@ class Recorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, body: Callable[[], None], warm_up: Callable[[], None]) -> Callable[[], None]:
-        """What launches again all that `body` launches; `warm_up` runs before, once, for all that happens once.
+        """Returns a function that launches again all that `body` launches; `warm_up` runs once before.
 
         Raises:
             CaptureError: where either waits for the device or fails; nothing is left half captured.

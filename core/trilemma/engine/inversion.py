@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from trilemma import lookup
-from trilemma.checks import checked_integer
 from trilemma.engine.batches import Chunks
-from trilemma.engine.loop import Callback
-from trilemma.engine.sampling import SampleChunks, Samples, sample_chunks
+from trilemma.engine.request import Callback, InversionRequest, Request
+from trilemma.engine.resolve import default_sampler, resolved_model
+from trilemma.engine.resolved import Resolved
+from trilemma.engine.sampling import SampleChunks, Samples
+from trilemma.engine.signature import takes
 from trilemma.errors import UsageError
-from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau, matrix, scalar
-from trilemma.models.loading import load
 from trilemma.numerics.conversion import convert
 from trilemma.numerics.newton import solve
 
@@ -41,24 +38,8 @@ class Inverted(Samples):
     residual: Tensor | None = None
 
 
-def invert(
-    model: Denoiser | str | Path,
-    x: Tensor,
-    *,
-    sampler: Sampler | str = "ddim",
-    steps: int = 50,
-    refine: int = 20,
-    tolerance: float | None = None,
-    guidance: Guidance | str | None = None,
-    cond: Mapping[str, Any] | None = None,
-    indices: Sequence[int] | Tensor | None = None,
-    batch_size: int = 64,
-    deterministic: bool = False,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
-    callback: Callback | None = None,
-    progress: bool = False,
-) -> Inverted:
+@takes(InversionRequest)
+def invert(*arguments: Any, **options: Any) -> Inverted:
     """Returns the latents that `sample(model, latent=..., sampler=..., steps=...)` turns back into the images x.
 
     A sampler whose rows are one step each is run backwards, row by row. Each step z' = A z + B f(z, t) is solved for z
@@ -73,18 +54,7 @@ def invert(
     error, which falls at its order. One that adapts its steps to a tolerance goes up from the smallest time a network
     is asked at, and agrees to it. The residual is that of the one step alone.
 
-    Args:
-        model: a denoiser, or the name or directory of one.
-        x: images [n, C, H, W] in the range of the model's data.
-        sampler: a deterministic sampler; the way back must use the same one.
-        steps: of the sampler; the way back must use as many.
-        refine: rounds a step at most, of 2 to 17 evaluations of the network each; they end as soon as all images of a
-            batch have arrived. After each the host reads one value. 0 is plain DDIM inversion: one evaluation a step,
-            nothing solved and nothing read, as exact as the steps are short.
-        tolerance: of max |A z + B f(z, t) − z'|, relative to max |z'| where that is above 1; ε^0.7 by default, with ε
-            the rounding of the state or of the network: 1e-11 in float64, 1.4e-5 in float32.
-        guidance, cond, indices, batch_size, deterministic, device, dtype, callback, progress: as for
-            `sample`; `indices` decides which entry of a list in `cond` an image takes.
+    Args: of InversionRequest
 
     Raises:
         UsageError: for a sampler that cannot be inverted, or any argument `sample` would refuse.
@@ -92,46 +62,40 @@ def invert(
     References:
         Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, section 5.4.
     """
-    refine = checked_integer(refine, "refine", 0, what="is not a number of rounds")
-    if tolerance is not None and not (
-        isinstance(tolerance, int | float) and not isinstance(tolerance, bool) and 0 < tolerance < math.inf
-    ):
-        raise UsageError(f"tolerance={tolerance!r} is not a bound of the residual; give a positive number")
-    built, spec = lookup.build("sampler", sampler)
+    return _inverted(InversionRequest(*arguments, **options))
+
+
+def _inverted(request: InversionRequest) -> Inverted:
+    model = resolved_model(request.model, request.device)
+    process = model.process
+    given = default_sampler(process) if request.sampler is None else request.sampler
+    built, spec = lookup.build("sampler", given)
     forwards = cast(Sampler, built)
-    denoiser = load(model, device=device, fused=True) if isinstance(model, str | Path) else model
-    solved = Solved(forwards, refine, tolerance) if refine else None
-    parts = _parts(forwards, denoiser.process, steps, solved)
-    rows = [_rows(part, denoiser.process, steps) for part in parts]
-    latent: Tensor = x
+    solved = Solved(forwards, request.refine, request.tolerance) if request.refine else None
+    parts = _parts(forwards, process, request.steps, solved)
+    rows = [_rows(part, process, request.steps) for part in parts]
+    latent: Tensor = request.x
     record: dict[str, Any] = {}
     residual: Tensor | None = None
+    tolerance = request.tolerance
     for number, part in enumerate(parts):
-        request = sample_chunks(
-            denoiser,
-            sampler=part,
-            steps=steps,
-            guidance=guidance,
-            cond=cond,
-            indices=indices,
-            latent=latent,
-            batch_size=batch_size,
-            deterministic=deterministic,
-            device=device,
-            dtype=dtype,
-            callback=_counted(callback, sum(rows[:number]), sum(rows)),
-            progress=progress,
-        )
-        drawn = request.collect()
+        callback = _counted(request.callback, sum(rows[:number]), sum(rows))
+        options = {**request.shared(), "sampler": part, "callback": callback}
+        chunks = SampleChunks(Request(model, latent=latent, **options))
+        drawn = chunks.collect()
         latent, record = drawn.samples, _joined(record, drawn.provenance)
         if isinstance(part, Solved):
-            residual = part.residuals(request)
-            tolerance = part.allowed(request.job.network_dtype, request.job.dtype)
+            residual = part.residuals(chunks.resolved)
+            tolerance = part.allowed(chunks.resolved.network_dtype, chunks.resolved.dtype)
     found = None if residual is None else float(residual.max()) if len(residual) else 0.0
     record = {
         **record,
         "sampler": spec,
-        "inversion": {"refine": refine, "tolerance": tolerance if refine else None, "residual": found},
+        "inversion": {
+            "refine": request.refine,
+            "tolerance": tolerance if request.refine else None,
+            "residual": found,
+        },
     }
     if residual is not None and tolerance is not None:
         _warn(residual, tolerance)
@@ -146,7 +110,7 @@ def _warn(residual: Tensor, tolerance: float) -> None:
             f"above tolerance={tolerance:.2g}: their latents lead elsewhere; give weaker guidance, more steps or "
             "rounds (refine=)",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -374,11 +338,11 @@ class Solved(Sampler):
         """Returns the bound of the residual for a network and a state in these dtypes."""
         return _rounding(network, state) ** 0.7 if self.bound is None else self.bound
 
-    def residuals(self, request: SampleChunks) -> Tensor:
+    def residuals(self, resolved: Resolved) -> Tensor:
         """Returns the largest residual of each image [n] of a request that was drawn."""
-        job = request.job
-        chunks = Chunks(job.indices, job.batch_size, job.deterministic)
-        residual = torch.zeros(len(job.indices), dtype=torch.float64)
+        request = resolved.request
+        chunks = Chunks(resolved.indices, request.batch_size, request.deterministic)
+        residual = torch.zeros(len(resolved.indices), dtype=torch.float64)
         for chunk, found in zip(chunks, self._found, strict=True):
             residual[chunk.positions] = found.cpu().double()[chunk.rows]
         return residual

@@ -1,259 +1,201 @@
-"""Runs a program: one call to the denoiser and one fused step a row, in buffers made before the first."""
+"""A batch on its way through a program, a row at a time, in buffers made before the first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from trilemma.engine.graphs import Capture, CaptureError, Replayed, checked, choose
+from trilemma.engine.evaluation import Evaluation
 from trilemma.engine.inpainting import KnownRegion
-from trilemma.engine.networks import network_conditions, routed, targets_in
-from trilemma.engine.noise import KeyedNoise, NoiseSource
-from trilemma.engine.program import Program
+from trilemma.engine.noise import NoiseSource
+from trilemma.engine.program import Program, Slots
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.denoiser import time_dtype
+from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.numerics.normal import STEP
 from trilemma.ops import explain, linear_step
 
-# Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
-Callback = Callable[[int, int, float, Tensor], None]
 
-
-class Runner:
-    """The buffers of one batch shape, and the loop over a program's rows.
-
-    The states live in a ring of G·B rows, one replica of the batch a branch of guidance: the network reads
-    all of them in one call and the kernel writes each. Everything the loop touches is made here, views
-    included, so that the loop itself makes no tensor and reads nothing back from the device.
-
-    Args:
-        denoiser: the network; it is called, never changed.
-        program: what to run.
-        batch: B.
-        shape: shape of one state.
-        dtype: of the state. A network in another dtype gets and gives its own through two more buffers.
-        network_dtype: of the network.
-        device: of everything.
-        capture: "auto", "loop", "step" or "off"; see `trilemma.engine.graphs`. What cannot be captured is launched.
-        batches: how many runs are planned: what a capture is worth.
-        inpaints: whether a region of every state is given; see `trilemma.engine.inpainting`.
-        networks: what evaluates each branch; `denoiser` all of them by default.
+@dataclass(frozen=True)
+class Batch:
+    """The samples that a loop takes at once.
 
     Attributes:
-        backend: that the fused step of the last run really ran on; None before a run.
-        capture: which capture the last run had, and why not another.
+        states: [B, ...] before the first row.
+        indices: of the samples [B], int64, beside the states.
+        noise: where ξ is taken from; keyed noise is made inside the kernel.
+        cond: conditions of the networks [G·B], the branches one after the other.
+        targets: of the guidance [B], by name.
+        known: images, masks and noise [B, ...] of the region that is given; None for none.
     """
+
+    states: Tensor
+    indices: Tensor
+    noise: NoiseSource
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    known: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+class Loop:
+    """The states and predictions of a batch, and the rows that take them on.
+
+    The states live in a ring of G·B entries, one replica of the batch a branch of guidance: the networks read all of
+    them in one call and the kernel writes each. All that a row touches is made here, views included, so that a row
+    itself makes no tensor and reads nothing back from the device.
+
+    Args:
+        program: what is run.
+        guidance: which networks are evaluated, and how they combine.
+        batch: B.
+        shape: of one state, (K·C, ...).
+        dtype: of the states.
+        network_dtype: of the networks.
+        device: of everything.
+        inpaints: whether a region of every state is given.
+    """
+
+    operator: Final = staticmethod(linear_step)
 
     def __init__(
         self,
-        denoiser: Denoiser,
         program: Program,
+        guidance: BoundGuidance,
         batch: int,
         shape: tuple[int, ...],
         dtype: torch.dtype,
         network_dtype: torch.dtype,
         device: torch.device,
-        capture: str = "auto",
-        batches: int = 1,
         inpaints: bool = False,
-        networks: Sequence[Denoiser] = (),
     ) -> None:
-        self.denoiser = denoiser
-        self.network = routed(networks or [denoiser], batch)
-        self.program = program
-        self.shape = shape
-        self.device = device
-        self.batches = batches
+        self.program, self.guidance = program, guidance
+        self.batch, self.shape, self.device = batch, shape, device
+        self.evaluation = Evaluation(guidance, batch, shape, dtype, network_dtype, device)
         replicas = program.branches
-
-        self.predicted = (shape[0] // program.components, *shape[1:])
-
-        def buffer(count: int, kind: torch.dtype, one: tuple[int, ...] = shape) -> Tensor:
-            return torch.empty((count, *one), dtype=kind, device=device)
-
-        self.states = [buffer(replicas * batch, dtype) for _ in range(program.states)]
+        self.states = [
+            torch.empty((replicas * batch, *shape), dtype=dtype, device=device) for _ in range(program.states)
+        ]
         self.firsts = [state[:batch] for state in self.states]
-        self.history = (
-            buffer(program.history * batch, dtype, self.predicted).unflatten(0, (-1, batch))
-            if program.history
-            else None
-        )
-        self.times = list(
-            torch.tensor(program.times, dtype=time_dtype(network_dtype))
-            .view(-1, 1)
-            .expand(-1, replicas * batch)
-            .contiguous()
-            .to(device)
-            .unbind()
-        )
-        self.backend: str | None = None
-        self.capture = Capture(checked(capture), "off", {})
-        self._replayed: Replayed | None = None
-        self._uncapturable = ""
+        self.history = None
+        if program.history:
+            size = (program.history, batch, *self.evaluation.predicted)
+            self.history = torch.empty(size, dtype=dtype, device=device)
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
-        self.region = KnownRegion(self.states, replicas, self._levels()) if inpaints else None
-        mixed = network_dtype != dtype
-        self.network_input = buffer(replicas * batch, network_dtype) if mixed else None
-        self.network_output = buffer(replicas * batch, dtype, self.predicted) if mixed else None
+        self._places = {slots: self._place(slots) for slots in set(program.slots)}
+        self._linear = guidance.linear
+        self._process = guidance.branches[0].network.process
+        self.region: KnownRegion | None = None
+        if inpaints:
+            self.region = KnownRegion(self.states, replicas, self._levels())
+        self.current = self.firsts[0]
+        self.table, self.numbers, self.times = self._numbers(time_dtype(network_dtype))
 
-    def run(
-        self,
-        start: Tensor,
-        indices: Tensor,
-        cond: Mapping[str, Tensor],
-        noise: NoiseSource,
-        callback: Callback | None = None,
-        known: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """The states [B, ...] after the last row; a view that the next run overwrites.
+    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor]]:
+        """The table, and for each row its number and its times [G·B], as the operator and the networks take them."""
+        program = self.program
+        times = torch.tensor(program.times, dtype=kind).view(-1, 1).expand(-1, program.branches * self.batch)
+        return program.table, range(len(program)), times.contiguous().to(self.device).unbind()
 
-        Args:
-            start: states [B, ...] before the first row.
-            indices: sample indices [B], int64, on the device.
-            cond: conditions [G·B], the branches one after the other, and the guidance's targets [B].
-            noise: what ξ is taken from; keyed noise is made inside the kernel.
-            callback: see `Callback`.
-            known: images, masks and noise [B, ...] of the region that is given, where the runner inpaints.
+    def begin(self, batch: Batch) -> None:
+        """Takes a batch in, before its first row."""
+        self.states[0].view(self.program.branches, *batch.states.shape).copy_(batch.states)
+        self.bad_row.fill_(-1)
+        self.indices, self.cond, self.targets = batch.indices, batch.cond, batch.targets
+        self.noise, self.seed = batch.noise, self._seed(batch.noise)
+        self._given = batch.noise.seed is None
+        if self.region is not None and batch.known is not None:
+            self.region.load(*batch.known)
+        self.current = self.firsts[0]
+
+    def _seed(self, noise: NoiseSource) -> Any:
+        return noise.seed or 0
+
+    def output(self, row: int) -> Tensor:
+        """Returns the outputs [g·B, ...] of the networks at a row's state, or one combination [B, ...] of them."""
+        slots = self.program.slots[row]
+        states, times = self.states[slots.seen], self.times[row]
+        if slots.evaluated < self.program.branches:
+            count = slots.evaluated * self.batch
+            states, times = states[:count], times[:count]
+        return self.combined(row, self.evaluation(states, times, self.cond))
+
+    def combined(self, row: int, outputs: Tensor) -> Tensor:
+        """Returns outputs [g·B, ...] as the kernel takes them: as they are, where it combines them itself."""
+        if self._linear:
+            return outputs
+        z = self.firsts[self.program.slots[row].seen]
+        return self.evaluation.combined(z, self.program.times[row], outputs, self.targets)
+
+    def row(self, row: int, output: Tensor | None = None) -> None:
+        """Takes the batch through a row; `output` stands for what the networks would answer, where it is given."""
+        if output is None:
+            output = self.output(row)
+        slots = self.program.slots[row]
+        states, seen, base, named = self._places[slots]
+        noise = self._noise_of(row) if self._given and self.program.noisy[row] else None
+        self.operator(
+            *(states, seen, base, output, self.table, self.numbers[row]),
+            **named,
+            seed=self.seed,
+            indices=self.indices,
+            noise=noise,
+        )
+        if self.region is not None:
+            self.region.impose(slots.write, row)
+        self.current = self.firsts[slots.write]
+
+    def _noise_of(self, row: int) -> Tensor:
+        like = self.current
+        return self.noise.normal(
+            self.indices, row, self.shape, stream=STEP, dtype=like.dtype, device=like.device
+        )
+
+    def _place(self, slots: Slots) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        named = {
+            "history": self.history,
+            "write_slot": slots.write_history,
+            "read_slots": slots.history,
+            "bad_row": self.bad_row,
+        }
+        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], named
+
+    @cached_property
+    def backend(self) -> str:
+        """The backend that the operator runs on."""
+        slots = self.program.slots[0]
+        states, seen, base, named = self._places[slots]
+        size = (slots.evaluated if self._linear else 1) * self.batch
+        output = states.new_empty((size, *self.evaluation.predicted))
+        call = (states, seen, base, output, self.program.table, 0)
+        return explain("linear_step", *call, **named, indices=self.indices, noise=None).backend
+
+    def check_finite(self) -> None:
+        """Reads back, once a batch, where a state first left the finite numbers.
 
         Raises:
-            TrilemmaError: where a state is not finite, with the step, the time and the sample.
+            TrilemmaError: with the row, the time and the sample.
         """
-        if self.region is not None and known is not None:
-            self.region.load(*known)
-        replayed = self._captured(start, indices, cond, noise, callback is not None)
-        if replayed is not None:
-            replayed.begin(start, indices, cond)
-            replayed.run(callback)
-            self.backend = "native"
-        else:
-            self._launch(start, indices, cond, noise, callback)
-        self._check_finite(indices)
-        return self.firsts[self.program.write_state[-1]]
-
-    def begin(self, start: Tensor) -> None:
-        """Puts the states of a batch [B, ...] into their buffers."""
-        self.states[0].view(self.program.branches, *start.shape).copy_(start)
-        self.bad_row.fill_(-1)
-
-    def output(self, slot: int, row: int, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """What the fused step of a row reads: the network's outputs [G·B, ...] at the state in a slot, or one
-        combination [B, ...] of them where the guidance makes it itself. In the dtype of the state.
-        """
-        program = self.program
-        evaluated = program.evaluated[row] if program.evaluated else program.branches
-        state, given = self.states[slot], network_conditions(cond)
-        if evaluated < program.branches:
-            count = evaluated * len(self.bad_row)
-            state, time = state[:count], time[:count]
-            given = {name: labels[:count] for name, labels in given.items()}
-        output = self._evaluate(state, time, given)
-        if program.combine is None:
-            return output
-        guidance = program.combine.for_batch(targets_in(cond))
-        return guidance.combine(self.firsts[slot], program.times[row], output.chunk(evaluated), self.denoiser)
-
-    def _launch(
-        self,
-        start: Tensor,
-        indices: Tensor,
-        cond: Mapping[str, Tensor],
-        noise: NoiseSource,
-        callback: Callback | None,
-    ) -> None:
-        """Launches all rows, one after the other."""
-        program, rows = self.program, len(self.program)
-        self.begin(start)
-        seed = noise.seed if isinstance(noise, KeyedNoise) else 0
-        made_outside = not isinstance(noise, KeyedNoise)
-        current = 0
-        for row in range(rows):
-            z, target = self.firsts[current], program.write_state[row]
-            output = self.output(current, row, self.times[row], cond)
-            xi = None
-            if program.noisy[row] and made_outside:
-                xi = noise.normal(indices, row, self.shape, stream=STEP, dtype=z.dtype, device=z.device)
-            positional = (
-                self.states[target],
-                z,
-                self.firsts[program.read_state[row]],
-                output,
-                program.table,
-                row,
-            )
-            named: dict[str, Any] = {
-                "history": self.history,
-                "write_slot": program.write_history[row],
-                "read_slots": program.read_history[row],
-                "seed": seed,
-                "indices": indices,
-                "noise": xi,
-                "bad_row": self.bad_row,
-            }
-            linear_step(*positional, **named)
-            if self.region is not None:
-                self.region.impose(target, row)
-            current = target
-            if callback is not None:
-                now = program.times[row + 1] if row + 1 < rows else program.end_time
-                callback(row + 1, rows, now, self.firsts[current])
-        self.backend = explain("linear_step", *positional, **named).backend
-
-    def _levels(self) -> list[tuple[float, float]]:
-        """(α, σ) of the state after each row."""
-        after = torch.tensor([*self.program.times[1:], self.program.end_time], dtype=torch.float64)
-        alpha, sigma = self.denoiser.process.levels(after)
-        return list(zip(alpha.tolist(), sigma.tolist(), strict=True))
-
-    def _captured(
-        self, start: Tensor, indices: Tensor, cond: Mapping[str, Tensor], noise: NoiseSource, watched: bool
-    ) -> Replayed | None:
-        """The graphs to replay, which the first run that wants them makes; None where there are to be none."""
-        self.capture = choose(self.capture.asked, self, noise, watched, self.batches)
-        if self._uncapturable:
-            self.capture = self.capture.failed(self._uncapturable)
-        mode = self.capture.ran
-        if mode == "off":
-            return None
-        assert isinstance(noise, KeyedNoise)
-        if self._replayed is None or (self._replayed.mode, self._replayed.noise) != (mode, noise):
-            try:
-                self._replayed = Replayed(self, mode, start, indices, cond, noise)
-            except CaptureError as error:
-                self._uncapturable = str(error)
-                self.capture = self.capture.failed(self._uncapturable)
-                return None
-        return self._replayed
-
-    def _evaluate(self, state: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """The network's outputs [G·B, ...] at a time, in the dtype of the state."""
-        if self.network_input is None or self.network_output is None:
-            return self._called(state, time, cond)
-        given, output = self.network_input, self.network_output
-        if len(state) < len(given):
-            given, output = given[: len(state)], output[: len(state)]
-        given.copy_(state)
-        return output.copy_(self._called(given, time, cond))
-
-    def _called(self, state: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        output: Tensor = self.network(state, time, **cond)
-        if output.shape != (len(state), *self.predicted):
-            raise TrilemmaError(
-                f"the denoiser answered a state of shape {tuple(state.shape)} with one of shape "
-                f"{tuple(output.shape)}; expected {(len(state), *self.predicted)}"
-            )
-        return output
-
-    def _check_finite(self, indices: Tensor) -> None:
-        """Reads back, once a run, where a state first left the finite numbers."""
         bad = self.bad_row.cpu()
         if (bad < 0).all():
             return
         first = int(bad[bad >= 0].min())
-        sample = int(indices.cpu()[bad == first][0])
+        sample = int(self.indices.cpu()[bad == first][0])
         raise TrilemmaError(
             f"step {first + 1} of {len(self.program)} (t={self.program.times[first]:.6g}) gave a value "
             f"that is not finite in sample {sample}; check the model's weights, or use a wider dtype"
         )
+
+    def _levels(self) -> list[tuple[float, float]]:
+        """(α, σ) of the state after each row."""
+        after = torch.tensor([*self.program.times[1:], self.program.end_time], dtype=torch.float64)
+        alpha, sigma = self._process.levels(after)
+        return list(zip(alpha.tolist(), sigma.tolist(), strict=True))
+
+
+# Called after each row with (rows done, rows, time of the state, state [B, ...]).
+Report = Callable[[int, int, float, Tensor], None]

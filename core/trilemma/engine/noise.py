@@ -16,7 +16,14 @@ from trilemma.numerics.normal import PRIOR, STEP
 
 
 class NoiseSource(Protocol):
-    """Standard normals on demand."""
+    """Standard normals on demand.
+
+    Attributes:
+        seed: of noise that a kernel can make by itself, keyed as `keyed_normal` does; None for any other.
+    """
+
+    @property
+    def seed(self) -> int | None: ...
 
     def normal(
         self,
@@ -106,6 +113,11 @@ class InjectedNoise:
 
     prior: Tensor | None = None
     steps: Sequence[Tensor] | Tensor = field(default=())
+
+    @property
+    def seed(self) -> None:
+        """None: a kernel cannot make it."""
+        return None
 
     def normal(
         self,

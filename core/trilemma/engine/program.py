@@ -13,136 +13,203 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.guidance import Guidance, Unguided
+from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.interfaces.process import Process
-from trilemma.interfaces.tableau import Row, Tableau, Vector, matrix, vector
+from trilemma.interfaces.tableau import Row, Tableau, matrix, vector
 from trilemma.numerics.conversion import check_components, convert
 from trilemma.ops import layout
 
 
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where a row reads and writes.
+
+    Attributes:
+        seen: slot of the state that the network sees.
+        base, write: slots of the base state and of the new state.
+        history: slots of the predictions that B_1, B_2, … multiply.
+        write_history: slot that receives the row's prediction, −1 where no later row needs it.
+        evaluated: how many branches the network evaluates, from the first on.
+    """
+
+    seen: int
+    base: int
+    write: int
+    history: tuple[int, ...]
+    write_history: int
+    evaluated: int = 1
+
+
 @dataclass(frozen=True)
 class Program:
-    """A lowered tableau: what the runner needs and nothing else.
+    """A lowered tableau: all that the loop needs and nothing else.
 
     Attributes:
         table: [rows, layout.Columns(components).WIDTH], float64, on the host.
         times: per row, the time at which the network sees the state.
-        read_state, write_state: per row, the slot of the base state and the one that receives the new state;
-            the network sees the slot that the row before wrote, slot 0 at first.
-        read_history: per row, the slots of the predictions that B_1, B_2, … multiply.
-        write_history: per row, the slot that receives its prediction, −1 where no later row needs it.
+        slots: per row.
         noisy: per row, whether C ≠ 0.
+        steps: rows of each step of the sampler.
         states, history: lengths of the two rings.
         branches: G, the branches of the guidance.
-        evaluated: per row, how many of the branches the network evaluates, from the first on.
         components: K of the states.
-        combine: the guidance, where its combination is not linear.
         end_time: time of the state after the last row.
     """
 
     table: Tensor
     times: tuple[float, ...]
-    read_state: tuple[int, ...]
-    write_state: tuple[int, ...]
-    read_history: tuple[tuple[int, ...], ...]
-    write_history: tuple[int, ...]
+    slots: tuple[Slots, ...]
     noisy: tuple[bool, ...]
+    steps: tuple[int, ...]
     states: int
     history: int
-    branches: int
+    branches: int = 1
     components: int = 1
-    combine: Guidance | None = None
     end_time: float = 0.0
-    evaluated: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times)
 
+    def time_after(self, row: int) -> float:
+        """Returns the time of the state after a row."""
+        return self.times[row + 1] if row + 1 < len(self.times) else self.end_time
 
-def lower(
-    tableau: Tableau,
-    parameterization: str,
-    process: Process,
-    guidance: Guidance | None = None,
-    branches: int = 1,
-    end_time: float = 0.0,
-) -> Program:
-    """The program of a tableau for a network of this parameterization under this guidance.
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of a network that one sample pays, those that a guidance makes by itself left out."""
+        return sum(slots.evaluated for slots in self.slots)
+
+
+def lower(tableau: Tableau, parameterization: str, process: Process, end_time: float = 0.0) -> Program:
+    """Returns the program of a tableau for a network of this parameterization, without guidance.
 
     Args:
         tableau: the sampler's coefficients.
-        parameterization: what the network puts out.
+        parameterization: of the network's output.
         process: gives α and σ at the times of the rows.
-        guidance: how branches combine; None for one branch.
-        branches: evaluations of a row.
         end_time: time of the state after the last row.
 
     Raises:
         TrilemmaError: for a tableau the kernel cannot run, with the row (counted from 1) that is at fault.
     """
-    guidance = guidance or Unguided()
-    _check(tableau, parameterization, branches, process)
+    _check(tableau, parameterization, process)
     rows = tableau.rows
-    states = 1 + max(row.base for row in rows)
-    history = max(lag for row in rows for lag, _ in row.B) if any(row.B for row in rows) else 0
-    needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0}
     return Program(
-        table=_table(tableau, parameterization, process, guidance),
-        times=tuple(float(row.t) for row in rows),
-        read_state=tuple((r - row.base) % states for r, row in enumerate(rows)),
-        write_state=tuple((r + 1) % states for r in range(len(rows))),
-        read_history=tuple(
-            tuple((r - lag) % history for lag, _ in _earlier(row)) for r, row in enumerate(rows)
-        ),
-        write_history=tuple(r % history if r in needed else -1 for r in range(len(rows))),
-        noisy=tuple(any(matrix(row.C, tableau.components)) for row in rows),
-        states=states,
-        history=history,
-        branches=branches,
+        table=_table(tableau, parameterization, process),
+        times=tuple([float(row.t) for row in rows]),
+        slots=_slots(tableau),
+        noisy=tuple([_is_noisy(row, tableau.components) for row in rows]),
+        steps=tableau.rows_of_steps(),
+        states=1 + max([row.base for row in rows]),
+        history=_furthest_lag(rows),
         components=tableau.components,
-        combine=None if guidance.linear else guidance,
         end_time=end_time,
-        evaluated=tuple(min(branches, guidance.evaluated(row.t, branches)) for row in rows),
     )
 
 
-def _table(tableau: Tableau, parameterization: str, process: Process, guidance: Guidance) -> Tensor:
-    """[rows, WIDTH], float64."""
-    rows, columns = tableau.rows, layout.Columns(tableau.components)
-    table = torch.zeros(len(rows), columns.WIDTH, dtype=torch.float64)
-    _fill_conversions(table, columns, tableau, parameterization, process)
-    for r, row in enumerate(rows):
-        direct = [vector(c, tableau.components) for lag, c in row.B if lag == 0]
-        terms = [direct[0] if direct else [0.0] * tableau.components]
-        terms += [vector(c, tableau.components) for _, c in _earlier(row)]
-        weights = guidance.weights(row.t) if guidance.linear else (1.0,)
-        table[r, columns.A] = _row(matrix(row.A, tableau.components))
-        table[r, columns.B][: len(terms) * tableau.components] = _row(
-            [entry for term in terms for entry in term]
-        )
-        table[r, columns.C] = _row(matrix(row.C, tableau.components))
-        table[r, columns.W][: len(weights)] = _row(weights)
-    broken = (~table.isfinite()).any(1)
-    if broken.any():
-        r = int(broken.nonzero()[0])
+def guided(program: Program, guidance: BoundGuidance) -> Program:
+    """Returns the program under a guidance, whose weights are folded into the rows where it is linear.
+
+    Raises:
+        TrilemmaError: for more branches than a row can mix.
+    """
+    branches = len(guidance.branches)
+    if branches > layout.MAX_BRANCHES:
         raise TrilemmaError(
-            f"the coefficients of step {r + 1} of {len(rows)} (t={rows[r].t:g}) are not finite; "
-            f"{parameterization!r} cannot be read at that time, choose another grid"
+            f"the guidance asks for {branches} branches; the fused step combines {layout.MAX_BRANCHES}"
         )
+    if branches == 1 and guidance.linear and all(guidance.weights(t) == (1.0,) for t in program.times):
+        return program
+    table = program.table.clone()
+    if guidance.linear:
+        weights = [guidance.weights(t) for t in program.times]
+        columns = layout.Columns(program.components).W
+        table[:, columns] = 0
+        table[:, columns][:, :branches] = torch.tensor(weights, dtype=torch.float64)
+        _check_finite(table, program.times, "the guidance's combination")
+    counts = [min(branches, guidance.evaluated(t)) for t in program.times]
+    known: dict[tuple[Slots, int], Slots] = {}
+    slots = []
+    for old, count in zip(program.slots, counts, strict=True):
+        new = known.get((old, count))
+        if new is None:
+            new = known[old, count] = replace(old, evaluated=count)
+        slots.append(new)
+    return replace(program, table=table, slots=tuple(slots), branches=branches)
+
+
+def _slots(tableau: Tableau) -> tuple[Slots, ...]:
+    rows = tableau.rows
+    states = 1 + max([row.base for row in rows])
+    history = _furthest_lag(rows)
+    needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0} if history else ()
+    known: dict[tuple[int, int, int, tuple[int, ...], int], Slots] = {}
+    found = []
+    for r, row in enumerate(rows):
+        earlier = tuple([(r - lag) % history for lag, _ in row.B if lag > 0]) if history else ()
+        kept = r % history if r in needed else -1
+        key = (r % states, (r - row.base) % states, (r + 1) % states, earlier, kept)
+        slots = known.get(key)
+        if slots is None:
+            slots = known[key] = Slots(*key)
+        found.append(slots)
+    return tuple(found)
+
+
+def _is_noisy(row: Row, components: int) -> bool:
+    return row.C != 0 if isinstance(row.C, int | float) else any(matrix(row.C, components))
+
+
+def _furthest_lag(rows: Sequence[Row]) -> int:
+    return max([lag for row in rows for lag, _ in row.B], default=0)
+
+
+def _table(tableau: Tableau, parameterization: str, process: Process) -> Tensor:
+    """[rows, WIDTH], float64, with the weight 1 for a single branch."""
+    columns = layout.Columns(tableau.components)
+    lines = _lines(tableau, columns)
+    table = torch.tensor(lines, dtype=torch.float64)
     table[:, columns.CLIP] = math.inf if tableau.clip is None else tableau.clip
+    table[:, columns.W.start] = 1
+    _fill_conversions(table, columns, tableau, parameterization, process)
+    _check_finite(table, [row.t for row in tableau.rows], repr(parameterization))
     return table
+
+
+def _lines(tableau: Tableau, columns: layout.Columns) -> list[list[float]]:
+    """A, B_0, B_1, … and C of each row, in the columns of the table."""
+    K, width = tableau.components, columns.WIDTH
+    A, B, C = columns.A, columns.B, columns.C
+    empty, lines = [0.0] * width, []
+    for row in tableau.rows:
+        line = empty.copy()
+        if K == 1 and isinstance(row.A, float) and isinstance(row.C, float):
+            line[A.start], line[C.start] = row.A, row.C
+        else:
+            line[A], line[C] = matrix(row.A, K), matrix(row.C, K)
+        place = B.start
+        for lag, coefficient in row.B:
+            if lag > 0:
+                place += K
+            at = place if lag > 0 else B.start
+            if K == 1 and isinstance(coefficient, float):
+                line[at] = coefficient
+            else:
+                line[at : at + K] = vector(coefficient, K)
+        lines.append(line)
+    return lines
 
 
 def _fill_conversions(
     table: Tensor, columns: layout.Columns, tableau: Tableau, parameterization: str, process: Process
 ) -> None:
-    """P, Q, R and S: from what the network puts out to what the sampler reads."""
+    """Fills in P, Q, R and S: from the network's output to the prediction that the sampler reads."""
     t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
     w, alpha, sigma = process.last_component(t)
     if tableau.clip is None:
@@ -155,15 +222,25 @@ def _fill_conversions(
         table[:, columns.P], table[:, columns.R] = p.unsqueeze(-1) * w, r.unsqueeze(-1) * w
 
 
-def _row(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+def _check_finite(table: Tensor, times: Sequence[float], reading: str) -> None:
+    total = float(table.where(table != math.inf, 0.0).sum())
+    if math.isfinite(total):
+        return
+    # The bound of the clip is infinite where there is none.
+    clip = layout.columns(table.shape[1])
+    assert clip is not None
+    found = table.clone()
+    found[:, clip.CLIP] = 0
+    broken = (~found.isfinite()).any(1)
+    if broken.any():
+        r = int(broken.nonzero()[0])
+        raise TrilemmaError(
+            f"the coefficients of step {r + 1} of {len(times)} (t={times[r]:g}) are not finite; "
+            f"{reading} cannot be read at that time, choose another grid"
+        )
 
 
-def _earlier(row: Row) -> list[tuple[int, Vector]]:
-    return [(lag, c) for lag, c in row.B if lag > 0]
-
-
-def _check(tableau: Tableau, parameterization: str, branches: int, process: Process) -> None:
+def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
     if not tableau.rows:
         raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
     if not 1 <= tableau.components <= 2:
@@ -179,15 +256,14 @@ def _check(tableau: Tableau, parameterization: str, branches: int, process: Proc
     check_components(tableau.parameterization, tableau.components)
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
-    if branches > layout.MAX_BRANCHES:
-        raise TrilemmaError(
-            f"the guidance asks for {branches} branches; the fused step combines {layout.MAX_BRANCHES}"
-        )
     for r, row in enumerate(tableau.rows):
-        name = f"row {r + 1} of the sampler's tableau"
-        if not 0 <= row.base <= r or any(not 0 <= lag <= r for lag, _ in row.B):
-            raise TrilemmaError(f"{name} reads further back than the rows before it; the sampler is wrong")
-        if len({lag for lag, _ in row.B}) != len(row.B) or len(_earlier(row)) > layout.MAX_LAGS:
+        lags = [lag for lag, _ in row.B]
+        if not 0 <= row.base <= r or (lags and not (min(lags) >= 0 and max(lags) <= r)):
             raise TrilemmaError(
-                f"{name} names a lag twice or over {layout.MAX_LAGS} earlier ones; the sampler is wrong"
+                f"row {r + 1} of the sampler's tableau reads further back than the rows before it; the sampler is wrong"
+            )
+        if len(lags) > 1 and (len(set(lags)) != len(lags) or sum(map(bool, lags)) > layout.MAX_LAGS):
+            raise TrilemmaError(
+                f"row {r + 1} of the sampler's tableau names a lag twice or over {layout.MAX_LAGS} earlier ones; "
+                "the sampler is wrong"
             )

@@ -7,20 +7,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from trilemma import lookup
+from trilemma.engine.graphs import Capture
 from trilemma.engine.images import digest
-from trilemma.engine.noise import KeyedNoise
+from trilemma.engine.resolved import Resolved
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.weights import weights_digest
 from trilemma.version import __version__
-
-if TYPE_CHECKING:
-    from trilemma.engine.graphs import Capture
-    from trilemma.engine.request import Job
-    from trilemma.interfaces.denoiser import Denoiser
 
 
 class Clock:
@@ -40,47 +37,55 @@ class Clock:
 
 
 def describe(
-    job: Job, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
+    resolved: Resolved, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
 ) -> dict[str, Any]:
-    """The record of a job: resolved specs, seed, NFE a sample, speed, and the backend and capture that really ran.
+    """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that really ran.
 
     The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own; it
     and the capture are None before anything was drawn.
     """
+    request, model = resolved.request, resolved.model
+    others = [branch.network for branch in resolved.guidance.branches if branch.network is not model]
     return {
-        "model": describe_model(job.model),
-        "sampler": job.specs["sampler"],
-        "guidance": job.specs["guidance"],
-        "process": job.specs["process"],
-        "steps": job.steps,
-        "guiding": [describe_model(network) for network in job.networks if network is not job.model] or None,
-        "cond": {name: lookup.condition(value) for name, value in job.cond.items()},
-        "seed": job.seed,
-        "noise": "KeyedNoise" if isinstance(job.noise, KeyedNoise) else lookup.describe("", job.noise),
-        "latent": None if job.latent is None else {"sha256": digest(job.latent)},
+        "model": describe_model(model),
+        "sampler": resolved.specs["sampler"],
+        "guidance": resolved.specs["guidance"],
+        "process": resolved.specs["process"],
+        "steps": resolved.steps,
+        "guiding": [describe_model(network) for network in others] or None,
+        "cond": {name: lookup.condition(value) for name, value in (request.cond or {}).items()},
+        "seed": resolved.noise.seed,
+        "noise": lookup.describe("", resolved.noise)
+        if resolved.noise.seed is None
+        else type(resolved.noise).__name__,
+        "latent": None if request.latent is None else {"sha256": digest(request.latent)},
         "start": None
-        if job.start is None
-        else {"sha256": digest(job.start), "strength": job.strength, "time": float(job.times[0])},
-        "known": None
-        if job.known is None
+        if request.start is None
         else {
-            "sha256": digest(job.known.images),
-            "mask_sha256": digest(job.known.mask),
-            "resample": job.resample,
-            "jump": job.jump,
+            "sha256": digest(request.start),
+            "strength": request.strength,
+            "time": float(resolved.times[0]),
         },
-        "n": len(job.indices),
+        "known": None
+        if resolved.known is None
+        else {
+            "sha256": digest(resolved.known.images),
+            "mask_sha256": digest(resolved.known.mask),
+            "resample": request.resample,
+            "jump": request.jump,
+        },
+        "n": len(resolved.indices),
         "nfe": nfe,
-        "batch_size": job.batch_size,
-        "deterministic": job.deterministic,
+        "batch_size": request.batch_size,
+        "deterministic": request.deterministic,
         "seconds": clock.seconds,
         "images_per_second": clock.samples / clock.seconds if clock.seconds else None,
         "backend": backend,
         "capture": None if capture is None else asdict(capture),
-        "dtype": str(job.dtype).removeprefix("torch."),
-        "network_dtype": str(job.network_dtype).removeprefix("torch."),
+        "dtype": str(resolved.dtype).removeprefix("torch."),
+        "network_dtype": str(resolved.network_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "device": str(job.device),
+        "device": str(resolved.device),
         "versions": versions(),
     }
 

@@ -12,15 +12,6 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.tableau import Row, Tableau, scalar
 
 
-def check_resampling(resample: int, jump: int, inpaints: bool) -> None:
-    """Raises UsageError for numbers that are no counts, or a resampling of nothing."""
-    for name, value in (("resample", resample), ("jump", jump)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name}={value!r} is no count; give an integer of at least 1")
-    if resample > 1 and not inpaints:
-        raise UsageError(f"resample={resample!r} repeats steps of inpainting; give known= and mask= too")
-
-
 def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, jump: int) -> Tableau:
     """Returns the plan that takes every `jump` steps `resample` times (2201.09865).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
@@ -32,19 +31,18 @@ def check_start(name: str, sampler: Sampler, process: Process, times: Tensor) ->
     )
 
 
-def warn_of_prior(process: Process) -> None:
-    """Warns where states at t = 1 are far from the prior that samples start from.
+def unreached_prior(process: Process) -> str:
+    """Returns a warning where states at t = 1 are far from the prior that samples start from; "" where they are not.
 
     The measure is KL(q(z_1 | x₀ = 1) ‖ prior), in nats for a number of the data.
     """
     gap = prior_gap(process)
-    if gap > FAR:
-        warnings.warn(
-            f"{type(process).__name__} ends {gap:.2g} nats a pixel away from its prior at t = 1: samples start from "
-            "states that the network was not trained on; give a process with more noise at t = 1, or a latent",
-            UserWarning,
-            stacklevel=2,
-        )
+    if gap <= FAR:
+        return ""
+    return (
+        f"{type(process).__name__} ends {gap:.2g} nats a pixel away from its prior at t = 1: samples start from "
+        "states that the network was not trained on; give a process with more noise at t = 1, or a latent"
+    )
 
 
 def prior_gap(process: Process) -> float:
@@ -58,46 +56,45 @@ def prior_gap(process: Process) -> float:
     return (trace - K + float(torch.logdet(prior) - torch.logdet(cov))) / 2
 
 
-def warn_of_plan(name: str, tableau: Tableau, process: Process, times: Tensor) -> None:
-    """Warns where a plan of few rows draws Gaussian data of deviation ½ with more than three times their deviation.
+def blow_up(name: str, tableau: Tableau, process: Process, times: Tensor) -> str:
+    """Returns a warning where a plan of few rows draws Gaussian data of deviation ½ with three times their deviation.
 
     A plan that does not end at the data draws none, and is left alone.
     """
-    if (
-        not tableau.rows
-        or float(times[-1]) != 0
-        or tableau.components > 1
-        or len(tableau.rows) > ROWS
-        or tableau.clip is not None
-    ):
-        return
+    ends_at_data = float(times[-1]) == 0
+    if tableau.components > 1 or tableau.clip is not None or not ends_at_data:
+        return ""
+    if not 0 < len(tableau.rows) <= ROWS:
+        return ""
     ratio = deviation(tableau, process, 0.25) / 0.5
-    if not ratio < BLOWN_UP:
-        warnings.warn(
-            f"{name} blows up in so few steps under {type(process).__name__}: it draws Gaussian data with {ratio:.2g} "
-            "times their deviation; give more steps, a grid such as grid=lambda, a lower order, or clip=1",
-            UserWarning,
-            stacklevel=2,
-        )
+    if ratio < BLOWN_UP:
+        return ""
+    return (
+        f"{name} blows up in so few steps under {type(process).__name__}: it draws Gaussian data with {ratio:.2g} "
+        "times their deviation; give more steps, a grid such as grid=lambda, a lower order, or clip=1"
+    )
 
 
 def deviation(tableau: Tableau, process: Process, variance: float) -> float:
-    """Returns the deviation of what a plan draws from N(0, s²) data with the exact denoiser, from its marginal."""
+    """Returns the deviation of what a plan draws from N(0, s²) data with the exact denoiser, from its marginal.
+
+    The last state is linear in the first and in the noise of each row. Its coefficients are found backwards, from the
+    last row to the first, at the cost of one pass over the plan.
+    """
     rows = tableau.rows
     t = torch.tensor([row.t for row in rows], dtype=torch.float64)
     alpha, sigma = process.alpha(t), process.sigma(t)
     total = alpha.square() * variance + sigma.square()
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
     slopes = (p + q * alpha * variance / total).tolist()
-    # The coefficients of each state in the standard normals that went into it.
-    states = torch.zeros(len(rows) + 1, len(rows) + 1, dtype=torch.float64)
-    states[0, 0] = total[0].sqrt()
-    predictions = torch.zeros(len(rows), len(rows) + 1, dtype=torch.float64)
-    for r, row in enumerate(rows):
-        predictions[r] = slopes[r] * states[r]
-        states[r + 1] = scalar(row.A) * states[r - row.base]
+    of_state, of_prediction = [0.0] * len(rows) + [1.0], [0.0] * len(rows)
+    squares = 0.0
+    for r in reversed(range(len(rows))):
+        row, after = rows[r], of_state[r + 1]
+        of_state[r - row.base] += scalar(row.A) * after
         for lag, coefficient in row.B:
-            states[r + 1] += scalar(coefficient) * predictions[r - lag]
-        states[r + 1, r + 1] += scalar(row.C)
-    found = float(states[-1].square().sum().sqrt())
+            of_prediction[r - lag] += scalar(coefficient) * after
+        of_state[r] += slopes[r] * of_prediction[r]
+        squares += (scalar(row.C) * after) ** 2
+    found = math.sqrt(squares + of_state[0] ** 2 * float(total[0]))
     return found if math.isfinite(found) else math.inf

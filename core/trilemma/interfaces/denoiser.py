@@ -64,9 +64,10 @@ class Denoiser(nn.Module):
         """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
     @property
-    def usual_sampler(self) -> str:
-        """Spec of the sampler that it is drawn with where no other is asked for: its card's, or ddim."""
-        return str((self.card or {}).get("sampling", {}).get("sampler", "ddim"))
+    def usual_sampler(self) -> str | None:
+        """Spec of the sampler that its card has it drawn with; None where the card names none."""
+        found = (self.card or {}).get("sampling", {}).get("sampler")
+        return None if found is None else str(found)
 
     @property
     def usual_guidance(self) -> str | None:

@@ -15,6 +15,62 @@ from trilemma.interfaces.process import Process
 from trilemma.registry.options import WithOptions
 
 
+@dataclass(frozen=True)
+class Branch:
+    cond: Mapping[str, Any]
+    network: Denoiser
+
+
+class BoundGuidance(ABC):
+    branches: tuple[Branch, ...]
+    linear: bool = True
+    uncapturable: str = ""
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        raise NotImplementedError
+
+    def combine(self, z, t, predictions, targets):
+        raise NotImplementedError
+
+    def evaluated(self, t: float) -> int:
+        return 1
+
+    def own_evaluations(self, t: float) -> int:
+        return 0
+
+    def targets(self, indices, cond):
+        return {}
+
+
+class _Hooks(BoundGuidance):
+    def __init__(self, g, model, cond, times):
+        g.check(model, cond)
+        self.g = g = g.on_grid(model.process, times)
+        nets = g.networks(model)
+        self.cond = cond
+        self.branches = tuple(Branch(c, nets.get(i, model)) for i, c in enumerate(g.branches(cond)))
+        self.linear = g.linear
+        self.uncapturable = g.uncapturable
+        self.model = model
+
+    def weights(self, t):
+        return self.g.weights(t)
+
+    def combine(self, z, t, predictions, targets):
+        from trilemma.guiding.composition import combination
+
+        return combination(self.g.for_batch(targets), z, t, predictions, self.model)
+
+    def evaluated(self, t):
+        return min(len(self.branches), self.g.evaluated(t, len(self.branches)))
+
+    def own_evaluations(self, t):
+        return self.g.own_evaluations(t)
+
+    def targets(self, indices, cond):
+        return all_targets(self.g, self.cond, indices, cond)
+
+
 class Guidance(WithOptions, ABC):
     """Combines the predictions of several branches, all evaluated in one batch, into one.
 
@@ -27,6 +83,9 @@ class Guidance(WithOptions, ABC):
     """
 
     neutral_scale: float | None = 1.0
+
+    def bind(self, model, cond, times):
+        return _Hooks(self, model, cond, times)
 
     @property
     def uncapturable(self) -> str:

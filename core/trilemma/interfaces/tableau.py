@@ -15,7 +15,7 @@ Matrix: TypeAlias = (
 Vector: TypeAlias = "float | tuple[float, ...]"  # K, a plain number for K = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One evaluation of the network and the linear combination that follows it.
 
@@ -45,12 +45,33 @@ class Tableau:
         parameterization: what f is: x0, eps, v, score or flow.
         clip: bound c of a static clip of x̂₀ to [−c, c] before f is formed; None for none.
         components: K of the process.
+        steps: rows of each step of the sampler, of which only the last leads to the next time of the grid; by default a
+            row that goes back to an earlier base makes one step with all rows since then, and any other row is a step.
     """
 
     rows: tuple[Row, ...]
     parameterization: str
     clip: float | None = None
     components: int = 1
+    steps: tuple[int, ...] = ()
+
+    def rows_of_steps(self) -> tuple[int, ...]:
+        """Returns how many rows each step has."""
+        if self.steps:
+            return self.steps
+        firsts = [r - row.base for r, row in enumerate(self.rows)]
+        counts, size = [], 0
+        last = len(firsts)
+        # A row ends a step where no later row goes back to it or before it.
+        reach = [0] * last
+        for r in reversed(range(last)):
+            reach[r] = min(firsts[r], reach[r + 1]) if r + 1 < last else firsts[r]
+        for r in range(last):
+            size += 1
+            if r + 1 == last or reach[r + 1] > r:
+                counts.append(size)
+                size = 0
+        return tuple(counts)
 
 
 def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
@@ -77,17 +98,39 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
             f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations; "
             "plan one row for each evaluation, or declare `nfe`"
         )
+    if plan.steps and (sum(plan.steps) != len(plan.rows) or min(plan.steps) < 1):
+        raise TrilemmaError(
+            f"{name}.plan says that its steps have {plan.steps} rows, which are not its {len(plan.rows)}; "
+            "count the rows of each step"
+        )
     for number, row in enumerate(plan.rows, 1):
-        coefficients = {"t": row.t, "A": row.A, "C": row.C} | {
-            f"B at lag {lag}": value for lag, value in row.B
-        }
-        for place, value in coefficients.items():
-            if not all(map(math.isfinite, _numbers(value))):
-                raise TrilemmaError(
-                    f"{name}.plan returned {place} = {value!r} in row {number} of {len(plan.rows)}, not finite; "
-                    "choose another grid, or repair the sampler"
-                )
+        if not _is_finite(row):
+            _refuse(row, f"{number} of {len(plan.rows)}", name)
     return plan
+
+
+def _is_finite(row: Row) -> bool:
+    try:  # a sum is finite only where each of its terms is, and of plain numbers it costs little
+        total = row.t + row.A + row.C  # type: ignore[operator]
+        for _, coefficient in row.B:
+            total += coefficient
+        if math.isfinite(total):
+            return True
+    except TypeError:
+        pass
+    return all(
+        math.isfinite(n) for value in (row.t, row.A, row.C, *(c for _, c in row.B)) for n in _numbers(value)
+    )
+
+
+def _refuse(row: Row, place: str, name: str) -> None:
+    coefficients = {"t": row.t, "A": row.A, "C": row.C} | {f"B at lag {lag}": value for lag, value in row.B}
+    for which, value in coefficients.items():
+        if not all(map(math.isfinite, _numbers(value))):
+            raise TrilemmaError(
+                f"{name}.plan returned {which} = {value!r} in row {place}, not finite; "
+                "choose another grid, or repair the sampler"
+            )
 
 
 def _numbers(value: Matrix | Vector) -> Iterator[float]:

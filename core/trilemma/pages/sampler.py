@@ -13,8 +13,8 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.models.card import read_card
 from trilemma.models.loading import model_path
-from trilemma.pages.docstring import read_docstring
 from trilemma.registry import Component, SamplerSpec, catalog
+from trilemma.registry.docstring import read_docstring
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.phase import PhaseProcess
 

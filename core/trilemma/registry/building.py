@@ -24,7 +24,7 @@ from trilemma.registry.options import annotation_of, checked_options, resolved_o
 from trilemma.registry.quarantine import UserInterrupt, quarantine
 from trilemma.registry.recording import options_of, recorded, recorded_condition
 from trilemma.registry.spec import Spec, format_spec, parse_spec
-from trilemma.registry.specs import KINDS, ComponentSpec, MetricSpec
+from trilemma.registry.specs import KINDS, ComponentSpec, MetricSpec, SamplerSpec
 
 
 def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
@@ -138,6 +138,16 @@ def samplers_of_components(components: int) -> list[str]:
         if declared is None or components in declared:
             fitting.append(found.address)
     return sorted(fitting)
+
+
+def default_samplers() -> list[str]:
+    """Returns the addresses of the samplers that stand in where none is named, the built-in ones first."""
+    declared = [
+        found
+        for found in catalog().components("sampler")
+        if isinstance(found.spec, SamplerSpec) and found.spec.default
+    ]
+    return [found.address for found in sorted(declared, key=lambda found: not found.built_in)]
 
 
 def default_features() -> list[str]:

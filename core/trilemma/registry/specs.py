@@ -95,9 +95,12 @@ class SamplerSpec(ComponentSpec):
 
     Attributes:
         variants: options worth measuring beside the defaults, such as ("eta=1",).
+        default: whether it stands in, on processes that it runs on, where neither a request nor a model's card names
+            a sampler.
     """
 
     variants: tuple[str, ...] = ()
+    default: bool = False
 
     kind = "sampler"
 
@@ -107,6 +110,8 @@ class SamplerSpec(ComponentSpec):
             raise TypeError(
                 f"SamplerSpec {self.name!r}: variants={self.variants!r} is not a tuple of strings"
             )
+        if type(self.default) is not bool:
+            raise TypeError(f"SamplerSpec {self.name!r}: default={self.default!r} is neither True nor False")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def trilemma_register(registry: Registry) -> None:
             summary="exponential Adams method in phase space, of order 1 to 3; one evaluation a step",
             reference="arXiv:2206.05564",
             variants=("points=1", "points=3"),
+            default=True,
         )
     )
     registry.objective(

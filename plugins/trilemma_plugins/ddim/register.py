@@ -12,5 +12,6 @@ def trilemma_register(registry: Registry) -> None:
             summary="implicit sampling, deterministic at eta=0; on five grids of times",
             reference="arXiv:2010.02502",
             variants=("eta=1",),
+            default=True,
         )
     )

@@ -29,7 +29,7 @@ class Docstring:
 
 def read_docstring(cls: type) -> Docstring:
     """The parts of a class's docstring, with what it leaves to the class that it is a case of."""
-    own = _read(cls)
+    own = own_docstring(cls)
     base = cls.__bases__[0]
     if base is object or base.__module__.startswith("trilemma."):
         return own
@@ -43,7 +43,8 @@ def read_docstring(cls: type) -> Docstring:
     )
 
 
-def _read(cls: type) -> Docstring:
+def own_docstring(cls: type) -> Docstring:
+    """Returns the parts of what is written at a class itself."""
     sections: dict[str, list[str]] = {"": []}
     name = ""
     for line in inspect.cleandoc(cls.__doc__ or "").splitlines():

@@ -1,0 +1,132 @@
+"""Plans, lowered: what a sampler computed for a process is kept, and costs nothing the next time."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from trilemma.engine.program import Program, lower
+from trilemma.engine.resampling import resampled
+from trilemma.engine.soundness import blow_up, check_start, unreached_prior
+from trilemma.errors import UsageError
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import checked_plan
+from trilemma.registry.building import describe
+
+KEPT = 64  # plans
+LONGEST = 4096  # rows of one that is kept
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sampler's times, and its program where it has a plan.
+
+    Attributes:
+        times: [steps + 1], float64.
+        program: without guidance; None for a sampler that runs its own `sample`.
+        concern: why the plan cannot draw well; "" where nothing is known.
+    """
+
+    times: Tensor
+    program: Program | None
+    concern: str = ""
+
+
+def planned(
+    sampler: Sampler,
+    process: Process,
+    steps: int,
+    parameterization: str,
+    strength: float | None = None,
+    passes: tuple[int, int] = (1, 1),
+) -> Planned:
+    """Returns what a sampler plans for a process, lowered for a network of this parameterization.
+
+    Args:
+        sampler: whose plan it is.
+        process: what it is planned for.
+        steps: of the whole grid.
+        parameterization: of the network's output.
+        strength: largest time that is run; None for all.
+        passes: (resample, jump), see `trilemma.engine.resampling`.
+
+    Raises:
+        UsageError: for a strength below all times, or a resampling of a plan with stages or a history.
+        TrilemmaError: for a plan that cannot be run.
+    """
+    key = (sampler, process, steps, parameterization, strength, passes)
+    if steps <= LONGEST and _is_value(sampler) and _is_value(process):
+        return _kept(*key)
+    return _plan(*key)
+
+
+def warn(found: Planned, process: Process, starts_at_the_prior: bool) -> None:
+    """Warns of what cannot be right, at each request anew."""
+    concerns = (_of_prior(process) if starts_at_the_prior else "", found.concern)
+    for concern in filter(None, concerns):
+        warnings.warn(concern, UserWarning, stacklevel=4)
+
+
+def _plan(
+    sampler: Sampler,
+    process: Process,
+    steps: int,
+    parameterization: str,
+    strength: float | None,
+    passes: tuple[int, int],
+) -> Planned:
+    # A plan made under inference mode could not be used outside of it.
+    with torch.inference_mode(False), torch.no_grad():
+        times = sampler.times(process, steps)
+        if strength is not None:
+            times = _below(times, strength)
+        name = describe("sampler", sampler).partition(":")[0]
+        check_start(name, sampler, process, times)
+        if not sampler.has_plan:
+            return Planned(times, None)
+        evaluations = sampler.nfe(steps) if len(times) == steps + 1 else None
+        tableau = checked_plan(sampler.plan(process, times), type(sampler).__name__, evaluations)
+        concern = blow_up(name, tableau, process, times)
+        if passes[0] > 1:
+            tableau = resampled(tableau, process, times, *passes)
+        return Planned(times, lower(tableau, parameterization, process, float(times[-1])), concern)
+
+
+_kept = lru_cache(KEPT)(_plan)
+_kept_concern = lru_cache(KEPT)(unreached_prior)
+
+
+def _of_prior(process: Process) -> str:
+    return _kept_concern(process) if _is_value(process) else unreached_prior(process)
+
+
+def _below(times: Tensor, strength: float) -> Tensor:
+    """The times of a grid up to a strength.
+
+    Raises:
+        UsageError: for a strength below all of them.
+    """
+    kept = times[times <= strength + 1e-9]
+    if len(kept) < 2:
+        raise UsageError(
+            f"strength={strength:g} is below {float(times[-2]):g}, the smallest time of the grid: no step would "
+            "be run; give a larger strength or more steps"
+        )
+    return kept
+
+
+def _is_value(component: object) -> bool:
+    """Whether equal components plan alike for ever: frozen dataclasses do, but for those that learn."""
+    parameters = vars(type(component)).get("__dataclass_params__")
+    if parameters is None or not (parameters.frozen and parameters.eq) or isinstance(component, nn.Module):
+        return False
+    try:
+        hash(component)
+    except TypeError:
+        return False
+    return True
