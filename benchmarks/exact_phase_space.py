@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trilemma import lookup
+from trilemma import Request, lookup
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.points.dataset import Mixture2D
@@ -35,9 +35,9 @@ def measured(n: int, budgets: list[int]) -> dict[str, Any]:
     evaluator = Evaluator("mixture2d", "points-features", ("frechet",))
     cells = {
         sampler: {
-            steps: evaluate(model, evaluator, sampler=sampler, steps=steps, n=n, batch_size=2500)["metrics"][
-                "frechet"
-            ]
+            steps: evaluate(Request(model, sampler=sampler, steps=steps, n=n, batch_size=2500), evaluator)[
+                "metrics"
+            ]["frechet"]
             for steps in budgets
         }
         for sampler in SAMPLERS

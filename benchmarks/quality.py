@@ -96,15 +96,17 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         if row is None:
             print(f"{configuration.title}, {configuration.steps} steps, n={configuration.n}", file=sys.stderr)
             record = evaluate(
-                fresh_network if configuration.untrained else network,
+                Request(
+                    fresh_network if configuration.untrained else network,
+                    configuration.n,
+                    sampler=configuration.sampler,
+                    steps=configuration.steps,
+                    guidance=configuration.guidance,
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                    progress=sys.stderr.isatty(),
+                ),
                 evaluator,
-                sampler=configuration.sampler,
-                steps=configuration.steps,
-                guidance=configuration.guidance,
-                n=configuration.n,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                progress=sys.stderr.isatty(),
             )
             row = {"key": key, "record": record}
             with log.open("a", encoding="utf-8") as file:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from trilemma.engine.inversion import invert as invert
     from trilemma.engine.noise import InjectedNoise as InjectedNoise
     from trilemma.engine.noise import KeyedNoise as KeyedNoise
+    from trilemma.engine.request import Request as Request
     from trilemma.engine.sampling import Samples as Samples
     from trilemma.engine.sampling import sample as sample
     from trilemma.engine.sampling import sample_chunks as sample_chunks
+    from trilemma.engine.stepping import stepper as stepper
     from trilemma.errors import TrilemmaError as TrilemmaError
     from trilemma.errors import UsageError as UsageError
     from trilemma.guiding.composition import Factor as Factor
@@ -94,6 +96,7 @@ _HOMES = {
     "Samples": "engine.sampling",
     "Sum": "guiding.composition",
     "Tableau": "interfaces.tableau",
+    "Request": "engine.request",
     "TrilemmaError": "errors",
     "UsageError": "errors",
     "dataset": "lookup",
@@ -108,6 +111,7 @@ _HOMES = {
     "process": "lookup",
     "sample": "engine.sampling",
     "sample_chunks": "engine.sampling",
+    "stepper": "engine.stepping",
     "sampler": "lookup",
     "unfuse": "models.fusion",
     "wrap": "models.wrapping",

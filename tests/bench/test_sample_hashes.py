@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from trilemma.plugins import catalog
+from trilemma.registry import catalog
 from trilemma_plugins.ddim.sampler import DDIM
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "sample_hashes.py"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trilemma import Request
 from trilemma.errors import UsageError
 from trilemma.evaluate import Evaluator, Observation, evaluate, evaluator, untrained
 from trilemma.evaluate.evaluator import to_eight_bits
@@ -83,7 +84,7 @@ def model(process: Process) -> GaussianDenoiser:
 def test_the_optimal_denoiser_of_the_data_measures_like_the_data(
     model: GaussianDenoiser, instrument: Evaluator
 ) -> None:
-    record = evaluate(model, instrument, sampler=DDIM(), steps=40, n=200, batch_size=64, seed=3)
+    record = evaluate(Request(model, sampler=DDIM(), steps=40, n=200, batch_size=64, seed=3), instrument)
     values, real = record["metrics"], instrument.baseline["metrics"]
     assert values["frechet"] < 0.01
     assert values["class-agreement"] == real["class-agreement"] == 1.0
@@ -108,25 +109,27 @@ def test_samples_are_asked_for_in_the_training_splits_proportions(
         return forward(self, z, t, **cond)
 
     monkeypatch.setattr(GaussianDenoiser, "forward", watched)
-    evaluate(model, instrument, sampler=DDIM(), steps=1, n=100, batch_size=30)
+    evaluate(Request(model, sampler=DDIM(), steps=1, n=100, batch_size=30), instrument)
     assert Counter(asked) == {0: 50, 1: 25, 2: 25}
 
 
 def test_the_numbers_do_not_depend_on_the_batch_size(model: GaussianDenoiser, instrument: Evaluator) -> None:
     def values(batch_size: int) -> dict[str, float]:
-        return evaluate(model, instrument, sampler=DDIM(), steps=3, n=60, batch_size=batch_size)["metrics"]
+        return evaluate(Request(model, sampler=DDIM(), steps=3, n=60, batch_size=batch_size), instrument)[
+            "metrics"
+        ]
 
     assert values(7) == pytest.approx(values(60), rel=1e-9)
 
 
 def test_a_guided_evaluation_pays_for_both_branches(model: GaussianDenoiser, instrument: Evaluator) -> None:
-    record = evaluate(model, instrument, sampler=DDIM(), steps=5, guidance=CFG(2.0), n=20)
+    record = evaluate(Request(model, sampler=DDIM(), steps=5, guidance=CFG(2.0), n=20), instrument)
     assert record["nfe"] == 10
 
 
 def test_a_model_without_classes_is_asked_for_none(process: Process, instrument: Evaluator) -> None:
     model = GaussianDenoiser(process, 0.1, 0.04, "v", (1, 4, 4)).eval()
-    record = evaluate(model, instrument, sampler=DDIM(), steps=5, n=40)
+    record = evaluate(Request(model, sampler=DDIM(), steps=5, n=40), instrument)
     assert record["metrics"]["class-agreement"] is None
     assert record["cond"] is None
     assert record["metrics"]["frechet"] > 0.05
@@ -137,7 +140,7 @@ def test_a_number_of_samples_that_is_none_is_refused(
     model: GaussianDenoiser, instrument: Evaluator, n: int
 ) -> None:
     with pytest.raises(UsageError, match=f"n={n} is not a number of samples"):
-        evaluate(model, instrument, sampler=DDIM(), steps=5, n=n)
+        evaluate(Request(model, sampler=DDIM(), steps=5, n=n), instrument)
 
 
 def test_an_untrained_network_is_decided_by_its_seed_alone() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import trilemma
+from trilemma import Request
 from trilemma.evaluate import Evaluator, evaluate, untrained
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.train.recipe import read_recipe
@@ -36,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def frechet(model: Denoiser, sampler: str) -> float:
     evaluator = Evaluator(TEST_POINTS, "points-features", ("frechet",))
-    record = evaluate(model, evaluator, sampler=sampler, steps=20, n=1000, batch_size=1000)
+    record = evaluate(Request(model, sampler=sampler, steps=20, n=1000, batch_size=1000), evaluator)
     return float(record["metrics"]["frechet"])
 
 
@@ -49,7 +50,7 @@ def test_its_samples_are_twice_as_near(name: str, trained: Any) -> None:
 def test_a_class_is_its_mode(trained: Any) -> None:
     model = trained("ddpm")
     evaluator = Evaluator("mixture2d:n=8", "points-features", ("class-agreement",))
-    record = evaluate(model, evaluator, sampler="dpmpp-2m", steps=20, n=400, batch_size=400)
+    record = evaluate(Request(model, sampler="dpmpp-2m", steps=20, n=400, batch_size=400), evaluator)
     assert record["metrics"]["class-agreement"] > 0.9
 
 

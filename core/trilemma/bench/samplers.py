@@ -12,6 +12,7 @@ import torch
 
 from trilemma import lookup
 from trilemma.engine.provenance import describe_model, versions
+from trilemma.engine.request import Request
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.interfaces.denoiser import Denoiser
@@ -138,15 +139,17 @@ def _cell(
             if record["key"] == key and record["reason"] is None:
                 return {**record, "budget": budget}
         measured = evaluate(
-            model,
+            Request(
+                model,
+                conditions.n,
+                sampler=made,
+                steps=key["steps"],
+                guidance=Unguided(),
+                batch_size=conditions.batch_size,
+                seed=conditions.seed,
+                progress=conditions.progress,
+            ),
             evaluator,
-            sampler=made,
-            steps=key["steps"],
-            guidance=Unguided(),
-            n=conditions.n,
-            batch_size=conditions.batch_size,
-            seed=conditions.seed,
-            progress=conditions.progress,
         )
     except Exception as error:  # other people's samplers may raise anything; the others are still measured
         text = str(error) if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {error}"

@@ -58,6 +58,7 @@ def command(
 
     import trilemma
     from trilemma import evaluate
+    from trilemma.engine.request import Request
     from trilemma.errors import UsageError
 
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
@@ -75,17 +76,17 @@ def command(
         record |= {"untrained": untrained, "baseline": None}
         print_json(record) if as_json else _print_of_the_model(record)
         return
-    record = evaluate.evaluate(
+    request = Request(
         measured,
-        evaluator,
+        n,
         sampler=sampler,
         steps=steps,
         guidance=guidance,
-        n=n,
         batch_size=batch_size,
         seed=seed,
         progress=progress,
     )
+    record = evaluate.evaluate(request, evaluator)
     record["untrained"] = untrained
     record["baseline"] = _baseline(evaluator) if baseline else None
     if as_json:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.errors import UsageError
-
-if TYPE_CHECKING:
-    from trilemma.engine.sampling import SampleChunks
 
 
 def command(
@@ -99,6 +96,8 @@ def command(
     import torch
 
     import trilemma
+    from trilemma.engine.request import Request
+    from trilemma.engine.sampling import SampleChunks
     from trilemma.files.request import read_images, read_mask
     from trilemma.output import destination, parse_indices
 
@@ -119,39 +118,36 @@ def command(
         "mask": None if mask is None else read_mask(mask, network.shape, resized.append),
     }
 
-    def chunks(wanted: Sequence[int] | None, progress: bool = False) -> SampleChunks:
-        return trilemma.sample_chunks(
-            network,
-            n,
-            sampler=sampler,
-            steps=steps,
-            guidance=guidance,
-            cond=conditions,
-            seed=seed,
-            indices=wanted,
-            batch_size=batch_size,
-            deterministic=deterministic,
-            dtype=torch.float32,
-            progress=progress,
-            capture=capture,
-            strength=strength,
-            resample=resample,
-            jump=jump,
-            trajectory=trajectory or target.needs_trajectory,
-            **given,
-        )
-
-    request = chunks(parse_indices(indices) if indices is not None else None)
-    wanted = request.job.indices
-    target.check(request.job.sample_shape, request.numbers)
+    request = Request(
+        network,
+        n,
+        sampler=sampler,
+        steps=steps,
+        guidance=guidance,
+        cond=conditions,
+        seed=seed,
+        indices=None if indices is None else parse_indices(indices),
+        batch_size=batch_size,
+        deterministic=deterministic,
+        dtype=torch.float32,
+        capture=capture,
+        strength=strength,
+        resample=resample,
+        jump=jump,
+        trajectory=trajectory or target.needs_trajectory,
+        **given,
+    )
+    chunks = SampleChunks(request)
+    wanted = chunks.resolved.indices
+    target.check(chunks.resolved.sample_shape, chunks.resolved.numbers)
     for line in () if quiet else resized:
         typer.echo(line, err=True)
-    with target.open(wanted, request.provenance) as sink:
+    with target.open(wanted, chunks.provenance) as sink:
         if missing := sink.missing():
-            request = chunks(missing, progress and not quiet)
-            for drawn, samples in request:
-                sink.add(drawn.tolist(), samples, request.trajectory, request.times)
-        kept = {**sink.finish(request.provenance), "out": str(target.path), "drawn": len(missing)}
+            chunks = SampleChunks(replace(request, indices=missing, progress=progress and not quiet))
+            for drawn, samples in chunks:
+                sink.add(drawn.tolist(), samples, chunks.trajectory, chunks.times)
+        kept = {**sink.finish(chunks.provenance), "out": str(target.path), "drawn": len(missing)}
     if as_json:
         print_json(kept)
     elif not quiet:

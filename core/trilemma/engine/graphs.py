@@ -128,7 +128,7 @@ class RecordedLoop(Loop):
     Args: those of `Loop`.
     """
 
-    operator = staticmethod(linear_step_replay)
+    operator: Callable[..., None] = staticmethod(linear_step_replay)
 
     def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor]]:
         table, _, times = super()._numbers(kind)

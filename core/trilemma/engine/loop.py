@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class Loop:
         inpaints: whether a region of every state is given.
     """
 
-    operator: Final = staticmethod(linear_step)
+    operator: Callable[..., None] = staticmethod(linear_step)
 
     def __init__(
         self,

@@ -20,7 +20,8 @@ class GuidedPrediction:
     A call pays one evaluation a branch that is evaluated; see `trilemma.Prediction`.
 
     Args:
-        evaluation: of the guidance, for batches of B.
+        evaluation: of the guidance, for batches of B in the dtype of the networks: a sampler's own steps may hold the
+            states in any.
         cond: conditions of the networks [G·B].
         targets: of the guidance [B].
         network_dtype: dtype that the networks compute in.
@@ -88,7 +89,7 @@ class GuidedPrediction:
             times = t.to(z.device, kind).repeat(evaluated)
         else:
             times = torch.full((len(states),), t, dtype=kind, device=z.device)
-        return self._evaluation(states, times, self._cond)
+        return self._evaluation(states.to(self.network_dtype), times, self._cond).to(z.dtype)
 
     def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, ...]:
         """p_1 .. p_K and q."""

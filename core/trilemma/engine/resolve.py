@@ -115,7 +115,7 @@ def _sampler(request: Request, model: Denoiser) -> tuple[Sampler, str]:
     given = request.sampler
     if given is None:
         given = model.usual_sampler or default_sampler(process)
-    sampler, spec = _built("sampler", given, Sampler)
+    sampler, spec = _built("sampler", given, Sampler)  # type: ignore[type-abstract]
     K = process.components
     if sampler.components is not None and K not in sampler.components:
         fitting = ", ".join(building.samplers_of_components(K)) or "none of the installed ones"

@@ -235,7 +235,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         resolved = self.resolved
         size = len(batch.indices)
         if self._evaluation is None or self._evaluation[0] != size:
-            sizes = (size, resolved.shape, resolved.dtype, resolved.network_dtype, resolved.device)
+            kind = resolved.network_dtype
+            sizes = (size, resolved.shape, kind, kind, resolved.device)
             self._evaluation = size, Evaluation(resolved.guidance, *sizes)
         evaluation = self._evaluation[1]
         predict = GuidedPrediction(evaluation, batch.cond, batch.targets, resolved.network_dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,42 +11,28 @@ from torch import Tensor
 
 from trilemma.checks import checked_integer
 from trilemma.engine.provenance import describe_model
-from trilemma.engine.sampling import SampleChunks, sample_chunks
+from trilemma.engine.request import Request
+from trilemma.engine.resolve import resolved_model
+from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
-from trilemma.interfaces.sampler import Sampler
 from trilemma.models.card import build_denoiser
 
 LABELLED_BY = "class"  # the condition that means the data set's label
 
 
-def evaluate(
-    model: Denoiser,
-    evaluator: Evaluator,
-    *,
-    sampler: Sampler | str | None = None,
-    steps: int = 50,
-    guidance: Guidance | str | None = None,
-    n: int = 10_000,
-    batch_size: int = 250,
-    seed: int = 0,
-    progress: bool = False,
-) -> dict[str, Any]:
-    """The metrics of n samples of a model, with everything that decides them.
+def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
+    """Returns the metrics of the samples of a request, with everything that decides them.
 
-    A model with the condition `class` is asked for the classes of the training split in their proportions:
-    sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are rounded to 8 bits, as
-    the reference images are, and looked at batch by batch, so that memory does not grow with them.
+    A model with the condition `class` is asked for the classes of the training split in their proportions, where the
+    request names no condition: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
+    rounded to 8 bits, as the reference images are, and looked at batch by batch, so that memory does not grow with
+    them. The states are in float32 unless the request says otherwise.
 
     Args:
-        model: a denoiser in evaluation mode, in any dtype; the state is float32.
+        request: of a model in evaluation mode, in any dtype.
         evaluator: what to measure with.
-        sampler, steps, guidance, seed: as in `trilemma.sample`.
-        n: number of samples.
-        batch_size: samples in one call of the network.
-        progress: show a progress bar on stderr.
 
     Returns:
         A record that can be written as JSON; `metrics` maps the metrics' specs to their values, `of_the_model` those of
@@ -54,10 +41,11 @@ def evaluate(
     Raises:
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
     """
-    n = checked_integer(n, "n", 1, what="is not a number of samples")
+    n = checked_integer(request.n, "n", 1, what="is not a number of samples")
+    model = resolved_model(request.model, request.device)
     evaluator.check(model)
     labels = None
-    if LABELLED_BY in model.conditions:
+    if LABELLED_BY in model.conditions and request.cond is None:
         training = evaluator.training_labels
         size = model.conditions[LABELLED_BY].size
         if len(training) and int(training.max()) >= size:
@@ -66,23 +54,15 @@ def evaluate(
                 "give another as --dataset"
             )
         labels = training[stratified(training, n)]
-    chunks = sample_chunks(
-        model,
-        n,
-        sampler=sampler,
-        steps=steps,
-        guidance=guidance,
-        cond=None if labels is None else {LABELLED_BY: labels},
-        seed=seed,
-        batch_size=batch_size,
-        dtype=torch.float32,
-        progress=progress,
-    )
+    cond = request.cond if labels is None else {LABELLED_BY: labels}
+    chunks = SampleChunks(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
-    record["cond"] = "the training labels, in their proportions" if labels is not None else None
+    record["cond"] = (
+        "the training labels, in their proportions" if labels is not None else record["cond"] or None
+    )
     record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
-    return record | {"of_the_model": evaluator.measure_model(model, n, batch_size, seed)}
+    return record | {"of_the_model": evaluator.measure_model(model, n, request.batch_size, request.seed)}
 
 
 def evaluate_model(

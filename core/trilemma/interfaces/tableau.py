@@ -110,14 +110,13 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
 
 
 def _is_finite(row: Row) -> bool:
-    try:  # a sum is finite only where each of its terms is, and of plain numbers it costs little
-        total = row.t + row.A + row.C  # type: ignore[operator]
+    # A sum is finite only where each of its terms is, and of plain numbers it costs little.
+    if isinstance(row.A, float) and isinstance(row.C, float):
+        total = row.t + row.A + row.C
         for _, coefficient in row.B:
-            total += coefficient
+            total += coefficient if isinstance(coefficient, float) else math.nan
         if math.isfinite(total):
             return True
-    except TypeError:
-        pass
     return all(
         math.isfinite(n) for value in (row.t, row.A, row.C, *(c for _, c in row.B)) for n in _numbers(value)
     )

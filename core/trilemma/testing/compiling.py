@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trilemma.engine.program import Program, lower
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Unguided
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.sampler import Sampler
 from trilemma.ops import linear_step
@@ -34,7 +33,7 @@ def loop_compiles(sampler: Sampler) -> str:
         return _compiles(lambda z: sampler.sample(predict, z, times, lambda step: 0.1 * z, _silent), z)
     process = model.process
     plan = sampler.plan(process, times)
-    program = lower(plan, model.parameterization, process, Unguided(), 1, float(times[-1]))
+    program = lower(plan, model.parameterization, process, float(times[-1]))
     return _compiles(lambda z: _run(program, model, z), z)
 
 
@@ -64,24 +63,20 @@ def _run(program: Program, model: Denoiser, start: Tensor) -> Tensor:
     """The rows of a program, the noise of each its number."""
     states = [start.clone() for _ in range(program.states)]
     history = start.new_zeros((program.history, *start.shape)) if program.history else None
-    current = 0
-    for row, t in enumerate(program.times):
-        output = model(states[current], torch.full((len(start),), t))
-        following = program.write_state[row]
+    for row, (t, slots) in enumerate(zip(program.times, program.slots, strict=True)):
         linear_step(
-            states[following],
-            states[current],
-            states[program.read_state[row]],
-            output,
+            states[slots.write],
+            states[slots.seen],
+            states[slots.base],
+            model(states[slots.seen], torch.full((len(start),), t)),
             program.table,
             row,
             history=history,
-            write_slot=program.write_history[row],
-            read_slots=program.read_history[row],
+            write_slot=slots.write_history,
+            read_slots=slots.history,
             noise=torch.full_like(start, 0.1 * row),
         )
-        current = following
-    return states[current]
+    return states[program.slots[-1].write]
 
 
 def _compiles(call: Callable[[Tensor], Tensor], z: Tensor) -> str:

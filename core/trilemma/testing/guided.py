@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.engine.networks import as_conditions
+from trilemma.engine.evaluation import Evaluation
 from trilemma.engine.prediction import GuidedPrediction
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance, all_targets
+from trilemma.interfaces.guidance import Guidance
 from trilemma.numerics.conversion import convert
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
@@ -21,17 +21,12 @@ def guided_prediction(
 ) -> GuidedPrediction:
     """The function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
     indices = torch.arange(count)
-    branches = [model.encode(branch, indices) for branch in guidance.branches(cond)]
-    joined = {name: torch.cat([branch[name] for branch in branches]) for name in branches[0]}
-    others = guidance.networks(model)
-    return GuidedPrediction(
-        model,
-        guidance,
-        {**joined, **as_conditions(all_targets(guidance, cond, indices, branches[0]))},
-        len(branches),
-        torch.float64,
-        [others.get(branch, model) for branch in range(len(branches))],
-    )
+    bound = guidance.bind(model, cond, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    encoded = [model.encode(branch.cond, indices) for branch in bound.branches]
+    joined = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
+    shape = (model.process.components * model.shape[0], *model.shape[1:])
+    evaluation = Evaluation(bound, count, shape, torch.float64, torch.float64, torch.device("cpu"))
+    return GuidedPrediction(evaluation, joined, bound.targets(indices, encoded[0]), torch.float64)
 
 
 def classifier_free_target(
