@@ -62,6 +62,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import trilemma
+    from trilemma import Request
     from trilemma.evaluate import Evaluator, evaluate, untrained
 
     if options.threads:

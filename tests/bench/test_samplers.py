@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from trilemma import Request
 from trilemma.bench import samplers
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.registry import SamplerSpec
@@ -33,11 +34,11 @@ class Measure:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     calls: list[tuple[str, int]] = []
 
-    def evaluate(model: Any, evaluator: Any, **given: Any) -> dict[str, Any]:
-        calls.append((type(given["sampler"]).__name__, given["steps"]))
-        if given["steps"] == 3:
+    def evaluate(request: Request, evaluator: Any) -> dict[str, Any]:
+        calls.append((type(request.sampler).__name__, request.steps))
+        if request.steps == 3:
             raise TrilemmaError("no three")
-        return {"nfe": given["steps"], "images_per_second": 1.0, "backend": "x", "metrics": {"frechet": 1.0}}
+        return {"nfe": request.steps, "images_per_second": 1.0, "backend": "x", "metrics": {"frechet": 1.0}}
 
     monkeypatch.setattr(samplers, "evaluate", evaluate)
     return calls

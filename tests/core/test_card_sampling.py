@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from trilemma import lookup, sample
-from trilemma.errors import ModelError
+from trilemma.errors import ModelError, UsageError
 from trilemma.interfaces.guidance import Unguided
 from trilemma.models.card import load_model, save_model
+from trilemma.registry import building
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.phase import PhaseProcess
 from trilemma.train import read_recipe
@@ -64,8 +65,20 @@ def test_the_card_s_guidance_is_turned_off(guidance):
     assert torch.equal(drawn.samples, sample(model, 4, cond=cond, steps=5).samples)
 
 
-def test_ddim_is_the_usual_one():
-    assert GaussianMixtureDenoiser(PhaseProcess()).usual_sampler == "ddim"
+@pytest.mark.parametrize("process", [lookup.process("vp"), lookup.process("cld"), PhaseProcess()], ids=repr)
+def test_a_sampler_that_runs_on_the_process_stands_in(process):
+    model = GaussianMixtureDenoiser(process)
+    assert model.usual_sampler is None
+    drawn = sample(model, 2, steps=3)
+    assert bool(drawn.samples.isfinite().all())
+
+
+def test_a_process_on_which_no_default_runs_is_told_so(monkeypatch):
+    monkeypatch.setattr(building, "default_samplers", lambda: ["ddim"])
+    with pytest.raises(
+        UsageError, match=r"no sampler that stands in .* 2 components of PhaseProcess; give sampler="
+    ):
+        sample(GaussianMixtureDenoiser(PhaseProcess()), 2, steps=3)
 
 
 def test_a_recipe_names_it_beside_what_the_weights_depend_on(tmp_path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trilemma.engine.program import lower
+from trilemma.engine.program import guided, lower
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.guidance import Unguided
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.numerics.conversion import PARAMETERIZATIONS
 from trilemma.ops import layout
+from trilemma.testing import GaussianMixtureDenoiser
 from trilemma.testing.phase import PhaseProcess
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
@@ -52,7 +52,7 @@ def test_the_network_is_read_in_the_samplers_parameterization(
 def test_one_step_samplers_run_in_place_and_keep_no_history() -> None:
     program = lower(DDIM(eta=1.0).plan(PROCESS, DDIM().times(PROCESS, 20)), "v", PROCESS)
     assert (program.states, program.history) == (1, 0)
-    assert set(program.write_history) == {-1}
+    assert {slots.write_history for slots in program.slots} == {-1}
     assert program.noisy == (True,) * 19 + (False,)
 
 
@@ -65,17 +65,20 @@ def test_rings_are_as_long_as_the_furthest_base_and_lag() -> None:
     )
     program = lower(Tableau(rows, "x0"), "x0", PROCESS)
     assert (program.states, program.history) == (3, 2)
-    assert program.write_state == (1, 2, 0, 1)
-    assert program.read_state == (0, 0, 2, 1)
-    assert program.write_history == (0, -1, -1, -1)  # only the first row's prediction is asked for later
-    assert program.read_history == ((), (0,), (0,), ())
+    assert [slots.write for slots in program.slots] == [1, 2, 0, 1]
+    assert [slots.base for slots in program.slots] == [0, 0, 2, 1]
+    # Only the first row's prediction is asked for later.
+    assert [slots.write_history for slots in program.slots] == [0, -1, -1, -1]
+    assert [slots.history for slots in program.slots] == [(), (0,), (0,), ()]
 
 
 def test_guidance_is_folded_into_the_row() -> None:
     tableau = DDIM().plan(PROCESS, DDIM().times(PROCESS, 3))
-    guided = lower(tableau, "v", PROCESS, CFG(scale=3.0), branches=2)
-    assert guided.table[:, layout.W].tolist() == [[3.0, -2.0, 0.0, 0.0]] * 3
-    assert lower(tableau, "v", PROCESS, Unguided()).table[0, layout.W].tolist() == [1.0, 0.0, 0.0, 0.0]
+    model = GaussianMixtureDenoiser(PROCESS, parameterization="v")
+    plain = lower(tableau, "v", PROCESS)
+    bound = CFG(scale=3.0).bind(model, {"class": 1}, DDIM().times(PROCESS, 3))
+    assert guided(plain, bound).table[:, layout.W].tolist() == [[3.0, -2.0, 0.0, 0.0]] * 3
+    assert plain.table[0, layout.W].tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import trilemma
-from trilemma.engine.loop import Runner
+from trilemma.engine.loop import Batch
 from trilemma.engine.noise import InjectedNoise
-from trilemma.engine.program import lower
+from trilemma.engine.program import guided, lower
+from trilemma.engine.runner import Runner
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.denoiser import Denoiser
@@ -108,6 +109,14 @@ def plain_run(
     return states[-1]
 
 
+def runner_of(tableau: Tableau, denoiser: Denoiser, guidance: Guidance, start: Tensor) -> Runner:
+    """Runs a tableau in float64, on batches like `start`."""
+    bound = guidance.bind(denoiser, {}, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    program = guided(lower(tableau, denoiser.parameterization, denoiser.process), bound)
+    sizes = (len(start), tuple(start.shape[1:]), torch.float64, torch.float64, torch.device("cpu"))
+    return Runner(lambda kind: kind(program, bound, *sizes), "off", 1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     tableau=tableaus(),
@@ -124,11 +133,10 @@ def test_any_tableau_is_run_as_it_reads(
     start = torch.randn(batch, *SHAPE, generator=generator, dtype=torch.float64)
     noise = torch.randn(len(tableau.rows), batch, *SHAPE, generator=generator, dtype=torch.float64)
     denoiser = Curved(network)
-    program = lower(tableau, network, PROCESS, guidance, guidance.count)
-    runner = Runner(denoiser, program, batch, SHAPE, torch.float64, torch.float64, torch.device("cpu"))
+    runner = runner_of(tableau, denoiser, guidance, start)
     cond = {"branch": torch.arange(guidance.count).repeat_interleave(batch)}
     for _ in range(2):  # a runner is used again: nothing of the first run may show
-        drawn = runner.run(start, torch.arange(batch), cond, InjectedNoise(steps=noise))
+        drawn = runner.run(Batch(start, torch.arange(batch), InjectedNoise(steps=noise), cond))
     assert torch.allclose(drawn, plain_run(tableau, denoiser, guidance, start, noise), rtol=1e-9, atol=1e-9)
 
 
@@ -159,11 +167,10 @@ def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, s
         rows.append(Row(1 - 0.1 * r, A, B, C if r % 2 else 0.0, base=data.draw(st.integers(0, r))))
     denoiser, guidance = Coupled(), Weighted(count)
     tableau = Tableau(tuple(rows), "score", components=2)
-    program = lower(tableau, "score", denoiser.process, guidance, count)
-    runner = Runner(denoiser, program, batch, (6, 4), torch.float64, torch.float64, torch.device("cpu"))
     start, noise = normal(batch, 6, 4), normal(len(rows), batch, 6, 4)
     cond = {"branch": torch.arange(count).repeat_interleave(batch)}
-    drawn = runner.run(start, torch.arange(batch), cond, InjectedNoise(steps=noise))
+    runner = runner_of(tableau, denoiser, guidance, start)
+    drawn = runner.run(Batch(start, torch.arange(batch), InjectedNoise(steps=noise), cond))
 
     def times(matrix: Any, state: Tensor) -> Tensor:
         return torch.einsum("kl,blce->bkce", torch.tensor(matrix, dtype=torch.float64), state)

@@ -70,7 +70,8 @@ class Evaluation:
     def _called(self, states: Tensor, times: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         count = len(states)
         if len(self._calls) == 1:
-            given = {name: entry[:count] for name, entry in cond.items()} if cond else {}
+            whole = count == len(self.guidance.branches) * self.batch
+            given = cond if whole else {name: entry[:count] for name, entry in cond.items()}
             return self._checked(self._calls[0][0](states, times, **given), states)
         answers, begin = [], 0
         for network, branches in self._calls:

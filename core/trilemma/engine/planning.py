@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +60,10 @@ def planned(
         UsageError: for a strength below all times, or a resampling of a plan with stages or a history.
         TrilemmaError: for a plan that cannot be run.
     """
-    key = (sampler, process, steps, parameterization, strength, passes)
+    asked = (sampler, process, steps, parameterization, strength, passes)
     if steps <= LONGEST and _is_value(sampler) and _is_value(process):
-        return _kept(*key)
-    return _plan(*key)
+        return _kept(_written(sampler, process), *asked)
+    return _plan(*asked)
 
 
 def warn(found: Planned, process: Process, starts_at_the_prior: bool) -> None:
@@ -97,7 +98,16 @@ def _plan(
         return Planned(times, lower(tableau, parameterization, process, float(times[-1])), concern)
 
 
-_kept = lru_cache(KEPT)(_plan)
+def _written(sampler: Sampler, process: Process) -> tuple[object, ...]:
+    """The functions that a plan comes from: one that was written anew plans anew."""
+    return type(sampler).plan, type(sampler).times, type(process).moments, type(process).transition
+
+
+@lru_cache(KEPT)
+def _kept(written: tuple[object, ...], *asked: Any) -> Planned:
+    return _plan(*asked)
+
+
 _kept_concern = lru_cache(KEPT)(unreached_prior)
 
 
