@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.request_options import default, option
 
 if TYPE_CHECKING:
     from trilemma.evaluate import Evaluator
@@ -14,19 +15,11 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's, or ddim]."),
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
-    guidance: Annotated[
-        str | None,
-        typer.Option(
-            help="Guidance, such as cfg:scale=2; scale 1 is none [default: the model's, under a condition]."
-        ),
-    ] = None,
-    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 250,
+    sampler: Annotated[str | None, option("sampler")] = default("sampler"),
+    steps: Annotated[int, option("steps")] = default("steps"),
+    guidance: Annotated[str | None, option("guidance")] = default("guidance"),
+    n: Annotated[int, option("n", "-n")] = 10_000,
+    batch_size: Annotated[int, option("batch_size")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the samples, and of an untrained network.")] = 0,
     metrics: Annotated[
         list[str] | None,
@@ -47,10 +40,10 @@ def command(
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
     ] = False,
     baseline: Annotated[bool, typer.Option(help="Also measure real images of the other split.")] = True,
-    device: Annotated[str | None, typer.Option(help="Device of the network.")] = None,
+    device: Annotated[str | None, option("device")] = default("device"),
     dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    progress: Annotated[bool, option("progress")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Draw samples of MODEL and measure them: Fréchet distance, precision, recall, class agreement, speed."""

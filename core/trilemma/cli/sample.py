@@ -9,23 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.request_options import default, option
 from trilemma.errors import UsageError
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
-    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 64,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Sampler, such as ddim:eta=0,grid=trailing [default: the model's, or ddim]."),
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Number of steps.")] = 50,
-    guidance: Annotated[
-        str | None,
-        typer.Option(
-            help="Guidance, such as cfg:scale=2; scale 1 is none [default: the model's, under a condition]."
-        ),
-    ] = None,
+    n: Annotated[int, option("n", "-n")] = 64,
+    sampler: Annotated[str | None, option("sampler")] = default("sampler"),
+    steps: Annotated[int, option("steps")] = default("steps"),
+    guidance: Annotated[str | None, option("guidance")] = default("guidance"),
     cond: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,7 +27,7 @@ def command(
             "list, class=[cat,dog], takes entry i modulo its length; repeatable.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone.")] = 0,
+    seed: Annotated[int, option("seed")] = default("seed"),
     indices: Annotated[
         str | None, typer.Option(help="Draw these samples, such as 17 or 0-63,100, instead of the first n.")
     ] = None,
@@ -42,9 +35,7 @@ def command(
         str | None,
         typer.Option(help="Start from these images, a picture (one) or FILE.npz, noised up to --strength."),
     ] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="Time in (0, 1] that --start is noised to; 0.6 by default.")
-    ] = None,
+    strength: Annotated[float | None, option("strength")] = default("strength"),
     known: Annotated[
         str | None, typer.Option(help="Keep a region of these images, a picture or FILE.npz; see --mask.")
     ] = None,
@@ -52,10 +43,8 @@ def command(
         str | None,
         typer.Option(help="White where --known is kept, black where it is drawn: a picture or FILE.npz."),
     ] = None,
-    resample: Annotated[
-        int, typer.Option(help="Times that steps are taken with --known, noise put back in between.")
-    ] = 1,
-    jump: Annotated[int, typer.Option(help="Steps that --resample takes in one go.")] = 1,
+    resample: Annotated[int, option("resample")] = default("resample"),
+    jump: Annotated[int, option("jump")] = default("jump"),
     trajectory: Annotated[
         bool,
         typer.Option(
@@ -73,20 +62,13 @@ def command(
         ),
     ] = "samples.png",
     columns: Annotated[int | None, typer.Option(help="Samples in a row of the grid.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 64,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic", help="The same bits in any batch: the network always sees 64 samples."
-        ),
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="Device of the network.")] = None,
+    batch_size: Annotated[int, option("batch_size")] = default("batch_size"),
+    deterministic: Annotated[bool, option("deterministic", "--deterministic")] = default("deterministic"),
+    device: Annotated[str | None, option("device")] = default("device"),
     dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
-    capture: Annotated[
-        str, typer.Option(help="CUDA graphs: auto, step, loop (no progress bar can follow it) or off.")
-    ] = "auto",
+    capture: Annotated[str, option("capture")] = default("capture"),
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
+    progress: Annotated[bool, option("progress")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
 ) -> None:

@@ -45,9 +45,18 @@ def read_docstring(cls: type) -> Docstring:
 
 def own_docstring(cls: type) -> Docstring:
     """Returns the parts of what is written at a class itself."""
+    return _parts(cls.__doc__ or "")
+
+
+def meanings_in(docstring: str) -> dict[str, str]:
+    """Returns the meaning of each argument that a docstring lists."""
+    return _parts(docstring).arguments
+
+
+def _parts(docstring: str) -> Docstring:
     sections: dict[str, list[str]] = {"": []}
     name = ""
-    for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
+    for line in inspect.cleandoc(docstring).splitlines():
         if found := _SECTION.match(line):
             name = found[1]
             sections[name] = [found[2]] if found[2] else []
