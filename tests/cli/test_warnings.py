@@ -19,7 +19,7 @@ def test_a_warning_is_one_line_and_leaves_the_result(
     def warn(*_: object) -> None:
         warnings.warn("the steps are few;\n  give more " + "of them " * 100, UserWarning, stacklevel=1)
 
-    monkeypatch.setattr("trilemma.engine.request.warn_of_plan", warn)
+    monkeypatch.setattr("trilemma.engine.resolve.warn", warn)
     assert main(arguments) == 0
     said = capsys.readouterr().err
     assert said.startswith("warning: the steps are few; give more")

@@ -96,7 +96,7 @@ def loop(
 
 @command.command()
 def samplers(
-    model: Annotated[str, typer.Argument(help="A model's name or directory.")] = "mnist",
+    model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     specs: Annotated[
         list[str] | None,
         typer.Option(

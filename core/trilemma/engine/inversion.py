@@ -135,14 +135,14 @@ def _parts(sampler: Sampler, process: Process, steps: int, solved: Solved | None
         )
     if not sampler.has_plan:
         if sampler.tolerance is None or not sampler.deterministic:
-            raise UsageError(f"{name} has no plan to invert; use for example ddim:eta=0")
+            raise UsageError(f"{name} has no plan to invert; use for example {default_sampler(process)}")
         return [backwards(Landing(process.earliest_time)), Climbing(sampler)]
     times = sampler.times(process, steps)
     tableau = sampler.plan(process, times)
     noisy = any(any(matrix(row.C, tableau.components)) for row in tableau.rows)
     if noisy or tableau.clip is not None:
         raise UsageError(
-            "only a deterministic sampler without clip can be inverted; use for example ddim:eta=0"
+            f"only a deterministic sampler without clip can be inverted; use for example {default_sampler(process)}"
         )
     if all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows):
         return [backwards(sampler)]
@@ -238,7 +238,7 @@ class Rising(Sampler):
             return self.sampler.plan(process, times)
         except (ArithmeticError, ValueError) as error:  # a plan that takes it for granted that times fall
             raise UsageError(
-                f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use for example ddim:eta=0"
+                f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use one that can"
             ) from error
 
 

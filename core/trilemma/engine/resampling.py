@@ -36,7 +36,7 @@ def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, 
     if not one_step or len(rows) != len(times) - 1:
         raise UsageError(
             "resampling repeats single steps and this sampler's plan has stages or a history; "
-            "use for example ddpm or ddim:eta=1"
+            "use a sampler of one row a step, each from the state and the prediction before it"
         )
     alpha, sigma = (level.tolist() for level in process.levels(times))
     repeated: list[Row] = []

@@ -77,7 +77,7 @@ def resolve(request: Request) -> Resolved:
     if plan.program is None and known is not None:
         raise UsageError(
             f"{type(sampler).__name__} runs steps of its own, which know of no mask; "
-            "inpaint with a sampler that has a plan, such as ddim"
+            f"inpaint with a sampler that has a plan, such as {default_sampler(process)}"
         )
     return resolved
 

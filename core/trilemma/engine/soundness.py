@@ -25,9 +25,7 @@ def check_start(name: str, sampler: Sampler, process: Process, times: Tensor) ->
         return
     raise UsageError(
         f"{name} cannot take a step from t = {float(times[0]):g}, where nothing is left of the data (α = 0) under "
-        f"{type(process).__name__}; use a sampler that can, such as ddim or euler, or a grid that begins below, "
-        f"such as "
-        "grid=leading"
+        f"{type(process).__name__}; use a sampler that can, or a grid that begins below, such as grid=leading"
     )
 
 

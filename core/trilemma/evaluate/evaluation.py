@@ -16,16 +16,15 @@ from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.card import build_denoiser
-
-LABELLED_BY = "class"  # the condition that means the data set's label
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     """Returns the metrics of the samples of a request, with everything that decides them.
 
-    A model with the condition `class` is asked for the classes of the training split in their proportions, where the
+    A model that is told labels is asked for those of the training split in their proportions, where the
     request names no condition: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
     rounded to 8 bits, as the reference images are, and looked at batch by batch, so that memory does not grow with
     them. The states are in float32 unless the request says otherwise.
@@ -45,16 +44,16 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
     labels = None
-    if LABELLED_BY in model.conditions and request.cond is None:
+    if LABEL in model.conditions and request.cond is None:
         training = evaluator.training_labels
-        size = model.conditions[LABELLED_BY].size
+        size = model.conditions[LABEL].size
         if len(training) and int(training.max()) >= size:
             raise UsageError(
                 f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "
                 "give another as --dataset"
             )
         labels = training[stratified(training, n)]
-    cond = request.cond if labels is None else {LABELLED_BY: labels}
+    cond = request.cond if labels is None else {LABEL: labels}
     chunks = SampleChunks(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)

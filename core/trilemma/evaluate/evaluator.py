@@ -64,7 +64,7 @@ class Evaluator:
         advised = card.get("evaluation", {})
         named = dataset or advised.get("dataset") or card.get("data", {}).get("dataset")
         if not named:
-            raise UsageError("the model's card names no data set; give one, such as --dataset mnist")
+            raise UsageError("the model's card names no data set; give one as --dataset")
         chosen = tuple(metrics or advised.get("metrics", METRICS))
         return cls(
             named,

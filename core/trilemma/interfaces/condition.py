@@ -12,6 +12,9 @@ from torch import Tensor
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError, nearest
 
+# The condition by which a network is told the label that a data set has for an image.
+LABEL = "class"
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -35,6 +35,7 @@ from trilemma.files.partials import held, partial_name, remove_stale
 from trilemma.files.regular import file_inside
 from trilemma.files.toml import read_toml
 from trilemma.files.weights import Misfit, WeightsFile, allowance_for
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma.machine.device import usable_device
@@ -85,7 +86,7 @@ def load_model(
         tensors = weights.read(denoiser)
     denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     denoiser.card = card
-    denoiser.name_classes("class", card["data"].get("classes", ()))
+    denoiser.name_classes(LABEL, card["data"].get("classes", ()))
     denoiser.to(device, dtype or torch.float32).eval().requires_grad_(False)
     loaded_from(denoiser, card["weights"]["sha256"])
     return denoiser

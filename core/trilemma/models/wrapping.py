@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError, shown
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import LABEL, Condition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 
@@ -51,7 +51,7 @@ def wrap(
         call: how it is called, `call(network, z, clock, cond)` with the conditions [B] by name; by default
             `network(z, clock)`, and `network(z, clock, class_labels=…)` where there are classes. A network that looks
             its time up in a table wants `lambda network, z, clock, cond: network(z, clock.long())`.
-        classes: number of classes that it is told by the condition "class", or their names; 0 for none.
+        classes: number of classes that it is told of, or their names; 0 for none.
         null: label that means no class; None where there is none.
 
     Raises:
@@ -178,12 +178,12 @@ def _conditions(classes: int | Sequence[str], null: int | None) -> list[Conditio
             raise UsageError(f"null={shown(null)} is a label and there are no classes; give classes= too")
         return []
     label = None if null is None else checked_integer(null, "null", 0, 2**31 - 1)
-    return [Condition("class", size=size, null=label, names=names)]
+    return [Condition(LABEL, size=size, null=label, names=names)]
 
 
 def _plain_call(network: Any, z: Tensor, clock: Tensor, cond: Mapping[str, Tensor]) -> Any:
-    if "class" in cond:
-        return network(z, clock, class_labels=cond["class"])
+    if LABEL in cond:
+        return network(z, clock, class_labels=cond[LABEL])
     return network(z, clock)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from trilemma import lookup
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.models.card import read_card
 from trilemma.models.loading import model_path
-from trilemma.registry import Component, SamplerSpec, catalog
+from trilemma.registry import Component, SamplerSpec, building, catalog
 from trilemma.registry.docstring import read_docstring
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.phase import PhaseProcess
@@ -31,7 +32,7 @@ def sampler_page(component: Component) -> str:
     spec = component.spec
     sampler: Sampler = lookup.sampler(component.address)
     said = read_docstring(type(sampler))
-    model = "mnist --cond class=7" if _of_one_component(sampler) else _model_for(sampler)
+    model = _model_for(sampler)
     paragraphs = [
         f"# {component.address}",
         _sentence(spec.summary),
@@ -78,11 +79,14 @@ def _of_one_component(sampler: Sampler) -> bool:
 
 
 def _model_for(sampler: Sampler) -> str:
-    """Returns the name of an installed model whose process the sampler runs on."""
-    for component in catalog().components("model"):
-        process = lookup.process(read_card(model_path(component.address))["process"]["spec"])
+    """Returns the name of an installed model whose process the sampler runs on, with a class where it has some."""
+    others = [component.address for component in catalog().components("model")]
+    for address in [*building.default_models(), *others]:
+        card = read_card(model_path(address))
+        process = lookup.process(card["process"]["spec"])
         if sampler.components is None or process.components in sampler.components:
-            return component.address
+            told = card["denoiser"].get("options", {}).get("classes")
+            return f"{address} --cond {LABEL}={card['data']['classes'][-1]}" if told else address
     return "MODEL"
 
 

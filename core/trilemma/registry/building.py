@@ -24,7 +24,7 @@ from trilemma.registry.options import annotation_of, checked_options, resolved_o
 from trilemma.registry.quarantine import UserInterrupt, quarantine
 from trilemma.registry.recording import options_of, recorded, recorded_condition
 from trilemma.registry.spec import Spec, format_spec, parse_spec
-from trilemma.registry.specs import KINDS, ComponentSpec, MetricSpec, SamplerSpec
+from trilemma.registry.specs import KINDS, ComponentSpec
 
 
 def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
@@ -142,21 +142,21 @@ def samplers_of_components(components: int) -> list[str]:
 
 def default_samplers() -> list[str]:
     """Returns the addresses of the samplers that stand in where none is named, the built-in ones first."""
-    declared = [
-        found
-        for found in catalog().components("sampler")
-        if isinstance(found.spec, SamplerSpec) and found.spec.default
-    ]
-    return [found.address for found in sorted(declared, key=lambda found: not found.built_in)]
+    return _standing_in("sampler", "default")
+
+
+def default_models() -> list[str]:
+    """Returns the addresses of the models that examples draw from, the built-in ones first."""
+    return _standing_in("model", "default")
 
 
 def default_features() -> list[str]:
     """Returns the addresses of the feature networks that stand in where none is named, the built-in ones first."""
-    declared = [
-        found
-        for found in catalog().components("metric")
-        if isinstance(found.spec, MetricSpec) and found.spec.default_features
-    ]
+    return _standing_in("metric", "default_features")
+
+
+def _standing_in(kind: str, flag: str) -> list[str]:
+    declared = [found for found in catalog().components(kind) if getattr(found.spec, flag)]
     return [found.address for found in sorted(declared, key=lambda found: not found.built_in)]
 
 

@@ -188,7 +188,13 @@ class CommandSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class ModelSpec(ComponentSpec):
-    """A trained model that ships in a package: target is "package:folder", a model directory inside it."""
+    """A trained model that ships in a package: target is "package:folder", a model directory inside it.
+
+    Attributes:
+        default: whether examples draw from it where they name no other.
+    """
+
+    default: bool = False
 
     kind = "model"
     _target_form = (_FOLDER, "package:relative/folder")

@@ -19,6 +19,7 @@ import trilemma
 from trilemma import lookup
 from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective
@@ -183,7 +184,7 @@ def _check_data(dataset: Dataset, spec: str) -> None:
 
 def _check_conditions(denoiser: Denoiser, dataset: Dataset) -> None:
     for name, condition in denoiser.conditions.items():
-        if name != "class":
+        if name != LABEL:
             raise UsageError(
                 f"recipe: the denoiser takes the condition {name!r}, which no data set gives; choose another network"
             )
@@ -208,7 +209,8 @@ def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
             sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=steps)
     with _saying("samples"):
         if not wanted.every:
-            _check_spec("sampler", wanted.sampler)
+            if wanted.sampler is not None:
+                _check_spec("sampler", wanted.sampler)
             return
         if denoiser.shape[0] not in (1, 3):
             raise UsageError(f"data of {denoiser.shape[0]} channels make no picture; set samples.every = 0")

@@ -88,7 +88,7 @@ class Samples(Table):
 
     every: int = 0
     n: int = 64
-    sampler: str = "ddim"
+    sampler: str | None = None
     steps: int = 20
     guidance: str | None = None
     cond: Mapping[str, Any] = field(default_factory=dict)

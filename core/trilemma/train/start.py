@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.loading import load
 
@@ -66,4 +67,4 @@ def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:
 
 
 def _classes(network: Denoiser) -> int:
-    return int(getattr(network.conditions.get("class"), "size", 0))
+    return int(getattr(network.conditions.get(LABEL), "size", 0))

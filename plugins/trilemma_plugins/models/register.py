@@ -11,6 +11,7 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.models:mnist",
             summary="class-conditional handwritten digits, 28×28, v-prediction, 1.6M parameters",
             reference="recipe: trilemma_plugins/models/recipes/mnist.toml",
+            default=True,
         )
     )
     registry.model(

@@ -32,7 +32,7 @@ STARTERS: tuple[Starter, ...] = (
         "sampler",
         "Sampler",
         "Euler's method in the angle between data and noise",
-        "trilemma sample mnist -n 16 --sampler $component --steps 20 --out digits.png",
+        "trilemma sample $model -n 16 --sampler $component --steps 20 --out digits.png",
     ),
     Starter(
         "process",
@@ -53,7 +53,7 @@ STARTERS: tuple[Starter, ...] = (
         "guidance",
         "Guidance",
         "Classifier-free guidance that fades towards the data",
-        "trilemma sample mnist -n 16 --guidance $component:scale=3 --cond class=7 --out sevens.png",
+        "trilemma sample $model -n 16 --guidance $component:scale=3 --cond class=7 --out sevens.png",
     ),
     Starter(
         "objective",
@@ -67,7 +67,7 @@ STARTERS: tuple[Starter, ...] = (
         "metric",
         "Metric",
         "The distance between the means of the features",
-        "trilemma eval mnist -n 1000 --metric $component",
+        "trilemma eval $model -n 1000 --metric $component",
     ),
     Starter(
         "dataset",

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from trilemma.cli.new_plugin.naming import Names, names_of
 from trilemma.cli.new_plugin.starters import Starter, starter
 from trilemma.errors import UsageError
+from trilemma.registry.building import default_models
 from trilemma.version import __version__
 
 
@@ -52,7 +53,7 @@ def _files(chosen: Starter, names: Names) -> Iterator[tuple[str, str]]:
         "spec": spec,
         "imported": ", ".join(sorted((spec, "Registry"))),
         "summary": chosen.summary,
-        "usage": Template(chosen.usage).substitute(component=names.component),
+        "usage": Template(chosen.usage).substitute(component=names.component, model=_example_model()),
         "trilemma": ".".join(__version__.split(".")[:2]),
     }
     templates = files(__package__) / "templates"
@@ -95,3 +96,8 @@ def _write(target: Path, contents: dict[str, str]) -> None:
         else:  # it may be somebody's working directory, which must stay the same folder
             for entry in sorted(made.iterdir()):
                 entry.rename(target / entry.name)
+
+
+def _example_model() -> str:
+    """The model that an example draws from."""
+    return next(iter(default_models()), "MODEL")
