@@ -39,12 +39,12 @@ class Evaluation:
         self.predicted = (shape[0] // model.process.components, *shape[1:])
         networks = [branch.network for branch in guidance.branches]
         self._calls = [(network, len(list(run))) for network, run in groupby(networks)]
+        self._full = len(networks) * batch
         self._input: Tensor | None = None
         self._output: Tensor | None = None
         if network_dtype != dtype:
-            rows = len(networks) * batch
-            self._input = torch.empty((rows, *shape), dtype=network_dtype, device=device)
-            self._output = torch.empty((rows, *self.predicted), dtype=dtype, device=device)
+            self._input = torch.empty((self._full, *shape), dtype=network_dtype, device=device)
+            self._output = torch.empty((self._full, *self.predicted), dtype=dtype, device=device)
 
     def __call__(self, states: Tensor, times: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """Returns the outputs [g·B, ...] of the first g branches, one after the other, in the dtype of the states.
@@ -68,10 +68,9 @@ class Evaluation:
         return self.guidance.combine(z, t, outputs.split(self.batch), targets)
 
     def _called(self, states: Tensor, times: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        count = len(states)
+        count = states.shape[0]
         if len(self._calls) == 1:
-            whole = count == len(self.guidance.branches) * self.batch
-            given = cond if whole else {name: entry[:count] for name, entry in cond.items()}
+            given = cond if count == self._full else {name: entry[:count] for name, entry in cond.items()}
             return self._checked(self._calls[0][0](states, times, **given), states)
         answers, begin = [], 0
         for network, branches in self._calls:
@@ -84,7 +83,7 @@ class Evaluation:
         return answers[0] if len(answers) == 1 else torch.cat(answers)
 
     def _checked(self, output: Tensor, states: Tensor) -> Tensor:
-        expected = (len(states), *self.predicted)
+        expected = (states.shape[0], *self.predicted)
         if output.shape != expected:
             raise TrilemmaError(
                 f"the denoiser answered a state of shape {tuple(states.shape)} with one of shape "

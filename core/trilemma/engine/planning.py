@@ -17,7 +17,8 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import checked_plan
-from trilemma.registry.building import describe
+from trilemma.registry.manager import registered_name
+from trilemma.registry.options import is_value
 
 KEPT = 64  # plans
 LONGEST = 4096  # rows of one that is kept
@@ -86,7 +87,7 @@ def _plan(
         times = sampler.times(process, steps)
         if strength is not None:
             times = _below(times, strength)
-        name = describe("sampler", sampler).partition(":")[0]
+        name = registered_name(type(sampler), "sampler")
         check_start(name, sampler, process, times)
         if not sampler.has_plan:
             return Planned(times, None)
@@ -106,6 +107,12 @@ def _written(sampler: Sampler, process: Process) -> tuple[object, ...]:
 @lru_cache(KEPT)
 def _kept(written: tuple[object, ...], *asked: Any) -> Planned:
     return _plan(*asked)
+
+
+def forget() -> None:
+    """Forgets all plans that are kept, as a benchmark of planning wants it."""
+    _kept.cache_clear()
+    _kept_concern.cache_clear()
 
 
 _kept_concern = lru_cache(KEPT)(unreached_prior)
@@ -131,12 +138,5 @@ def _below(times: Tensor, strength: float) -> Tensor:
 
 
 def _is_value(component: object) -> bool:
-    """Whether equal components plan alike for ever: frozen dataclasses do, but for those that learn."""
-    parameters = vars(type(component)).get("__dataclass_params__")
-    if parameters is None or not (parameters.frozen and parameters.eq) or isinstance(component, nn.Module):
-        return False
-    try:
-        hash(component)
-    except TypeError:
-        return False
-    return True
+    """Whether equal components plan alike for ever: values do, but for those that learn."""
+    return is_value(component) and not isinstance(component, nn.Module)

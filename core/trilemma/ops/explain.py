@@ -42,13 +42,15 @@ def explain(op: str, *arguments: Any, **options: Any) -> Explanation:
     if op not in OPERATORS:
         raise UsageError(f"no operator {op!r}; choose from {', '.join(OPERATORS)}")
     operator = OPERATORS[op]
-    taken = _signature(operator)
+    asked = bool(arguments or options)
     try:
-        operator.signature.bind(*arguments, **options) if arguments or options else None
+        operator.signature.bind(*arguments, **options) if asked else None
     except TypeError as error:
-        raise UsageError(f"explain({op!r}): {error}; the operator takes {op}{taken}") from error
+        raise UsageError(
+            f"explain({op!r}): {error}; the operator takes {op}{_signature(operator)}"
+        ) from error
     why = operator.why_not_native(*arguments, **options)
-    shown = "" if arguments or options else taken
+    shown = "" if asked else _signature(operator)
     return Explanation(op, "reference" if why else "native", {"native": why} if why else {}, shown)
 
 

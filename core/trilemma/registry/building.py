@@ -8,6 +8,7 @@ import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any, cast
 
 from trilemma.errors import (
@@ -18,9 +19,9 @@ from trilemma.errors import (
     message_of,
     shown,
 )
-from trilemma.registry.catalog import Component
+from trilemma.registry.catalog import Catalog, Component
 from trilemma.registry.manager import catalog, registered_name
-from trilemma.registry.options import annotation_of, checked_options, resolved_options
+from trilemma.registry.options import annotation_of, checked_options, is_value, resolved_options
 from trilemma.registry.quarantine import UserInterrupt, quarantine
 from trilemma.registry.recording import options_of, recorded, recorded_condition
 from trilemma.registry.spec import Spec, format_spec, parse_spec
@@ -179,6 +180,19 @@ def condition(value: Any) -> Any:
 
 
 def _described(kind: str, made: Any, left_out: Collection[str], name: str | None) -> str:
+    if is_value(made):
+        return _described_value(catalog(), type(made), kind, made, tuple(left_out), name)
+    return _written(kind, made, left_out, name)
+
+
+@lru_cache(256)
+def _described_value(
+    known: Catalog, cls: type, kind: str, made: Any, left_out: tuple[str, ...], name: str | None
+) -> str:
+    return _written(kind, made, left_out, name)
+
+
+def _written(kind: str, made: Any, left_out: Collection[str], name: str | None) -> str:
     options = options_of(made, _name)
     written = {key: value for key, value in options.items() if key not in left_out}
     return format_spec(name or _name(made, kind or None), written)

@@ -50,6 +50,10 @@ class Catalog:
             for qualified in [f"{record.distribution}/{spec.name}"]
         ]
 
+        self._targets: dict[str, list[Component]] = {}
+        for entry in self.components():
+            self._targets.setdefault(getattr(entry.spec, "target", ""), []).append(entry)
+
     def components(self, kind: str | None = None) -> list[Component]:
         """The components of a kind, or all, by kind and address."""
         chosen = [entry for entry in self._components if kind is None or entry.spec.kind == kind]
@@ -76,7 +80,9 @@ class Catalog:
 
     def by_target(self, kind: str | None, target: str) -> Component | None:
         """The component of a kind, or of any, whose target this is."""
-        return next((entry for entry in self.components(kind) if entry.spec.target == target), None)
+        return next(
+            (entry for entry in self._targets.get(target, ()) if kind in (None, entry.spec.kind)), None
+        )
 
     def _unknown(self, kind: str, name: str) -> str:
         for record in self.records:

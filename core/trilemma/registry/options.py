@@ -39,6 +39,18 @@ class WithOptions:
             _check_fields(self)
 
 
+def is_value(component: object) -> bool:
+    """Returns whether a component is what its fields are: a frozen dataclass, and one that has a hash."""
+    parameters = vars(type(component)).get("__dataclass_params__")
+    if parameters is None or not (parameters.frozen and parameters.eq):
+        return False
+    try:
+        hash(component)
+    except TypeError:
+        return False
+    return True
+
+
 def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The given options with each as its annotated type: an int where a float is asked for is one.
 
