@@ -26,7 +26,6 @@ from trilemma.engine.runner import Runner
 from trilemma.engine.signature import takes
 from trilemma.errors import UsageError
 from trilemma.machine.memory import check_memory
-from trilemma.output import destination
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,9 @@ class Samples:
             UsageError: for a suffix of no kind, samples that are no pictures, or an animation of no trajectory.
             OutputError: where the place cannot be written, or holds other samples; nothing is left half-written.
         """
+        # Pictures are not needed to draw samples, and take longer to import than a small model to draw.
+        from trilemma.output import destination
+
         target = destination(str(path), columns)
         indices = range(len(self.samples)) if self.indices is None else self.indices
         place = {index: position for position, index in enumerate(indices)}
