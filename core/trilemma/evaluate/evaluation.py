@@ -12,7 +12,7 @@ from trilemma.checks import checked_integer
 from trilemma.engine.provenance import describe_model
 from trilemma.engine.sampling import SampleChunks, sample_chunks
 from trilemma.errors import UsageError
-from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
+from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.sampler import Sampler
@@ -100,14 +100,15 @@ def evaluate_model(
     """
     n = checked_integer(n, "n", 1, what="is no number of images")
     evaluator.check(model)
+    measured = evaluator.measured_split(model)
     return {
         "model": describe_model(model),
-        "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
+        "n": min(n, len(evaluator.split(measured).labels)),
         "seed": seed,
         "threads": torch.get_num_threads(),
         **evaluator.describe(),
         "splits": evaluator.describe_splits(model),
-        "measured": OTHER_SPLIT[evaluator.reference],
+        "measured": measured,
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),
     }
