@@ -54,6 +54,7 @@ OTHERS += [
         "vlb:weighting=uniform,interior=bound",
     )
 ]
+OTHERS += [("dataset", f"mixture2d:n={n}") for n in (1, 100)]
 OTHERS += [("metric", spec) for spec in ("bpd:steps=20", "bpd:draws=3", "precision:k=5", "recall:k=1")]
 
 
