@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from trilemma.cli.app import main
+from trilemma.evaluate.splits import HELD_OUT_RULE
+from trilemma.models.card import read_card
 from trilemma.train.checkpoint import list_checkpoints
 from trilemma.train.recipe import read_recipe
 
@@ -188,3 +190,42 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("reference", [None, "train"])
+def test_what_was_held_out_is_what_a_model_is_measured_against(photos, capsys, reference):
+    """Of 12 images, each mirrored, three are held out and compared with; only asked for are the others."""
+    part = ["--set", "validation.fraction=0.25", "--set", "validation.every=2", "--no-progress"]
+    code, said, error = run(capsys, "train", photos, *QUICK, *part, "--out", "run")
+    assert code == 0, error
+    assert "flip" in read_card(Path("run/model"))["data"]["dataset"]
+    asked = [] if reference is None else ["--reference", reference]
+    words = ["eval", "run/model", "-n", "4", "--steps", "1", "--metric", "frechet", "--no-progress", "--json"]
+    code, said, error = run(capsys, *words, *asked)
+    assert code == 0, error
+    found = json.loads(said)
+    assert found["splits"] == {"rule": HELD_OUT_RULE, "trained_on": ["train"]}
+    count = {"test": 3, "train": 9}
+    split = reference or "test"
+    assert found["reference"] == {"split": split, "images": {"frechet": count[split]}}
+    assert found["baseline"]["images"] == 12 - count[split]
+    code, said, _ = run(capsys, *words[:-1], *asked)
+    assert (
+        "held out of the model's training are test, the rest train; the model has seen train alone in training"
+        in (" ".join(said.split()))
+    )
+
+
+def test_a_model_that_began_with_another_knows_what_that_held_out(photos, capsys):
+    part = ["--set", "validation.fraction=0.25", "--no-progress"]
+    for name, words in (
+        ("first", part),
+        ("alike", [*part, "--from", "first/model"]),
+        ("other", [*part, "--from", "first/model", "--set", "seed=5"]),
+    ):
+        code, _, error = run(capsys, "train", photos, *QUICK, *words, "--out", name)
+        assert code == 0, error
+    made = {name: read_card(Path(name, "model"))["provenance"] for name in ("first", "alike", "other")}
+    assert "start_held_out" not in made["first"]
+    assert made["alike"]["start_held_out"] is True
+    assert made["other"]["start_held_out"] is False

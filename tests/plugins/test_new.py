@@ -53,9 +53,6 @@ def test_every_kind_passes_its_checks(installed):
     assert done.returncode == 0, done.stdout + done.stderr
     for kind, said in zip(KINDS, done.stdout.split("===="), strict=False):
         records = json.loads(said)
-        if kind in ("objective", "metric", "dataset"):  # whose own tests say what they compute
-            assert {record["status"] for record in records} == {"skipped"}
-            continue
         assert len(records) >= 2
         assert {record["status"] for record in records} == {"passed"}, (kind, records)
 

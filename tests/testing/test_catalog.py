@@ -8,7 +8,7 @@ from trilemma.registry import catalog
 from trilemma.testing import run_checks
 from trilemma.testing.checks import run_component
 
-KINDS = ("process", "sampler", "guidance", "denoiser", "kernel")
+KINDS = ("process", "sampler", "guidance", "denoiser", "objective", "metric", "dataset", "kernel")
 BUILT_IN = [
     (kind, component.address)
     for kind in KINDS
@@ -39,6 +39,23 @@ OTHERS = [  # options that change what is declared, in ways that no benchmark as
         "sa-solver:rho_min=0.05,rho_max=1",
     )
 ]
+OTHERS += [
+    ("objective", spec)
+    for spec in (
+        "simple:weighting=edm,times=log-normal",
+        "simple:weighting=min-snr",
+        "simple:weighting=truncated-snr,stratified=false",
+        "simple:target=x0,times=logit-normal",
+        "simple:drop=0.3",
+        "hsm:weighting=likelihood",
+        "dsm:weighting=score,drop=0.3",
+        "vlb:steps=10",
+        "vlb:weighting=sigmoid,floor=0.1",
+        "vlb:weighting=uniform,interior=bound",
+    )
+]
+OTHERS += [("dataset", f"mixture2d:n={n}") for n in (1, 100)]
+OTHERS += [("metric", spec) for spec in ("bpd:steps=20", "bpd:draws=3", "precision:k=5", "recall:k=1")]
 
 
 @pytest.mark.parametrize(("kind", "spec"), [*BUILT_IN, *VARIANTS, *OTHERS], ids=lambda entry: str(entry))
@@ -48,9 +65,11 @@ def test_a_built_in_component_passes(kind, spec):
 
 
 def test_there_are_some_of_each_kind():
-    assert {"process", "sampler", "guidance", "denoiser"} <= {kind for kind, _ in BUILT_IN}
+    assert {"process", "sampler", "guidance", "denoiser", "objective", "metric", "dataset"} <= {
+        kind for kind, _ in BUILT_IN
+    }
 
 
 def test_a_kind_without_checks_says_so():
-    (record,) = run_checks("metric", "frechet")
+    (record,) = run_checks("model", "mnist")
     assert record.status == "skipped"

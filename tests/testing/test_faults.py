@@ -10,6 +10,9 @@ from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken import FAULTS
+from trilemma.testing.broken.datasets import RightData
+from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
+from trilemma.testing.broken.objectives import RightLoss
 from trilemma.testing.broken.samplers import (
     OneGraph,
     Right,
@@ -43,6 +46,12 @@ class RightNormals:
         ("guidance", "cfg"),
         ("denoiser", GaussianMixtureDenoiser(AngleProcess())),
         ("kernel", RightNormals),
+        ("objective", RightLoss()),
+        ("dataset", RightData),
+        ("dataset", RightData()),
+        ("metric", RightMetric()),
+        ("metric", RightModelMetric()),
+        ("metric", RightFeatures()),
     ],
     ids=lambda entry: entry if isinstance(entry, str) else type(entry).__name__,
 )

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from trilemma.errors import UsageError
-from trilemma.train.data_order import DataOrder, step_generator
+from trilemma.numerics.step_keys import step_generator
+from trilemma.train.data_order import DataOrder
 from trilemma.train.ema import Ema
 from trilemma.train.recipe import read_recipe
 from trilemma.train.schedule import learning_rate

@@ -14,13 +14,14 @@ import trilemma
 from trilemma import lookup
 from trilemma.errors import DataError, TrilemmaError, UsageError
 from trilemma.interfaces.dataset import InMemoryDataset
+from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
 from trilemma.models.card import read_card
-from trilemma.train.data_order import step_generator
+from trilemma.numerics.step_keys import step_generator
 from trilemma.train.precision import Precision
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
-from trilemma.train.validation import held_out, validation_loss
+from trilemma.train.validation import validation_loss
 
 CPU = torch.device("cpu")
 

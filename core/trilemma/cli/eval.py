@@ -135,8 +135,14 @@ def _print_splits(record: dict[str, Any]) -> None:
     """Says how a data set without splits was split, and whether the model has seen its images."""
     rule, seen = record["splits"]["rule"], record["splits"]["trained_on"]
     if rule:
-        known = "may have seen both" if seen is None else "has seen both" if seen else "has seen neither"
+        known = "may have seen both" if seen is None else f"has seen {_counted(seen)}"
         typer.echo(f"{rule}, the rest train; the model {known} in training")
+
+
+def _counted(seen: list[str]) -> str:
+    if not seen:
+        return "neither"
+    return "both" if len(seen) > 1 else f"{seen[0]} alone"
 
 
 def _print_of_the_model(record: dict[str, Any]) -> None:

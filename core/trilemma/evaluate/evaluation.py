@@ -15,7 +15,7 @@ from trilemma.engine.request import Request
 from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
-from trilemma.evaluate.evaluator import OTHER_SPLIT, Evaluator, stratified, to_eight_bits
+from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
 from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.card import build_denoiser
@@ -79,14 +79,15 @@ def evaluate_model(
     """
     n = checked_integer(n, "n", 1, what="is no number of images")
     evaluator.check(model)
+    measured = evaluator.measured_split(model)
     return {
         "model": describe_model(model),
-        "n": min(n, len(evaluator.split(OTHER_SPLIT[evaluator.reference]).labels)),
+        "n": min(n, len(evaluator.split(measured).labels)),
         "seed": seed,
         "threads": torch.get_num_threads(),
         **evaluator.describe(),
         "splits": evaluator.describe_splits(model),
-        "measured": OTHER_SPLIT[evaluator.reference],
+        "measured": measured,
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trilemma import lookup
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate.splits import LabelledImages, Splits
+from trilemma.evaluate.splits import HELD_OUT_RULE, LabelledImages, Splits, Training
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
 from trilemma.machine.memory import check_memory
@@ -36,6 +36,7 @@ class Evaluator:
         features: spec of a feature network; None for the first of the registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
+        training: of the model to measure: what was held out of it is the split `test` of a data set without splits.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -45,6 +46,7 @@ class Evaluator:
     features: str | None = None
     metrics: Sequence[str] = METRICS
     reference: str = "train"
+    training: Training | None = None
 
     @classmethod
     def of(
@@ -57,6 +59,9 @@ class Evaluator:
     ) -> Evaluator:
         """The evaluator that a model's card names, with what is given in place of what it says.
 
+        Where a part of the data was held out of the training, the reference is, unless it is given, a split without the
+        images that were trained on.
+
         Raises:
             UsageError: where neither says the data set, and as the constructor does.
         """
@@ -65,13 +70,29 @@ class Evaluator:
         named = dataset or advised.get("dataset") or card.get("data", {}).get("dataset")
         if not named:
             raise UsageError("the model's card names no data set; give one as --dataset")
-        chosen = tuple(metrics or advised.get("metrics", METRICS))
-        return cls(
+        made = cls(
             named,
             features or advised.get("features"),
-            chosen,
+            tuple(metrics or advised.get("metrics", METRICS)),
             reference or advised.get("reference", "train"),
+            Training.of(card),
         )
+        if not reference and "reference" not in advised and made._tests_are_new():
+            # The data set is read already.
+            unseen = replace(made, reference="test")
+            vars(unseen)["splits"] = made.splits
+            return unseen
+        return made
+
+    def _tests_are_new(self) -> bool:
+        """Whether something was held out of the training and no test image was trained on in it."""
+        if self.training is None or not self.training.held_out:
+            return False
+        try:
+            self.split("test")
+        except TrilemmaError:
+            return False
+        return self.splits.rule == HELD_OUT_RULE or self.splits.trained_on(self.training) == ["train"]
 
     def check(self, model: Denoiser) -> None:
         """Refuses a model whose samples are no images of the data set and the feature network.
@@ -138,7 +159,7 @@ class Evaluator:
     @cached_property
     def splits(self) -> Splits:
         """The splits of the data set, each read once."""
-        return Splits(self.dataset, lookup.build)
+        return Splits(self.dataset, lookup.build, self.training)
 
     def split(self, name: str) -> LabelledImages:
         """The images and labels of a split, read once."""
@@ -193,9 +214,16 @@ class Evaluator:
             spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()
         }
 
+    def measured_split(self, model: Denoiser) -> str:
+        """Returns the split for metrics without samples: the reference where the model has seen the other only."""
+        other = OTHER_SPLIT[self.reference]
+        return self.reference if self.splits.trained_on(Training.of(model.card)) == [other] else other
+
     def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
-        """What the metrics without samples find on n images, at most all, of the split that is not the reference."""
-        data = self.split(OTHER_SPLIT[self.reference])
+        """What the metrics without samples find on n images, at most all, of `measured_split`."""
+        if not self.of_the_model:
+            return {}
+        data = self.split(self.measured_split(model))
         rows = stratified(data.labels, min(n, len(data.labels)))
         images, labels = pixels_of(data.read(rows)), data.labels[rows]
         return {
@@ -220,7 +248,7 @@ class Evaluator:
         card = model.card or {}
         # An untrained network has the card of the trained one, without its weights.
         untrained = model.card is not None and card.get("weights", {}).get("sha256") is None
-        seen = [] if untrained else self.splits.trained_on(card.get("data", {}).get("dataset"))
+        seen = [] if untrained else self.splits.trained_on(Training.of(card))
         return {"rule": self.splits.rule, "trained_on": seen}
 
     def describe(self) -> dict[str, Any]:

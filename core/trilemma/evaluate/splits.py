@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.dataset import Dataset
+from trilemma.interfaces.held_out import held_out_indices
 from trilemma.registry.spec import parse_spec
 
 NAMES = ("train", "test")
 RULE = "the data set has no splits: the tenth of its images whose pixels have the smallest sha256 is test"
+HELD_OUT_RULE = "the data set has no splits: the images that were held out of the model's training are test"
 BATCH = 500
 
 
@@ -44,22 +47,57 @@ class Part(Dataset):
         return self._whole.read(self.indices[indices])
 
 
-class Splits:
-    """The parts `train` and `test` of a data set, each read once.
+@dataclass(frozen=True)
+class Training:
+    """What a model's card says of the images that it was trained on.
 
-    A data set has splits where its spec can be built with `split=train` or with `split=test`. Of one that has none all
-    images are read and put in the order of the sha256 of their pixels: the first tenth, one at least, is `test`, the
-    rest `train`. That does not depend on the order of the files, and equal images stay together but for those at the
-    boundary.
+    Attributes:
+        dataset: spec of the data set.
+        held_out: fraction of it that was held out, by `trilemma.interfaces.held_out`; 0 for none.
+        seed: of the training.
+        fingerprint: of the data set as it was; None where the card does not say.
+        began_elsewhere: whether it began with a model of which something else was held out, or nothing.
+    """
+
+    dataset: str
+    held_out: float = 0.0
+    seed: int = 0
+    fingerprint: str | None = None
+    began_elsewhere: bool = False
+
+    @classmethod
+    def of(cls, card: Mapping[str, Any] | None) -> Training | None:
+        """Returns what a card says; None for one that names no data set."""
+        made, dataset = (card or {}).get("provenance", {}), (card or {}).get("data", {}).get("dataset")
+        if not isinstance(dataset, str):
+            return None
+        elsewhere = "start" in made and not made.get("start_held_out", False)
+        return cls(
+            dataset, made.get("held_out", 0.0), made.get("seed", 0), made.get("data_sha256"), elsewhere
+        )
+
+
+class Splits:
+    """The parts `train` and `test` of a data set, each read once, without mirrored or cropped views.
+
+    A data set has splits where its spec can be built with `split=train` or with `split=test`. Of one that has none, and
+    of which a part was held out of a training, that part is `test`, as long as the data set is what it was. Of any
+    other all images are read and put in the order of the sha256 of their pixels: the first tenth, one at least, is
+    `test`, the rest `train`. That does not depend on the order of the files, and equal images stay together but for
+    those at the boundary.
 
     Args:
         spec: of the data set.
         build: as `trilemma.registry.building.build`.
+        training: of the model to measure.
     """
 
-    def __init__(self, spec: str, build: Callable[..., tuple[Any, str]]) -> None:
+    def __init__(
+        self, spec: str, build: Callable[..., tuple[Any, str]], training: Training | None = None
+    ) -> None:
         self.spec = spec
         self._build = build
+        self._training = training
         self._parts: dict[str, LabelledImages] = {}
         self._canonical = spec
         self.rule: str | None = None
@@ -80,15 +118,32 @@ class Splits:
                 self._split()
         return self._parts[name]
 
-    def trained_on(self, stated: str | None) -> list[str] | None:
-        """Returns which parts a model saw in training whose card states a data set; None where that is not known."""
-        if stated is None or _without_split(stated) not in map(_without_split, (self.spec, self._canonical)):
+    def trained_on(self, training: Training | None) -> list[str] | None:
+        """Returns which parts a model saw images of in training; None where that is not known."""
+        if training is None or not self._is_data_of(training):
             return None
-        return list(NAMES) if self.rule else [parse_spec(stated).options.get("split", NAMES[0])]
+        if self.rule is None:
+            return [parse_spec(training.dataset).options.get("split", NAMES[0])]
+        if not training.held_out:
+            return list(NAMES)
+        if self.rule == HELD_OUT_RULE and training == self._training and not training.began_elsewhere:
+            return [NAMES[0]]
+        # It may have seen images of either part.
+        return None
+
+    def _is_data_of(self, training: Training) -> bool:
+        return _without_split(training.dataset) in map(_without_split, (self.spec, self._canonical))
+
+    def _was(self, training: Training, whole: LabelledImages) -> bool:
+        """Whether a data set is still the one that a part was held out of."""
+        if not training.held_out or training.fingerprint is None or not self._is_data_of(training):
+            return False
+        return isinstance(whole, Dataset) and whole.fingerprint() == training.fingerprint
 
     def _own(self, name: str) -> None:
         """Reads a split that the data set has itself."""
-        self._parts[name], self._canonical = self._build("dataset", self.spec, split=name)
+        whole, self._canonical = self._build("dataset", self.spec, split=name)
+        self._parts[name] = _originals(whole)
 
     def _has(self, name: str) -> bool:
         try:
@@ -98,22 +153,38 @@ class Splits:
         return True
 
     def _split(self) -> None:
-        """Splits the data set by the rule."""
+        """Splits the data set by what was held out of it, or by the rule."""
         whole, self._canonical = self._build("dataset", self.spec)
-        if len(whole.labels) < 2:
+        count = len(whole.labels) // getattr(whole, "copies", 1)
+        if count < 2:
             raise UsageError(
-                f"data set {self.spec} has no splits and {len(whole.labels)} images; give one of at least two"
+                f"data set {self.spec} has no splits and {count} images; give one of at least two"
             )
-        digests = [
-            hashlib.sha256(image.contiguous().numpy().data).digest()
-            for rows in torch.arange(len(whole.labels)).split(BATCH)
-            for image in whole.read(rows)
-        ]
-        order = torch.tensor(sorted(range(len(digests)), key=digests.__getitem__))
-        tenth = max(1, len(order) // 10)
-        for name, chosen in (("test", order[:tenth]), ("train", order[tenth:])):
-            self._parts[name] = Part(whole, chosen.sort().values)
-        self.rule = RULE
+        if self._training is not None and self._was(self._training, whole):
+            test = held_out_indices(count, self._training.held_out, self._training.seed)
+            self.rule = HELD_OUT_RULE
+        else:
+            test, self.rule = _smallest_digests(whole, count), RULE
+        rest = torch.ones(count, dtype=torch.bool)
+        rest[test] = False
+        self._parts = {"test": Part(whole, test), "train": Part(whole, rest.nonzero().flatten())}
+
+
+def _smallest_digests(whole: LabelledImages, count: int) -> Tensor:
+    """The tenth of the first `count` images whose pixels have the smallest sha256, sorted; one at least."""
+    digests = [
+        hashlib.sha256(image.contiguous().numpy().data).digest()
+        for rows in torch.arange(count).split(BATCH)
+        for image in whole.read(rows)
+    ]
+    order = torch.tensor(sorted(range(count), key=digests.__getitem__))
+    return order[: max(1, count // 10)].sort().values
+
+
+def _originals(whole: LabelledImages) -> LabelledImages:
+    """A data set without its mirrored or cropped views."""
+    copies = getattr(whole, "copies", 1)
+    return whole if copies == 1 else Part(whole, torch.arange(len(whole.labels) // copies))
 
 
 def _without_split(spec: str) -> tuple[str, dict[str, Any]]:

@@ -1,9 +1,12 @@
 """The conformance kit: what a plugin declares selects its checks, and a false declaration fails."""
 
 from trilemma.testing.checks import (
+    check_dataset,
     check_denoiser,
     check_guidance,
     check_kernel_backend,
+    check_metric,
+    check_objective,
     check_plugin,
     check_process,
     check_sampler,
@@ -23,9 +26,12 @@ __all__ = [
     "GaussianMixtureDenoiser",
     "PhaseProcess",
     "Record",
+    "check_dataset",
     "check_denoiser",
     "check_guidance",
     "check_kernel_backend",
+    "check_metric",
+    "check_objective",
     "check_plugin",
     "check_process",
     "check_sampler",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trilemma import lookup
-from trilemma.errors import PluginUnavailable, TrilemmaError
+from trilemma.errors import DataError, PluginUnavailable, TrilemmaError
+from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric
+from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.registry import building, catalog
 from trilemma.registry.spec import parse_spec
+from trilemma.testing.datasets import dataset_checks
 from trilemma.testing.denoisers import denoiser_checks
 from trilemma.testing.guidances import guidance_checks
 from trilemma.testing.kernels import kernel_checks
 from trilemma.testing.local import LOCAL
+from trilemma.testing.metrics import metric_checks
+from trilemma.testing.objectives import objective_checks
 from trilemma.testing.outcome import Record, Skipped
 from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.processes import process_checks
@@ -24,17 +31,23 @@ from trilemma.testing.samplers import sampler_checks
 
 Check = tuple[str, Callable[[], str]]
 
-_KINDS: dict[str, tuple[type | None, Callable[[Any], Iterator[Check]]]] = {
-    "process": (Process, process_checks),
-    "denoiser": (Denoiser, denoiser_checks),
-    "sampler": (Sampler, sampler_checks),
-    "guidance": (Guidance, guidance_checks),
-    "kernel": (None, kernel_checks),
+# Of each kind: the classes that its components are of one of, none for any, and its checks.
+_KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
+    "process": ((Process,), process_checks),
+    "denoiser": ((Denoiser,), denoiser_checks),
+    "sampler": ((Sampler,), sampler_checks),
+    "guidance": ((Guidance,), guidance_checks),
+    "objective": ((Objective,), objective_checks),
+    "metric": ((Metric, ModelMetric, FeatureNetwork), metric_checks),
+    "dataset": ((Dataset,), dataset_checks),
+    "kernel": ((), kernel_checks),
 }
 
 
 def checks(kind: str, spec: Any) -> Iterator[Check]:
-    """Pairs of a name and a check of a component, given by its spec or as an object; none for a kind without any.
+    """Pairs of a name and a check of a component, by its spec, as an object or, for a data set, as a class to build.
+
+    There are none for an unknown kind.
 
     A check returns what it found, and raises AssertionError where the component does not do what it must or declares.
 
@@ -42,11 +55,11 @@ def checks(kind: str, spec: Any) -> Iterator[Check]:
         TrilemmaError: where the component cannot be built.
     """
     if kind in _KINDS:
-        yield from _of(kind, _built(kind, spec))
+        yield from _of(kind, _built(kind, spec), spec)
 
 
 def run_checks(kind: str, spec: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a component, given by its spec or as an object.
+    """The record of every check of a component, given as for `checks`.
 
     Args:
         expected_failures: reasons by the name of the check, added to the component's own `expected_failures`, if it
@@ -59,7 +72,9 @@ def run_checks(kind: str, spec: Any, expected_failures: Mapping[str, str] | None
         return [Record(kind, "conformance", "skipped", f"there are no checks for a {kind} yet")]
     component = _built(kind, spec)
     expected = {**getattr(component, "expected_failures", {}), **(expected_failures or {})}
-    records = [_record(kind, name, check, expected.pop(name, None)) for name, check in _of(kind, component)]
+    records = [
+        _record(kind, name, check, expected.pop(name, None)) for name, check in _of(kind, component, spec)
+    ]
     unknown = [
         Record(kind, name, "failed", "expected to fail, and there is no such check") for name in expected
     ]
@@ -88,6 +103,25 @@ def check_guidance(
 ) -> list[Record]:
     """The record of every check of a guidance; see `run_checks`."""
     return run_checks("guidance", guidance, expected_failures)
+
+
+def check_objective(
+    objective: Objective | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
+    """The record of every check of a training objective; see `run_checks`."""
+    return run_checks("objective", objective, expected_failures)
+
+
+def check_metric(metric: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
+    """The record of every check of a metric, of samples or of a model, or a feature network; see `run_checks`."""
+    return run_checks("metric", metric, expected_failures)
+
+
+def check_dataset(
+    dataset: Dataset | type[Dataset] | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
+    """The record of every check of a data set; of an object, its splits are not known. See `run_checks`."""
+    return run_checks("dataset", dataset, expected_failures)
 
 
 def check_kernel_backend(backend: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
@@ -124,15 +158,34 @@ def check_plugin(name: str) -> list[Record]:
 def run_component(kind: str, spec: str) -> list[Record]:
     """The records of a registered component; where it cannot be built, that is one."""
     try:
+        if why := _why_unbuilt(kind, spec):
+            return [Record(kind, "can be built", "skipped", why)]
         return run_checks(kind, spec)
+    except DataError as error:
+        return [Record(kind, "can be built", "skipped", f"its data are not here: {error}")]
     except TrilemmaError as error:
         return [Record(kind, "can be built", "failed", str(error))]
 
 
+def _why_unbuilt(kind: str, spec: str) -> str:
+    """Returns why a data set cannot be built by its bare name: it needs to be told something; "" for any other."""
+    if kind != "dataset":
+        return ""
+    parsed = parse_spec(spec)
+    given = inspect.signature(building.import_target(catalog().find(kind, parsed.name))).parameters.values()
+    needed = [
+        parameter.name
+        for parameter in given
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in parsed.options
+    ]
+    return f"it needs {', '.join(needed)}; check a spec such as {parsed.name}:{needed[0]}=…" if needed else ""
+
+
 def kind_of(component: Any) -> str:
     """The kind of an object that is a component; "" where it is none."""
-    classes = {kind: interface for kind, (interface, _) in _KINDS.items() if interface is not None}
-    return next((kind for kind, interface in classes.items() if isinstance(component, interface)), "")
+    return next((kind for kind, (classes, _) in _KINDS.items() if isinstance(component, classes)), "")
 
 
 def _built(kind: str, spec: Any) -> Any:
@@ -140,6 +193,8 @@ def _built(kind: str, spec: Any) -> Any:
         return building.import_target(catalog().find(kind, spec))
     if kind == "denoiser" and isinstance(spec, str):
         return lookup.build(kind, spec, process=_fitting(spec), shape=(1, 28, 28))[0]
+    if kind == "dataset" and isinstance(spec, type):
+        return spec()
     return lookup.build(kind, spec)[0]
 
 
@@ -151,12 +206,21 @@ def _fitting(spec: str) -> Process:
     return LOCAL[0] if declared is None or 1 in declared else PhaseProcess()
 
 
-def _of(kind: str, component: Any) -> Iterator[Check]:
-    interface, of_kind = _KINDS[kind]
-    if interface is not None:
-        yield f"is a {interface.__name__}", lambda: _derives(component, interface)
-    if interface is None or isinstance(component, interface):
-        yield from of_kind(component)
+def _of(kind: str, component: Any, spec: Any) -> Iterator[Check]:
+    classes, of_kind = _KINDS[kind]
+    if classes:
+        names = " or ".join(entry.__name__ for entry in classes)
+        yield f"is a {names}", lambda: _derives(component, classes, names)
+    if classes and not isinstance(component, classes):
+        return
+    yield from of_kind(component, _again(spec)) if kind == "dataset" else of_kind(component)
+
+
+def _again(spec: Any) -> Callable[..., Dataset] | None:
+    """Builds a data set once more, with options on top; None for one that was given as an object."""
+    if isinstance(spec, str):
+        return lambda **options: lookup.build("dataset", spec, **options)[0]
+    return spec if isinstance(spec, type) else None
 
 
 def _record(kind: str, name: str, check: Callable[[], str], expected: str | None) -> Record:
@@ -177,7 +241,7 @@ def _record(kind: str, name: str, check: Callable[[], str], expected: str | None
     return Record(kind, name, "xfail", f"{expected}: {failure}")
 
 
-def _derives(component: object, interface: type) -> str:
+def _derives(component: object, classes: tuple[type, ...], names: str) -> str:
     name = f"{type(component).__module__}.{type(component).__qualname__}"
-    assert isinstance(component, interface), f"{name} does not derive from trilemma.{interface.__name__}"
+    assert isinstance(component, classes), f"{name} does not derive from trilemma.{names}"
     return name

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.numerics.step_keys import step_generator
 
 
 class DataOrder:
@@ -39,13 +40,3 @@ class DataOrder:
             self._epoch = epoch
         batch = self._permutation[position * self.batch : (position + 1) * self.batch]
         return batch[self.rank :: self.world]
-
-
-def step_key(seed: int, step: int, stream: int, rank: int = 0) -> int:
-    """Returns the integer in [0, 2⁶³) that stands for (seed, step, stream, rank)."""
-    return (((seed * 1_000_003 + stream) * 1_000_003 + rank) * 1_000_003 + step) % (1 << 63)
-
-
-def step_generator(seed: int, step: int, stream: int, rank: int = 0) -> torch.Generator:
-    """Returns a CPU generator keyed by (seed, step, stream, rank): no random state has to be carried along."""
-    return torch.Generator().manual_seed(step_key(seed, step, stream, rank))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,23 +19,25 @@ import trilemma
 from trilemma import lookup
 from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
+from trilemma.evaluate.splits import Training
 from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
+from trilemma.numerics.step_keys import step_generator, step_key
 from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
 from trilemma.registry.options import checked_options
 from trilemma.registry.spec import parse_spec
 from trilemma.train.conditions import conditions_of
-from trilemma.train.data_order import DataOrder, step_generator, step_key
+from trilemma.train.data_order import DataOrder
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
 from trilemma.train.start import Start, begin_with
-from trilemma.train.validation import held_out
 
 # Stream of keys of the step that is tried before the first.
 TRIAL = 5
@@ -95,7 +97,10 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
             start = begin_with(denoiser, recipe.start)
         card["provenance"] |= {"start": start.name, "start_sha256": start.sha256}
     if recipe.validation.fraction:
-        card["provenance"]["held_out"] = recipe.validation.fraction
+        card["provenance"] |= {"held_out": recipe.validation.fraction, "data_sha256": data_fingerprint}
+        if start is not None:
+            this = dataclasses.replace(cast(Training, Training.of(card)), began_elsewhere=False)
+            card["provenance"]["start_held_out"] = start.training == this
     fingerprint = recipe.fingerprint(None if start is None else start.sha256)
     card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)

@@ -108,7 +108,7 @@ class Validation(Table):
 
     Args:
         dataset: spec of a data set to measure it on.
-        fraction: of the training set to hold out for it instead; see `trilemma.train.validation.held_out`.
+        fraction: of the training set to hold out for it instead; see `trilemma.interfaces.held_out`.
         every: steps between two measurements; the last step is measured too.
         n: most images to measure it on.
     """

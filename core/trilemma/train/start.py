@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trilemma.errors import UsageError
+from trilemma.evaluate.splits import Training
 from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.loading import load
@@ -12,10 +13,11 @@ from trilemma.models.loading import load
 
 @dataclass(frozen=True)
 class Start:
-    """What a run remembers of the model that it began with: its name, and the sha256 of its weights."""
+    """What a run remembers of the model that it began with: its name, the sha256 of its weights, and its training."""
 
     name: str
     sha256: str
+    training: Training | None = None
 
 
 def begin_with(denoiser: Denoiser, model: str) -> Start:
@@ -32,7 +34,7 @@ def begin_with(denoiser: Denoiser, model: str) -> Start:
     if misfit := _misfit(denoiser, source):
         raise UsageError(f"model {name} {misfit}")
     denoiser.load_state_dict(source.state_dict())
-    return Start(name, card["weights"]["sha256"])
+    return Start(name, card["weights"]["sha256"], Training.of(card))
 
 
 def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:

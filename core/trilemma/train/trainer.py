@@ -19,6 +19,7 @@ from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
+from trilemma.numerics.step_keys import step_generator, step_key
 from trilemma.train.checkpoint import (
     Checkpoint,
     Identity,
@@ -30,7 +31,6 @@ from trilemma.train.checkpoint import (
     save_checkpoint,
 )
 from trilemma.train.conditions import conditions_of
-from trilemma.train.data_order import step_generator, step_key
 from trilemma.train.ema import Ema
 from trilemma.train.interruption import Interrupted, Interruption
 from trilemma.train.lock import locked

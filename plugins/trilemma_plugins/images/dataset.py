@@ -119,7 +119,12 @@ class Images(Dataset):
 
         Raises:
             DataError: for images that cannot be decoded, all of them in one line.
+            IndexError: for an index below 0 or past the end.
         """
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise IndexError(
+                f"images: indices from {int(indices.min())} to {int(indices.max())} are not all in 0 to {len(self) - 1}"
+            )
         mirrored, views = indices // len(self._kept), indices % len(self._kept)
         pixels = self._unmirrored(views)
         if bool(mirrored.any()):

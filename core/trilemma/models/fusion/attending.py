@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma import ops
@@ -34,6 +35,29 @@ class _Calls(torch.overrides.TorchFunctionMode):
             with torch._C.DisableTorchFunctionSubclass():
                 return _attended(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def mentions_attention(kind: type[nn.Module]) -> bool:
+    """Whether the forward of a class calls `scaled_dot_product_attention` by name, itself or in what it calls.
+
+    Followed are the class's own methods and functions that the calling module names.
+    """
+    waiting: list[Any] = [kind.forward]
+    seen: set[Any] = set()
+    while waiting:
+        function = waiting.pop()
+        code = getattr(function, "__code__", None)
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        if "scaled_dot_product_attention" in code.co_names:
+            return True
+        named = [getattr(kind, name, None) for name in code.co_names if name not in vars(nn.Module)]
+        named += [function.__globals__.get(name) for name in code.co_names]
+        if "super" in code.co_names:
+            named += [vars(base).get(function.__name__) for base in kind.__mro__ if base is not nn.Module]
+        waiting += [found for found in named if isinstance(found, types.FunctionType)]
+    return False
 
 
 def _attended(

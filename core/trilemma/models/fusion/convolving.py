@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from trilemma.models.fusion.swapping import Swapped, run_own
+from trilemma.models.fusion.swapping import Swapped, other_class, run_own, why_other_dtype
 from trilemma.ops.convolution import conv3x3, transformed
 from trilemma.ops.operator import is_transformed
 
 LEAST_CHANNELS = 8  # of fewer input channels the direct sum is as fast
 
 
-def fits(convolution: nn.Conv2d) -> bool:
-    """Whether `conv3x3` computes it."""
-    kind = (convolution.kernel_size, convolution.stride, convolution.dilation, convolution.groups)
-    same = convolution.padding in ((1, 1), "same") and convolution.padding_mode == "zeros"
-    return kind == ((3, 3), (1, 1), (1, 1), 1) and same and convolution.in_channels >= LEAST_CHANNELS
+def why_unfit(convolution: nn.Conv2d) -> str:
+    """Returns why `conv3x3` does not compute it; "" where it does."""
+    kernel, stride = convolution.kernel_size, convolution.stride
+    if kernel != (3, 3):
+        return f"its kernel is {'×'.join(map(str, kernel))}, not 3×3"
+    if stride != (1, 1) or convolution.dilation != (1, 1):
+        return f"it has stride {stride} and dilation {convolution.dilation}, not 1"
+    if convolution.groups != 1:
+        return f"it has {convolution.groups} groups, not one"
+    if convolution.padding not in ((1, 1), "same") or convolution.padding_mode != "zeros":
+        return f"it is padded by {convolution.padding} {convolution.padding_mode}, not by one pixel of zeros"
+    if convolution.in_channels < LEAST_CHANNELS:
+        return f"it has {convolution.in_channels} input channels; below {LEAST_CHANNELS} the direct sum is as fast"
+    return ""
+
+
+def why_not_convolved(convolution: nn.Module) -> str:
+    """Returns why a convolution that is not fused cannot be; "" where it can."""
+    if type(convolution) is not nn.Conv2d:
+        return other_class(convolution, nn.Conv2d)
+    weight = convolution.weight
+    why = why_unfit(convolution) or why_other_dtype(weight)
+    if not why and weight.device.type != "cpu":
+        why = f"it is on {weight.device}; 3×3 convolutions are swapped on the CPU"
+    return why
 
 
 class Convolved(Swapped):
@@ -41,7 +63,12 @@ class Convolved(Swapped):
         trains = torch.is_grad_enabled() and weight.requires_grad
         autocast = torch.is_autocast_enabled("cpu")
         fitting = x.dim() == 4 and x.device.type == "cpu" and (autocast or x.dtype == weight.dtype)
-        fitting = fitting and type(x) in (Tensor, nn.Parameter) and x.is_floating_point() and fits(self)  # type: ignore[arg-type]
+        fitting = (
+            fitting
+            and type(x) in (Tensor, nn.Parameter)
+            and x.is_floating_point()
+            and not why_unfit(cast(nn.Conv2d, self))
+        )
         if trains or torch.compiler.is_compiling() or not fitting or is_transformed(x, weight, bias):
             y: Tensor = run_own(self, x)
             return y

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
-from trilemma.models.fusion.attending import Attending
-from trilemma.models.fusion.convolving import Convolved, fits
+from trilemma.models.fusion.attending import Attending, mentions_attention
+from trilemma.models.fusion.convolving import Convolved, why_not_convolved
+from trilemma.models.fusion.leaving import left, why_alone, why_patched
 from trilemma.models.fusion.matching import Found, find
-from trilemma.models.fusion.normalizing import Normalized, Owner
+from trilemma.models.fusion.normalizing import Normalized, Owner, why_not_normalized
 from trilemma.models.fusion.report import Fused, FusionReport, Left
 from trilemma.models.fusion.swapping import Swapped, own_class, swap, unswap
 from trilemma.models.fusion.tracing import CannotTrace, trace
@@ -41,9 +44,13 @@ def fuse(module: nn.Module) -> FusionReport:
             report.left.append(Left("", f"{name} has no native kernel here: {why}"))
     if any(missing.values()):
         return report
-    for name, owner in list(module.named_modules()):
-        if "forward" not in vars(owner) and not isinstance(owner, Swapped):
-            _fuse_one(name, owner, report)
+    modules = list(module.named_modules())
+    passed = _Pass(report)
+    for name, owner in modules:
+        if not isinstance(owner, Swapped):
+            passed.fuse(name, owner)
+    passed.tell_of_norms()
+    report.left.extend(left(modules, passed.attention))
     return report
 
 
@@ -55,38 +62,81 @@ def unfuse(module: nn.Module) -> None:
             vars(owner).pop(name, None)
 
 
-def _fuse_one(name: str, owner: nn.Module, report: FusionReport) -> None:
-    if type(owner) is nn.Conv2d:
-        if fits(owner):
-            swap(owner, Convolved)
-            report.fused.append(Fused(name, "3×3 convolution"))
-        return
-    norms = {child: part for child, part in owner.named_children() if own_class(part) is nn.GroupNorm}
-    attends = callable(getattr(owner, "processor", None)) or _mentions_attention(owner)
-    if not norms and not attends:
-        return
-    try:
-        found = find(trace(owner), owner)
-    except CannotTrace as error:
-        found = Found()
-        if not attends:
-            report.left.append(Left(name, f"its forward cannot be traced ({error})"))
-    patterns = list(found.patterns.values())
-    if attends or found.attention:
-        swap(owner, Attending)
-        patterns += ["attention"] * max(1, found.attention)
-    elif found.norms:
-        swap(owner, Owner)
-    report.fused.extend(Fused(name, pattern) for pattern in patterns)
-    for child, norm in norms.items():
-        if type(norm) is nn.GroupNorm and norm.weight is not None and "forward" not in vars(norm):
-            swap(norm, Normalized)
-            if child not in found.patterns:
-                report.fused.append(Fused(f"{name}.{child}" if name else child, "GroupNorm"))
+class _Pass:
+    """One pass over the modules of a network, owners before what they own.
+
+    Attributes:
+        attention: why those modules attend as they are written that do, by the identity of the module.
+    """
+
+    def __init__(self, report: FusionReport) -> None:
+        self._report = report
+        self._norms: list[tuple[str, nn.Module, str, Normalized, str]] = []
+        self._swapped: set[int] = set()
+        self.attention: dict[int, str] = {}
+
+    def fuse(self, name: str, owner: nn.Module) -> None:
+        if why := why_patched(owner):
+            if _attends(owner):
+                self.attention[id(owner)] = why
+        elif isinstance(owner, nn.Conv2d):
+            if not why_not_convolved(owner):
+                swap(owner, Convolved)
+                self._report.fused.append(Fused(name, "3×3 convolution"))
+        elif isinstance(owner, nn.GroupNorm):
+            # One that no traced owner holds.
+            if not why_not_normalized(owner):
+                swap(owner, Normalized)
+                self._report.fused.append(Fused(name, "GroupNorm"))
+        elif type(owner) not in (nn.ModuleList, nn.ModuleDict):
+            self._fuse_owner(name, owner)
+
+    def _fuse_owner(self, name: str, owner: nn.Module) -> None:
+        norms = {child: part for child, part in owner.named_children() if own_class(part) is nn.GroupNorm}
+        attends = _attends(owner)
+        if not norms and not attends:
+            return
+        try:
+            found = find(trace(owner), owner)
+        except CannotTrace as error:
+            found = Found()
+            if not attends:
+                self._report.left.append(Left(name, f"its forward cannot be traced ({error})"))
+        if found.attention or (attends and not found.unfit):
+            swap(owner, Attending)
+            self._report.fused += [Fused(name, "attention")] * max(1, found.attention)
+        else:
+            if found.norms:
+                swap(owner, Owner)
+            if found.unfit:
+                self.attention[id(owner)] = found.unfit[0]
+        for child, norm in norms.items():
+            self._fuse_norm(name, owner, child, norm, found)
+
+    def _fuse_norm(self, name: str, owner: nn.Module, child: str, norm: nn.Module, found: Found) -> None:
+        followed_by = (child, found.norms[child]) if child in found.norms else None
         if isinstance(norm, Normalized):
-            norm.followed_by = (child, found.norms[child]) if child in found.norms else None
+            # Its owners must go on alike.
+            norm.followed_by = followed_by if norm.followed_by == followed_by else None
+        elif why_patched(norm) or why_not_normalized(norm):
+            return
+        else:
+            swap(norm, Normalized)
+            self._swapped.add(id(norm))
+            cast(Normalized, norm).followed_by = followed_by
+        if id(norm) in self._swapped:
+            self._norms.append((name, owner, child, cast(Normalized, norm), found.patterns.get(child, "")))
+
+    def tell_of_norms(self) -> None:
+        """Reports the normalisations with what they are computed with, now that all owners are known."""
+        for name, owner, child, norm, pattern in self._norms:
+            followed_by = norm.followed_by
+            activation = owner._modules.get(followed_by[1] or "") if followed_by else None
+            if followed_by and not why_alone(norm, activation):
+                self._report.fused.append(Fused(name, pattern))
+            else:
+                self._report.fused.append(Fused(f"{name}.{child}" if name else child, "GroupNorm"))
 
 
-def _mentions_attention(owner: nn.Module) -> bool:
-    code = getattr(type(owner).forward, "__code__", None)
-    return code is not None and "scaled_dot_product_attention" in code.co_names
+def _attends(owner: nn.Module) -> bool:
+    return callable(getattr(owner, "processor", None)) or mentions_attention(type(owner))

@@ -15,6 +15,13 @@ from trilemma.models.fusion.tracing import writes_in_place
 
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
+# In the order of the arguments.
+_ATTENTION_OPTIONS = {
+    "attn_mask": "it attends with a mask",
+    "dropout_p": "it attends with dropout",
+    "is_causal": "it attends causally",
+    "enable_gqa": "it attends with shared keys and values",
+}
 
 
 @dataclass
@@ -25,12 +32,14 @@ class Found:
         patterns: what begins with each normalisation among its children.
         norms: those that nothing but a modulation and an activation follows, each with the activation's name where that
             is a module.
-        attention: how often it attends.
+        attention: how often it attends so that the operator may fit.
+        unfit: why it does not fit the other times.
     """
 
     patterns: dict[str, str] = field(default_factory=dict)
     norms: dict[str, str | None] = field(default_factory=dict)
     attention: int = 0
+    unfit: list[str] = field(default_factory=list)
 
 
 def find(graph: fx.Graph, owner: nn.Module) -> Found:
@@ -39,7 +48,10 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
     norms = {name for name, part in owner.named_children() if _is_norm(part)}
     for place, node in enumerate(nodes):
         if node.op == "call_function" and node.target is F.scaled_dot_product_attention:
-            found.attention += 1
+            if why := why_unfit(node):
+                found.unfit.append(why)
+            else:
+                found.attention += 1
         if node.op != "call_module" or node.target not in norms:
             continue
         name = str(node.target)
@@ -58,6 +70,16 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
         if waits:
             found.norms[name] = activation
     return found
+
+
+def why_unfit(call: fx.Node) -> str:
+    """Returns why the operator cannot be a call of `scaled_dot_product_attention`; "" where nothing in it says so."""
+    given = dict(zip(_ATTENTION_OPTIONS, call.args[3:], strict=False)) | call.kwargs
+    for name, why in _ATTENTION_OPTIONS.items():
+        value = given.get(name)
+        if value if isinstance(value, bool | int | float) else value is not None:
+            return why
+    return ""
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from trilemma import ops
 from trilemma.models.fusion.pending import Pending, computed
-from trilemma.models.fusion.swapping import Swapped, run_own
+from trilemma.models.fusion.swapping import Swapped, other_class, run_own, why_other_dtype
 from trilemma.ops.operator import is_transformed
 
 
@@ -75,15 +75,27 @@ class Normalized(Swapped):
 
     def _is_waited_for(self) -> bool:
         owner, (name, activation) = _running.owner, self.followed_by or ("", None)
-        if owner is None or owner._modules.get(name) is not self or _is_changed(self):
+        if owner is None or owner._modules.get(name) is not self or is_changed(self):
             return False
         if activation is None:
             return True
         act = owner._modules.get(activation)
-        return type(act) is nn.SiLU and not act.inplace and not _is_changed(act)
+        return type(act) is nn.SiLU and not act.inplace and not is_changed(act)
 
 
-def _is_changed(module: nn.Module) -> bool:
+def why_not_normalized(norm: nn.Module) -> str:
+    """Returns why a group normalisation that is not fused cannot be; "" where it can."""
+    if type(norm) is not nn.GroupNorm:
+        return other_class(norm, nn.GroupNorm)
+    weight, bias = norm.weight, norm.bias
+    if weight is None or bias is None:
+        return "it has no weight and bias"
+    if weight.dtype != bias.dtype:
+        return f"its weight is {weight.dtype} and its bias {bias.dtype}"
+    return why_other_dtype(weight)
+
+
+def is_changed(module: nn.Module) -> bool:
     """Whether a call of a module does more than the forward of its class."""
     return bool(
         "forward" in vars(module)

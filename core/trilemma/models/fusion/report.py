@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+# Modules that the text names of those left for one reason.
+NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,13 @@ class Left:
 
 @dataclass
 class FusionReport:
-    """What `trilemma.fuse` replaced in a network, and what it left and why."""
+    """What `trilemma.fuse` replaced in a network, and what it left and why.
+
+    Attributes:
+        fused: the patterns that operators replaced.
+        left: every convolution, GroupNorm, SiLU and attention among the modules that none replaced, and modules whose
+            forward could not be followed.
+    """
 
     fused: list[Fused] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
@@ -33,5 +43,13 @@ class FusionReport:
         counts = Counter(entry.pattern for entry in self.fused)
         total = ", ".join(f"{count} × {pattern}" for pattern, count in counts.items()) or "nothing"
         lines = [f"fused {total}"]
-        lines += [f"left {entry.module or 'the network itself'}: {entry.why}" for entry in self.left]
+        places: dict[str, list[str]] = {}
+        for entry in self.left:
+            places.setdefault(entry.why, []).append(entry.module or "the network itself")
+        lines += [f"left {_listed(names)}: {why}" for why, names in places.items()]
         return "\n".join(lines)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copyreg
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+KERNEL_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Swapped(nn.Module):
@@ -38,6 +41,19 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     """Returns the class of a module as it is without swapping."""
     kind = type(module)
     return cast(type[nn.Module], vars(kind).get("own_class", kind))
+
+
+def other_class(module: nn.Module, known: type[nn.Module]) -> str:
+    """Returns why a module of a kind is left where its class is not the known one itself."""
+    kind = own_class(module).__name__
+    if issubclass(own_class(module), known):
+        return f"its class {kind} is a subclass of {known.__name__}, which may compute something else"
+    return f"its class is {kind}, not {known.__name__}"
+
+
+def why_other_dtype(weight: Tensor) -> str:
+    """Returns why the kernels compute nothing with a weight of its dtype; "" where they do."""
+    return "" if weight.dtype in KERNEL_DTYPES else f"no kernel computes in {weight.dtype}"
 
 
 def run_own(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,84 @@
+"""The modules of a kind that fusing knows and did not take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+
+from trilemma.models.fusion.attending import Attending
+from trilemma.models.fusion.convolving import Convolved, why_not_convolved
+from trilemma.models.fusion.normalizing import Normalized, Owner, is_changed, why_not_normalized
+from trilemma.models.fusion.report import Left
+from trilemma.models.fusion.swapping import other_class
+
+_CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+
+
+def left(modules: Sequence[tuple[str, nn.Module]], attention: Mapping[int, str]) -> Iterator[Left]:
+    """Yields the modules of a known kind that are not fused, by their names, each with the reason.
+
+    Args:
+        modules: all of a fused network.
+        attention: why those modules attend as they are written that do, by the identity of the module.
+    """
+    activations = _activations(modules)
+    for name, module in modules:
+        if why := attention.get(id(module)) or _why(module, activations):
+            yield Left(name, why)
+
+
+def why_patched(module: nn.Module) -> str:
+    """Returns why a module whose own object has a forward is left; "" for any other."""
+    return "its forward was replaced on the object" if "forward" in vars(module) else ""
+
+
+def why_alone(norm: nn.Module, activation: nn.Module | None) -> str:
+    """Returns why a normalisation and the activation that follows it are computed apart; "" where they are not."""
+    if is_changed(norm):
+        return "the GroupNorm before it has hooks"
+    if activation is not None and is_changed(activation):
+        return "it has hooks"
+    return "it works in place" if getattr(activation, "inplace", False) else ""
+
+
+def _why(module: nn.Module, activations: Mapping[int, nn.Module]) -> str:
+    if isinstance(module, nn.SiLU):
+        return _why_activation(module, activations.get(id(module)))
+    if isinstance(module, Convolved | Normalized):
+        return ""
+    if isinstance(module, _CONVOLUTIONS):
+        return why_patched(module) or why_not_convolved(module)
+    if isinstance(module, nn.GroupNorm):
+        return why_patched(module) or why_not_normalized(module)
+    if isinstance(module, nn.MultiheadAttention) and not isinstance(module, Attending):
+        return "torch's MultiheadAttention does all of it in one call, in which no operator can be put"
+    return ""
+
+
+def _activations(modules: Sequence[tuple[str, nn.Module]]) -> dict[int, nn.Module]:
+    """The normalisation that each activation is computed with, by the activation's identity."""
+    found: dict[int, nn.Module] = {}
+    for _, owner in modules:
+        if not isinstance(owner, Owner):
+            continue
+        for norm in owner.children():
+            if isinstance(norm, Normalized) and norm.followed_by is not None:
+                name, activation = norm.followed_by
+                if activation is not None and owner._modules.get(name) is norm:
+                    found[id(owner._modules.get(activation))] = norm
+    return found
+
+
+def _why_activation(activation: nn.SiLU, norm: nn.Module | None) -> str:
+    own = why_patched(activation)
+    if not own and type(activation) is not nn.SiLU:
+        own = other_class(activation, nn.SiLU)
+    if own:
+        return own
+    if norm is None:
+        return "it does not follow a GroupNorm in the forward of the same module, or not that alone"
+    return why_alone(norm, activation)
