@@ -118,7 +118,7 @@ GUIDED_SAMPLERS = (
 def surface() -> SimpleNamespace:
     """Returns all that is used from below the top of `trilemma`, so that a move of it is mended here alone."""
     from trilemma.engine.noise import InjectedNoise
-    from trilemma.guiding.composition import composed
+    from trilemma.guiding.sums import composed
     from trilemma.registry import catalog
     from trilemma.testing import GaussianMixtureDenoiser, PhaseProcess
 

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from trilemma.engine.stepping import stepper as stepper
     from trilemma.errors import TrilemmaError as TrilemmaError
     from trilemma.errors import UsageError as UsageError
-    from trilemma.guiding.composition import Factor as Factor
-    from trilemma.guiding.composition import Modifier as Modifier
-    from trilemma.guiding.composition import Sum as Sum
+    from trilemma.guiding.modifiers import Factor as Factor
+    from trilemma.guiding.modifiers import Modified as Modified
+    from trilemma.guiding.modifiers import Modifier as Modifier
+    from trilemma.guiding.sums import Sum as Sum
     from trilemma.interfaces.condition import Condition as Condition
     from trilemma.interfaces.dataset import InMemoryDataset as InMemoryDataset
     from trilemma.interfaces.denoiser import Denoiser as Denoiser
+    from trilemma.interfaces.guidance import BoundGuidance as BoundGuidance
+    from trilemma.interfaces.guidance import Branch as Branch
     from trilemma.interfaces.guidance import Guidance as Guidance
+    from trilemma.interfaces.guidance import Weighted as Weighted
     from trilemma.interfaces.metric import Metric as Metric
     from trilemma.interfaces.metric import Observation as Observation
     from trilemma.interfaces.objective import Objective as Objective
@@ -66,11 +70,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CommandSpec": "registry",
+    "BoundGuidance": "interfaces.guidance",
+    "Branch": "interfaces.guidance",
     "Condition": "interfaces.condition",
     "DatasetSpec": "registry",
     "Denoiser": "interfaces.denoiser",
     "DenoiserSpec": "registry",
-    "Factor": "guiding.composition",
+    "Factor": "guiding.modifiers",
     "Grid": "interfaces.spacing",
     "Guidance": "interfaces.guidance",
     "GuidanceSpec": "registry",
@@ -81,8 +87,9 @@ _HOMES = {
     "KeyedNoise": "engine.noise",
     "Metric": "interfaces.metric",
     "MetricSpec": "registry",
+    "Modified": "guiding.modifiers",
     "ModelSpec": "registry",
-    "Modifier": "guiding.composition",
+    "Modifier": "guiding.modifiers",
     "Objective": "interfaces.objective",
     "ObjectiveSpec": "registry",
     "Observation": "interfaces.metric",
@@ -94,11 +101,12 @@ _HOMES = {
     "Sampler": "interfaces.sampler",
     "SamplerSpec": "registry",
     "Samples": "engine.sampling",
-    "Sum": "guiding.composition",
+    "Sum": "guiding.sums",
     "Tableau": "interfaces.tableau",
     "Request": "engine.request",
     "TrilemmaError": "errors",
     "UsageError": "errors",
+    "Weighted": "interfaces.guidance",
     "dataset": "lookup",
     "denoiser": "lookup",
     "fuse": "models.fusion",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from trilemma.guiding.composition import composed
+from trilemma.guiding.sums import composed
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.objective import Objective

@@ -79,9 +79,9 @@ def test_scale_zero_is_the_null_condition() -> None:
 
 
 def test_the_branches_are_the_condition_and_its_null() -> None:
-    guidance = CFG(2.5)
-    assert guidance.branches({"class": [1, 2]}) == [{"class": [1, 2]}, {"class": None}]
-    assert guidance.weights(0.3) == (2.5, -1.5)
+    bound = CFG(2.5).bind(model(), {"class": [1, 2]}, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert [branch.cond for branch in bound.branches] == [{"class": [1, 2]}, {"class": None}]
+    assert bound.weights(0.3) == (2.5, -1.5)
 
 
 def test_a_clip_comes_after_the_mixture() -> None:

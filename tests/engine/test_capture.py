@@ -13,7 +13,9 @@ import trilemma
 from trilemma.engine import graphs as capture
 from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import UsageError
+from trilemma.guiding.modifiers import Modified
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
@@ -182,14 +184,25 @@ def test_hooks_of_the_network_are_not_passed_over_unasked(
 def test_a_guidance_that_reads_the_time_is_captured_by_the_loop_alone(
     convolution: Denoiser, unrecorded: type[Unrecorded]
 ) -> None:
-    class Fading(CFG):
+    class Fading(Modified):
         linear = False
 
-        def combine(self, z: Tensor, t: float, predictions: Any, denoiser: Denoiser) -> Tensor:
+        def __init__(self, guidance: BoundGuidance) -> None:
+            self.branches = guidance.branches
+            self.guidance = guidance
+
+        def evaluated(self, t: float) -> int:
+            return 2
+
+        def combine(self, z: Tensor, t: float, predictions: Any, targets: Any) -> Tensor:
             conditional, plain = predictions
             return torch.lerp(plain, conditional, 1 + t)
 
-    request: dict[str, Any] = {"guidance": Fading(scale=2.0), "cond": {"class": 1}}
+    class Faded(CFG):
+        def bind(self, model: Denoiser, cond: Any, times: Tensor) -> BoundGuidance:
+            return Fading(super().bind(model, cond, times))
+
+    request: dict[str, Any] = {"guidance": Faded(scale=2.0), "cond": {"class": 1}}
     ran, why = chosen(convolution, asked="step", **request)
     assert ran == "off"
     assert "reads the time" in why["step"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Sum, composed
+from trilemma.guiding.sums import Sum, composed
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma.testing.counting import Counting
@@ -120,8 +120,8 @@ def test_moment_matching_predicts_the_exact_conditional_mean() -> None:
     )
     for spread in (0.0, 0.5):
         guidance = MomentMatching(known=KNOWN, mask=MASK, sigma=spread)
-        bound = guidance.for_batch(guidance.targets({}, torch.arange(2)))
-        found = bound.combine(z, t, [model(z, time.expand(2))], model).flatten(1)
+        bound = guidance.bind(model, {}, torch.tensor([1.0, 0.0], dtype=torch.float64))
+        found = bound.combine(z, t, [model(z, time.expand(2))], bound.targets(torch.arange(2), {})).flatten(1)
         rows = torch.stack([alpha * torch.eye(2)[0], alpha * torch.eye(2)[1], torch.eye(2)[0]]).double()
         cov = torch.tensor([[1.0, RHO], [RHO, 1.0]], dtype=torch.float64)
         noise = torch.diag(

@@ -18,7 +18,8 @@ from trilemma.engine.runner import Runner
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
+from trilemma.interfaces.guidance import Weighted as BranchWeights
 from trilemma.interfaces.tableau import Row, Tableau, scalar
 from trilemma.numerics.conversion import convert
 from trilemma.testing.phase import PhaseProcess
@@ -49,8 +50,10 @@ class Weighted(Guidance):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def branches(self, cond: Any) -> list[dict[str, Any]]:
-        return [dict(cond)] * self.count
+    linear = True
+
+    def bind(self, model: Denoiser, cond: Any, times: Tensor) -> BoundGuidance:
+        return BoundWeights([Branch(dict(cond), model)] * self.count, self)
 
     def weights(self, t: float) -> tuple[float, ...]:
         return tuple((g + 1) * t for g in range(self.count))
@@ -61,8 +64,21 @@ class Quadratic(Weighted):
 
     linear = False
 
-    def combine(self, z: Tensor, t: float, predictions: Any, denoiser: Denoiser) -> Tensor:
+    def combine(self, z: Tensor, t: float, predictions: Any) -> Tensor:
         return sum(p.square() for p in predictions) + t * z
+
+
+class BoundWeights(BranchWeights):
+    """Weights or a combination of a guidance above."""
+
+    def __init__(self, branches: list[Branch], guidance: Any) -> None:
+        super().__init__(branches, guidance.weights)
+        self.guidance, self.linear = guidance, guidance.linear
+
+    def combine(self, z: Tensor, t: float, predictions: Any, targets: Any) -> Tensor:
+        if self.linear:
+            return super().combine(z, t, predictions, targets)
+        return self.guidance.combine(z, t, predictions)
 
 
 @st.composite
@@ -90,7 +106,7 @@ def plain_run(
         if guidance.linear:
             output = sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True))
         else:
-            output = guidance.combine(z, row.t, outputs, denoiser)
+            output = guidance.combine(z, row.t, outputs)
         time = torch.tensor(row.t, dtype=torch.float64)
         alpha, sigma = PROCESS.alpha(time), PROCESS.sigma(time)
         if tableau.clip is None:

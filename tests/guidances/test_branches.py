@@ -119,7 +119,8 @@ def test_apg_is_the_papers_formula(process, parameterization):
     z, x_c, x_u = (torch.randn(5, *SHAPE, generator=generator, dtype=torch.float64) for _ in range(3))
     levels = [entry(torch.tensor(0.4, dtype=torch.float64)) for entry in (process.alpha, process.sigma)]
     p, q = convert("x0", parameterization, *levels)
-    combined = APG(3.0, 0.25, 1.5).combine(z, 0.4, [p * z + q * x_c, p * z + q * x_u], model)
+    bound = APG(3.0, 0.25, 1.5).bind(model, {"class": 0}, torch.tensor([1.0, 0.0], dtype=torch.float64))
+    combined = bound.combine(z, 0.4, [p * z + q * x_c, p * z + q * x_u], {})
     back = convert(parameterization, "x0", *levels)
     x0 = back[0] * z + back[1] * combined
     for sample in range(5):
@@ -159,7 +160,7 @@ def unet(process, attention=(7,)):
 
 def test_the_perturbed_branch_has_identity_attention(process):
     model = unet(process)
-    twin = model.with_identity_attention()
+    twin = model.with_attention(lambda q, k, v: v)
     assert {id(entry) for entry in twin.parameters()} == {id(entry) for entry in model.parameters()}
     z = torch.randn(2, 1, 14, 14, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     t, label = torch.tensor([0.3, 0.7]), torch.tensor([0, 1])
@@ -173,13 +174,13 @@ def test_the_perturbed_branch_has_identity_attention(process):
             layer.qkv.weight[: 2 * channels].zero_()
             assert torch.equal(perturbed, twin(z, t, **{"class": label}))
     assert torch.equal(
-        model.with_identity_attention()(z, t, **{"class": label}), twin(z, t, **{"class": label})
+        model.with_attention(lambda q, k, v: v)(z, t, **{"class": label}), twin(z, t, **{"class": label})
     )
 
 
 def test_perturbed_attention_extrapolates_from_its_branch(process):
     model = unet(process)
-    twin = model.with_identity_attention()
+    twin = model.with_attention(lambda q, k, v: v)
     settings = {"steps": 4, "cond": {"class": 1}}
     guided = draw(model, PerturbedAttention(1.5), **settings)
     by_hand = draw(model, Autoguidance(twin, 2.5), **settings)

@@ -43,10 +43,10 @@ def test_a_linear_log_probability_shifts_eps_by_sigma_k(process):
     model = GaussianDenoiser(process, 0.1, 0.2, "eps", (1, 2, 2))
     guidance = Classifier(Linear(0.7), scale=1.0, label=0)
     z = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 1, 2, 2)
-    bound = guidance.for_batch({"labels": torch.zeros(2, dtype=torch.int64)})
+    bound = guidance.bind(model, {}, torch.tensor([1.0, 0.0], dtype=torch.float64))
     plain = model(z, torch.full((2,), 0.4))
     with torch.inference_mode():
-        shifted = bound.combine(z.clone(), 0.4, [plain], model)
+        shifted = bound.combine(z.clone(), 0.4, [plain], bound.targets(torch.arange(2), {}))
     sigma = process.sigma(torch.tensor(0.4, dtype=torch.float64))
     assert torch.allclose(shifted - plain, -sigma * 0.7 * torch.ones_like(z), rtol=0, atol=1e-12)
 

@@ -7,7 +7,7 @@ import torch
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Sum
+from trilemma.guiding.sums import Sum
 from trilemma.registry.spec import split_sum
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
@@ -72,27 +72,33 @@ def test_outside_of_its_interval_a_guidance_costs_nothing(model, guidance):
     assert sum(evaluations) == 3 * (10 + inside)
 
 
-def test_a_schedule_interpolates_the_scale():
+def bound(guidance, model):
+    return guidance.bind(model, COND, torch.linspace(1, 0, 11, dtype=torch.float64))
+
+
+def test_a_schedule_interpolates_the_scale(model):
     guidance = Schedule(0.5, 2.0, guidance=CFG(3.0))
     for t in (0.0, 0.3, 1.0):
-        assert guidance.weights(t) == pytest.approx(CFG(1 + (2.0 - 1.5 * t) * 2).weights(t))
+        wanted = bound(CFG(1 + (2.0 - 1.5 * t) * 2), model).weights(t)
+        assert bound(guidance, model).weights(t) == pytest.approx(wanted)
     cosine = Schedule(0.0, 1.0, "cosine", guidance=CFG(3.0))
-    assert cosine.weights(0.5) == pytest.approx(CFG(2.0).weights(0.5))
-    assert Schedule(1.0, 1.0, guidance=CFG(3.0)).weights(0.4) == CFG(3.0).weights(0.4)
+    assert bound(cosine, model).weights(0.5) == pytest.approx(bound(CFG(2.0), model).weights(0.5))
+    constant = Schedule(1.0, 1.0, guidance=CFG(3.0))
+    assert bound(constant, model).weights(0.4) == (3.0, -2.0)
 
 
 def test_rescale_keeps_the_spread_of_each_sample(model):
-    guidance = Rescale(1.0, guidance=CFG(3.0))
+    guidance = bound(Rescale(1.0, guidance=CFG(3.0)), model)
     generator = torch.Generator().manual_seed(0)
     predictions = [torch.randn(4, 1, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2)]
     z = torch.zeros_like(predictions[0])
-    combined = guidance.combine(z, 0.5, predictions, model)
+    combined = guidance.combine(z, 0.5, predictions, {})
     guided = 3 * predictions[0] - 2 * predictions[1]
     factor = predictions[0].flatten(1).std(1) / guided.flatten(1).std(1)
     assert torch.allclose(combined, guided * factor.view(-1, 1, 1, 1), atol=1e-12)
-    half = Rescale(0.5, guidance=CFG(3.0)).combine(z, 0.5, predictions, model)
+    half = bound(Rescale(0.5, guidance=CFG(3.0)), model).combine(z, 0.5, predictions, {})
     assert torch.allclose(half, (guided + combined) / 2, atol=1e-12)
-    alone = guidance.combine(z[1:2], 0.5, [p[1:2] for p in predictions], model)
+    alone = guidance.combine(z[1:2], 0.5, [p[1:2] for p in predictions], {})
     assert torch.equal(alone, combined[1:2])
 
 
@@ -106,7 +112,7 @@ def test_a_sum_adds_corrections(model):
     both = draw(model, Sum((CFG(3.0), Autoguidance(model, 2.0))))
     assert torch.allclose(both.samples, draw(model, CFG(3.0)).samples, atol=1e-12)
     assert both.provenance["nfe"] == 30
-    assert Sum((CFG(3.0), CFG(2.0))).weights(0.5) == (4.0, -2.0, -1.0)
+    assert bound(Sum((CFG(3.0), CFG(2.0))), model).weights(0.5) == (4.0, -2.0, -1.0)
     mixed = draw(model, Sum((CFG(2.0), APG(2.0, eta=1.0))))
     assert torch.allclose(mixed.samples, draw(model, CFG(3.0)).samples, atol=1e-9)
     part = draw(

@@ -20,7 +20,7 @@ from torch import nn
 
 from trilemma import lookup
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Sum
+from trilemma.guiding.sums import Sum
 from trilemma.interfaces.sampler import Sampler
 from trilemma.registry import building
 from trilemma.registry.manager import catalog
@@ -284,7 +284,7 @@ def test_options_that_texts_can_say_are_read_back():
         colour=Colour.BLUE, kind=torch.float64, folder=Path("a b"), inner=DDIM(0.5, grid=(0.5, 0.25))
     )
     spec = lookup.describe("sampler", made)
-    given = lookup._with_components(Tinted, parse_spec(spec).options)
+    given = building._with_components(Tinted, parse_spec(spec).options)
     assert Tinted(**checked_options("tinted", Tinted, given)) == dataclasses.replace(
         made, folder=Path("./a b")
     )

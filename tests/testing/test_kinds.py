@@ -11,6 +11,7 @@ from PIL import Image
 
 from trilemma import lookup
 from trilemma.errors import UsageError
+from trilemma.interfaces.guidance import Branch, Weighted, towards_condition
 from trilemma.testing import check_metric, check_objective, checks, run_checks
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken.objectives import RightLoss
@@ -67,18 +68,18 @@ class Still(ContinuousVP):
 
 
 class Heavy(CFG):
-    def weights(self, t):
-        return (self.scale, -self.scale)
+    def bind(self, model, cond, times):
+        return towards_condition(model, cond, (self.scale, -self.scale))
 
 
 class Lonely(CFG):
-    def weights(self, t):
-        return (1.0,)
+    def bind(self, model, cond, times):
+        return towards_condition(model, cond, (1.0,))
 
 
 class Strange(CFG):
-    def branches(self, cond):
-        return [{**cond, "text": None}]
+    def bind(self, model, cond, times):
+        return Weighted([Branch({**cond, "text": None}, model)], (1.0,))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,13 +88,16 @@ class Denoiser(nn.Module):
         apart = {id(entry) for entry in learned}
         return [entry for entry in (*self.parameters(), *self.buffers()) if id(entry) not in apart]
 
-    def with_identity_attention(self) -> Denoiser:
-        """This network, its weights shared, with every self-attention map replaced by the identity (2403.17377).
+    def with_attention(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Denoiser:
+        """Returns this network, its weights shared, with another self-attention: attend(q, k, v) for softmax(q kᵀ) v.
+
+        Args:
+            attend: of queries, keys and values [B, heads, L, D].
 
         Raises:
-            UsageError: for a network that has no self-attention, or does not say how.
+            UsageError: for a network that has no self-attention, or does not say how to change it.
         """
-        raise UsageError(f"{type(self).__name__} has no self-attention to perturb; use another guidance")
+        raise UsageError(f"{type(self).__name__} has no self-attention to change; use another guidance")
 
     def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
         """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.

@@ -1,9 +1,9 @@
-"""What guidance is: which evaluations a step needs and how they combine."""
+"""Guidance: which evaluations a row needs, and how they combine."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,162 +11,159 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.process import Process
 from trilemma.registry.options import WithOptions
 
 
 @dataclass(frozen=True)
 class Branch:
+    """One evaluation of a network under conditions of its own.
+
+    Attributes:
+        cond: conditions by name; None stands for the null condition.
+        network: what is evaluated: the model itself, or one that a guidance brings.
+    """
+
     cond: Mapping[str, Any]
     network: Denoiser
 
 
 class BoundGuidance(ABC):
+    """A guidance of one model, under conditions, on a grid of times.
+
+    A combination that is linear writes `weights`, and the engine folds them into its rows. Any other sets
+    `linear = False` and writes `combine`. Branches after the last one that has a weight are not evaluated, and the
+    sample does not pay for them.
+
+    Attributes:
+        branches: what is evaluated, all in one batch; the first is the prediction that is guided.
+        linear: whether the combination is Σ_g w_g·prediction_g.
+        uncapturable: why the combination cannot be part of a CUDA graph; "" where it can.
+    """
+
     branches: tuple[Branch, ...]
     linear: bool = True
     uncapturable: str = ""
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        raise NotImplementedError
-
-    def combine(self, z, t, predictions, targets):
-        raise NotImplementedError
-
-    def evaluated(self, t: float) -> int:
-        return 1
-
-    def own_evaluations(self, t: float) -> int:
-        return 0
-
-    def targets(self, indices, cond):
-        return {}
-
-
-class _Hooks(BoundGuidance):
-    def __init__(self, g, model, cond, times):
-        g.check(model, cond)
-        self.g = g = g.on_grid(model.process, times)
-        nets = g.networks(model)
-        self.cond = cond
-        self.branches = tuple(Branch(c, nets.get(i, model)) for i, c in enumerate(g.branches(cond)))
-        self.linear = g.linear
-        self.uncapturable = g.uncapturable
-        self.model = model
-
-    def weights(self, t):
-        return self.g.weights(t)
-
-    def combine(self, z, t, predictions, targets):
-        from trilemma.guiding.composition import combination
-
-        return combination(self.g.for_batch(targets), z, t, predictions, self.model)
-
-    def evaluated(self, t):
-        return min(len(self.branches), self.g.evaluated(t, len(self.branches)))
-
-    def own_evaluations(self, t):
-        return self.g.own_evaluations(t)
-
-    def targets(self, indices, cond):
-        return all_targets(self.g, self.cond, indices, cond)
-
-
-class Guidance(WithOptions, ABC):
-    """Combines the predictions of several branches, all evaluated in one batch, into one.
-
-    A combination that is linear writes `weights`, and the engine folds them into the step. Any other sets
-    `linear = False` and writes `combine`. The first branch is the prediction that is guided; where the others have no
-    weight they are not evaluated, and the sample does not pay for them.
-
-    Attributes:
-        neutral_scale: the value of an option `scale` at which it is no guidance; None where there is none.
-    """
-
-    neutral_scale: float | None = 1.0
-
-    def bind(self, model, cond, times):
-        return _Hooks(self, model, cond, times)
-
     @property
-    def uncapturable(self) -> str:
-        """Why its combination cannot be part of a CUDA graph; "" where it can."""
-        return ""
-
-    @property
-    def linear(self) -> bool:
-        """Whether the combination is Σ_g w_g·prediction_g."""
-        return True
-
-    @abstractmethod
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The conditions of each branch; None stands for the null condition."""
-
-    def networks(self, denoiser: Denoiser) -> dict[int, Denoiser]:
-        """Which branches another network evaluates than the model itself, by their number."""
-        return {}
+    def model(self) -> Denoiser:
+        """The network that is guided."""
+        return self.branches[0].network
 
     def weights(self, t: float) -> tuple[float, ...]:
-        """w_g of prediction = Σ_g w_g·prediction_g at time t, one a branch."""
+        """Returns w_g of prediction = Σ_g w_g·prediction_g at time t, one a branch."""
         raise NotImplementedError(f"{type(self).__name__} is linear but writes no weights")
 
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
-        """The combined prediction [B, ...], in the denoiser's parameterization.
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Returns the combined prediction [B, ...], in the model's parameterization.
 
         Args:
-            z: state [B, ...], not to be written to.
+            z: states [B, ...], not to be written to.
             t: time.
-            predictions: one [B, ...] a branch that is evaluated at this time, in the denoiser's parameterization.
-            denoiser: for its process and parameterization.
+            predictions: one [B, ...] a branch that is evaluated at this time, in the model's parameterization.
+            targets: see `targets`, of the same samples.
         """
-        raise NotImplementedError(f"{type(self).__name__} is not linear but writes no combine")
-
-    def evaluated(self, t: float, branches: int) -> int:
-        """How many of the branches, from the first on, are evaluated at time t: up to the last with a weight."""
         if not self.linear:
-            return branches
+            raise NotImplementedError(f"{type(self).__name__} is not linear but writes no combine")
+        weights = self.weights(t)[: len(predictions)]
+        total = weights[0] * predictions[0]
+        for weight, prediction in zip(weights[1:], predictions[1:], strict=True):
+            total = total + weight * prediction
+        return total
+
+    def evaluated(self, t: float) -> int:
+        """Returns how many branches, from the first on, are evaluated at time t: up to the last with a weight."""
+        if not self.linear:
+            return len(self.branches)
         return max((g + 1 for g, w in enumerate(self.weights(t)) if w != 0), default=1)
 
     def own_evaluations(self, t: float) -> int:
-        """How many evaluations of the denoiser `combine` makes by itself at time t; a sample pays them too."""
+        """Returns how many evaluations of the model `combine` makes by itself at time t; a sample pays them too."""
         return 0
 
-    def on_grid(self, process: Process, times: Tensor) -> Guidance:
-        """This guidance on a grid of times [steps + 1] of a process, where its weights depend on them."""
-        return self
+    def targets(self, indices: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what `combine` needs to know of the samples `indices` [B], as tensors [B, ...] by name.
 
-    def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
-        """What `combine` needs to know of the samples `indices` [B], as tensors [B] by name."""
+        Args:
+            indices: of the samples, int64.
+            cond: conditions [B] of the first branch, as the network takes them.
+        """
         return {}
 
-    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What `combine` needs of the conditions [B] of its first branch as the network takes them."""
-        return {}
 
-    def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
-        """This guidance with the targets of the batch that `combine` is called for."""
-        return self
+class Weighted(BoundGuidance):
+    """Σ_g w_g(t)·prediction_g.
 
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        """Raises UsageError where this guidance cannot guide this model with these conditions."""
-        return
+    Args:
+        branches: what is evaluated.
+        weights: w_g, one a branch; a function of the time where they depend on it.
+    """
+
+    def __init__(
+        self, branches: Sequence[Branch], weights: Sequence[float] | Callable[[float], tuple[float, ...]]
+    ) -> None:
+        self.branches = tuple(branches)
+        fixed = None if callable(weights) else tuple(weights)
+        self._weights = (lambda t: fixed) if fixed is not None else weights
+
+    def weights(self, t: float) -> tuple[float, ...]:
+        found: tuple[float, ...] = self._weights(t)  # type: ignore[operator]
+        return found
+
+
+class Guidance(WithOptions, ABC):
+    """Combines the predictions of several branches into one. Write it as a frozen dataclass of its options.
+
+    Attributes:
+        neutral_scale: the value of an option `scale` at which it is no guidance; None where there is none.
+        compound: whether it is made of other guidances.
+    """
+
+    neutral_scale: float | None = 1.0
+    compound: bool = False
+
+    @abstractmethod
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        """Returns this guidance of a model, under conditions, on a grid.
+
+        Args:
+            model: the network that is guided.
+            cond: conditions by name, as they were asked for; not to be written to.
+            times: of the grid, float64 [steps + 1].
+
+        Raises:
+            UsageError: where it cannot guide this model under these conditions.
+        """
+
+    def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
+        """Returns the guidances that it is written as with + between, each with the options that its place says."""
+        return [(self, ())]
 
 
 @dataclass(frozen=True)
 class Unguided(Guidance):
     """The model's own prediction."""
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)]
-
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (1.0,)
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        return unguided(model, cond)
 
 
-def all_targets(
-    guidance: Guidance, cond: Mapping[str, Any], indices: Tensor, encoded: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Returns what a guidance is told of the samples `indices` [B]: its targets and conditions."""
-    return {**guidance.targets(cond, indices), **guidance.conditions(encoded)}
+def unguided(model: Denoiser, cond: Mapping[str, Any]) -> BoundGuidance:
+    """Returns the guidance that is none: one branch, whose weight is 1."""
+    return Weighted([Branch(dict(cond), model)], (1.0,))
+
+
+def towards_condition(
+    model: Denoiser, cond: Mapping[str, Any], weights: Sequence[float] | Callable[[float], tuple[float, ...]]
+) -> BoundGuidance:
+    """Returns the guidance w_0 f(cond) + w_1 f(∅) of a model, by its prediction under no condition."""
+    return Weighted(condition_and_none(model, cond), weights)
+
+
+def condition_and_none(model: Denoiser, cond: Mapping[str, Any]) -> tuple[Branch, Branch]:
+    """Returns the branches of classifier-free guidance: the conditions, and none of them."""
+    return Branch(dict(cond), model), Branch(dict.fromkeys(cond), model)
 
 
 def needs_null_class(name: str, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:

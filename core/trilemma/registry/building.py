@@ -162,7 +162,7 @@ def _standing_in(kind: str, flag: str) -> list[str]:
 
 
 def describe(kind: str, made: Any, name: str | None = None) -> str:
-    """The canonical spec of an object: its registered name, else its class's, with its options; see `recording`.
+    """Returns the canonical spec of an object: its registered name, else its class's, with its options.
 
     Args:
         kind: of component.
@@ -181,13 +181,13 @@ def condition(value: Any) -> Any:
 
 def _described(kind: str, made: Any, left_out: Collection[str], name: str | None) -> str:
     if is_value(made):
-        return _described_value(catalog(), type(made), kind, made, tuple(left_out), name)
+        return _described_value(catalog(), kind, made, tuple(left_out), name)
     return _written(kind, made, left_out, name)
 
 
 @lru_cache(256)
 def _described_value(
-    known: Catalog, cls: type, kind: str, made: Any, left_out: tuple[str, ...], name: str | None
+    known: Catalog, kind: str, made: Any, left_out: tuple[str, ...], name: str | None
 ) -> str:
     return _written(kind, made, left_out, name)
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from trilemma.engine.sampling import sample
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Modifier
-from trilemma.interfaces.guidance import Guidance
+from trilemma.guiding.modifiers import Modifier
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.guidance import BoundGuidance, Guidance, towards_condition
 from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting
 from trilemma.testing.empty import without_a_prediction
@@ -26,11 +28,11 @@ _CONDITION = {"class": 0}
 
 def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]]]:
     """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
-    if isinstance(guidance, Modifier) and guidance.guidance is None:
+    if isinstance(guidance, Modifier) and guidance.modifies_nothing:
         guidance = dataclasses.replace(guidance, guidance=TowardsClass())
-    yield "branches name the model's conditions", lambda: _branches(guidance)
-    if guidance.linear:
-        yield "weights are one a branch and sum to 1", lambda: _weights(guidance)
+    yield "branches name the model's conditions", lambda: _guiding(guidance, _branches)
+    if _is_linear(guidance):
+        yield "weights are one a branch and sum to 1", lambda: _guiding(guidance, _weights)
         yield "branches that agree are left alone", lambda: _guiding(guidance, _agreement)
     if hasattr(guidance, "scale") and guidance.neutral_scale is not None:
         yield "its neutral scale is no guidance", lambda: _guiding(guidance, _neutral)
@@ -49,42 +51,52 @@ def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]
 class TowardsClass(Guidance):
     """ε_∅ + 3 (ε_c − ε_∅), for modifiers to act on."""
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond), dict.fromkeys(cond)]
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        return towards_condition(model, cond, (3.0, -2.0))
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (3.0, -2.0)
+
+def _bound(guidance: Guidance) -> BoundGuidance:
+    """A guidance of the exact model."""
+    return guidance.bind(_model(), dict(_CONDITION), torch.linspace(1, 0, 9, dtype=torch.float64))
 
 
 def _guiding(guidance: Guidance, check: Callable[[Guidance], str]) -> str:
     """A check on the exact model, where the guidance can guide it."""
     try:
-        guidance.check(_model(), _CONDITION)
-        guidance.networks(_model())
+        _bound(guidance)
     except UsageError as error:
         raise Skipped(f"the exact model cannot be guided: {error}") from error
     return check(guidance)
 
 
+def _is_linear(guidance: Guidance) -> bool:
+    try:
+        return _bound(guidance).linear
+    except UsageError:
+        return False
+
+
 def _branches(guidance: Guidance) -> str:
     given = dict(_CONDITION)
-    branches = guidance.branches(given)
-    assert given == _CONDITION, "branches changes the conditions it is given"
-    assert 1 <= len(branches) <= 4, f"{len(branches)} branches; the engine runs 1 to 4"
-    for branch in branches:
-        assert set(branch) <= set(_CONDITION), (
-            f"a branch names {sorted(set(branch) - set(_CONDITION))}, unknown to the model"
+    bound = guidance.bind(_model(), given, torch.linspace(1, 0, 9, dtype=torch.float64))
+    assert given == _CONDITION, "bind changes the conditions it is given"
+    count = len(bound.branches)
+    assert 1 <= count <= 4, f"{count} branches; the engine runs 1 to 4"
+    for branch in bound.branches:
+        assert set(branch.cond) <= set(_CONDITION), (
+            f"a branch names {sorted(set(branch.cond) - set(_CONDITION))}, unknown to the model"
         )
-    return f"{len(branches)} in one batch"
+    return f"{count} in one batch"
 
 
 def _weights(guidance: Guidance) -> str:
-    count = len(guidance.branches(_CONDITION))
+    bound = _bound(guidance)
+    count = len(bound.branches)
     for t in (0.1, 0.5, 1.0):
-        weights = guidance.weights(t)
+        weights = bound.weights(t)
         assert len(weights) == count, f"{len(weights)} weights for {count} branches"
         assert abs(sum(weights) - 1) < 1e-12, f"weights at t = {t} sum to {sum(weights):g}, not to 1"
-    return f"{guidance.weights(0.5)} at t = 0.5"
+    return f"{bound.weights(0.5)} at t = 0.5"
 
 
 def _agreement(guidance: Guidance) -> str:
@@ -117,18 +129,23 @@ def _neutral(guidance: Guidance) -> str:
     assert torch.equal(plain, guided), (
         f"scale {guidance.neutral_scale:g} moves samples by {float((plain - guided).abs().max()):.2g}"
     )
-    return f"{len(one.branches(_CONDITION))} branch(es)"
+    return f"{len(_bound(one).branches)} branch(es)"
 
 
 def _is_classifier_free(guidance: Guidance) -> bool:
     """Whether it promises ε_∅ + s (ε_c − ε_∅): one scale at all times, neutral at 1, of the condition and none."""
+    if not hasattr(guidance, "scale") or guidance.neutral_scale != 1 or guidance.compound:
+        return False
+    try:
+        bound = _bound(guidance)
+    except UsageError:
+        return False
+    told = [dict(branch.cond) for branch in bound.branches if branch.network is bound.model]
     return (
-        guidance.linear
-        and hasattr(guidance, "scale")
-        and guidance.neutral_scale == 1
-        and not isinstance(guidance, Modifier)
-        and guidance.weights(0.25) == guidance.weights(0.75)
-        and guidance.branches(_CONDITION) in ([_CONDITION, {"class": None}], [{"class": None}, _CONDITION])
+        bound.linear
+        and bound.weights(0.25) == bound.weights(0.75)
+        and len(told) == len(bound.branches)
+        and told in ([_CONDITION, {"class": None}], [{"class": None}, _CONDITION])
     )
 
 
@@ -159,7 +176,7 @@ def _pays(guidance: Guidance) -> str:
     """The network is asked for as many states as the branches say, in one call."""
     model = Counting(_model())
     drawn = sample(model, 3, sampler="ddim", steps=5, cond=_CONDITION, guidance=guidance)
-    branches = len(guidance.branches(_CONDITION))
+    branches = len(_bound(guidance).branches)
     asked = [states // 3 for states in model.batches]
     assert max(asked) <= branches, f"calls of {asked} branches a row, and it names {branches}"
     assert drawn.provenance["nfe"] == sum(asked), (

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance, needs_null_class
+from trilemma.interfaces.guidance import (
+    BoundGuidance,
+    Guidance,
+    needs_null_class,
+    towards_condition,
+    unguided,
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,8 @@ class CFG(Guidance):
 
     scale: float = 2.0
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        conditional = dict(cond)
-        return [conditional] if self.scale == 1 else [conditional, dict.fromkeys(cond)]
-
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (1.0,) if self.scale == 1 else (self.scale, 1.0 - self.scale)
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if self.scale != 1:
-            needs_null_class("cfg", denoiser, cond)
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        if self.scale == 1:
+            return unguided(model, cond)
+        needs_null_class("cfg", model, cond)
+        return towards_condition(model, cond, (self.scale, 1.0 - self.scale))

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance, needs_null_class
+from trilemma.interfaces.guidance import (
+    BoundGuidance,
+    Branch,
+    Guidance,
+    condition_and_none,
+    needs_null_class,
+    unguided,
+)
 from trilemma.numerics.conversion import convert
 
 
@@ -47,37 +54,47 @@ class APG(Guidance):
         if self.norm_threshold < 0:
             raise UsageError(f"apg: norm_threshold={self.norm_threshold!r} is negative; give 0 for no bound")
 
-    @property
-    def linear(self) -> bool:
-        return self.scale == 1
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        if self.scale == 1:
+            return unguided(model, cond)
+        needs_null_class("apg", model, cond)
+        if model.process.components != 1:
+            raise UsageError("apg guides processes of one component; this one has more")
+        return Projected(self, condition_and_none(model, cond))
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)] if self.scale == 1 else [dict(cond), dict.fromkeys(cond)]
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (1.0,)
+class Projected(BoundGuidance):
+    """Adaptive projected guidance of a model.
 
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
+    Args:
+        options: scale, η and r.
+        branches: under the conditions, and under none.
+    """
+
+    linear = False
+
+    def __init__(self, options: APG, branches: tuple[Branch, Branch]) -> None:
+        self.options, self.branches = options, branches
+
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
         time = torch.tensor(t, dtype=torch.float64)
-        levels = denoiser.process.alpha(time), denoiser.process.sigma(time)
-        p, q = (entry.item() for entry in convert(denoiser.parameterization, "x0", *levels))
+        levels = self.model.process.alpha(time), self.model.process.sigma(time)
+        p, q = (entry.item() for entry in convert(self.model.parameterization, "x0", *levels))
         conditional = p * z + q * predictions[0]
         correction = self.correction(conditional, q * (predictions[0] - predictions[1]))
-        return predictions[0] + (self.scale - 1) / q * correction
+        return predictions[0] + (self.options.scale - 1) / q * correction
 
     def correction(self, conditional: Tensor, difference: Tensor) -> Tensor:
-        """Δ_⊥ + η Δ_∥ [B, ...] of x̂_c and Δ [B, ...]."""
-        if self.norm_threshold > 0:
+        """Returns Δ_⊥ + η Δ_∥ [B, ...] of x̂_c and Δ [B, ...]."""
+        r = self.options.norm_threshold
+        if r > 0:
             length = _dot(difference, difference).sqrt()
-            bound = length.clamp_min(self.norm_threshold)
-            difference = difference * (self.norm_threshold / bound)
+            difference = difference * (r / length.clamp_min(r))
         square = _dot(conditional, conditional)
         along = (_dot(difference, conditional) / square).where(square > 0, 0.0) * conditional
-        return difference - (1 - self.eta) * along
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if self.scale != 1:
-            needs_null_class("apg", denoiser, cond)
+        return difference - (1 - self.options.eta) * along
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

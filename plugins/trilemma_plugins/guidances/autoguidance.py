@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance, Weighted, unguided
 from trilemma.models.loading import load
 
 
@@ -36,24 +37,21 @@ class Autoguidance(Guidance):
     model: Denoiser | str | Path | None = None
     scale: float = 2.0
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)] if self.scale == 1 else [dict(cond), dict(cond)]
-
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (1.0,) if self.scale == 1 else (self.scale, 1.0 - self.scale)
-
-    def networks(self, denoiser: Denoiser) -> dict[int, Denoiser]:
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
         if self.scale == 1:
-            return {}
+            return unguided(model, cond)
+        weak = self._weaker(model)
+        _check(model, weak)
+        branches = Branch(dict(cond), model), Branch(dict(cond), weak)
+        return Weighted(branches, (self.scale, 1.0 - self.scale))
+
+    def _weaker(self, model: Denoiser) -> Denoiser:
         if isinstance(self.model, Denoiser):
-            weak = self.model
-        elif self.model is not None:
-            first = next(iter(denoiser.own_tensors()), torch.empty(0))
-            weak = load(self.model, device=first.device, dtype=first.dtype)
-        else:
+            return self.model
+        if self.model is None:
             raise UsageError("autoguidance needs a weaker model; give model=name, a directory or a denoiser")
-        _check(denoiser, weak)
-        return {1: weak}
+        first = next(iter(model.own_tensors()), torch.empty(0))
+        return load(self.model, device=first.device, dtype=first.dtype)
 
 
 def _check(model: Denoiser, weak: Denoiser) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance, needs_null_class
+from trilemma.interfaces.guidance import BoundGuidance, Guidance, needs_null_class, towards_condition
 from trilemma.interfaces.process import Process
 
 
@@ -51,33 +51,21 @@ class CFGpp(Guidance):
         if not 0 <= self.scale <= 1:
             raise UsageError(f"cfgpp: scale={self.scale!r} is out of range; give a number from 0 to 1")
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond), dict.fromkeys(cond)]
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        needs_null_class("cfgpp", model, cond)
+        steps = self.scales(model.process, times)
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (self.scale, 1.0 - self.scale)
+        def weights(t: float) -> tuple[float, ...]:
+            # An evaluation between two times belongs to the step from the later one.
+            scale = next((scale for time, scale in reversed(steps) if time >= t), self.scale)
+            return (scale, 1.0 - scale)
 
-    def on_grid(self, process: Process, times: Tensor) -> Guidance:
+        return towards_condition(model, cond, weights)
+
+    def scales(self, process: Process, times: Tensor) -> list[tuple[float, float]]:
+        """Returns (t, ω_t) of each step of a grid, falling in t."""
         times = torch.sort(times.double(), descending=True).values
         alpha, sigma = process.levels(times)
         signal, noise = alpha[1:] * sigma[:-1], alpha[:-1] * sigma[1:]
         scales = self.scale * signal / (signal - noise)
-        return OnGrid(self.scale, tuple(zip(times[:-1].tolist(), scales.tolist(), strict=True)))
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        needs_null_class("cfgpp", denoiser, cond)
-
-
-@dataclass(frozen=True)
-class OnGrid(CFGpp):
-    """CFG++ with the scales of a grid.
-
-    Args:
-        steps: (t, ω_t), falling in t. An evaluation between two times belongs to the step from the later one.
-    """
-
-    steps: tuple[tuple[float, float], ...] = ()
-
-    def weights(self, t: float) -> tuple[float, ...]:
-        scale = next((scale for time, scale in reversed(self.steps) if time >= t), self.scale)
-        return (scale, 1.0 - scale)
+        return list(zip(times[:-1].tolist(), scales.tolist(), strict=True))

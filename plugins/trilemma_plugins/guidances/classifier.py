@@ -13,7 +13,7 @@ from torch.nn.functional import log_softmax
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
 from trilemma.numerics.conversion import convert
 from trilemma_plugins.guidances.bundled import load_classifier
 
@@ -47,9 +47,6 @@ class Classifier(Guidance):
     scale: float = 1.0
     label: int | Sequence[int] | None = None
 
-    linear = False
-    uncapturable = "the gradient of a classifier is taken on the host"
-
     neutral_scale = 0.0
 
     def __post_init__(self) -> None:
@@ -59,71 +56,74 @@ class Classifier(Guidance):
                 f"classifier: label={self.label!r} is no class; give an integer or a list of them"
             )
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)]
-
-    def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
-        given = self.label if self.label is not None else next(iter(_wanted(cond).values()))
-        labels = torch.as_tensor(given, dtype=torch.int64).reshape(-1)
-        return {_LABELS: labels[indices.cpu() % len(labels)].to(indices.device)}
-
-    def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
-        return OfBatch(self.model, self.scale, self.label, targets[_LABELS])
-
-    def classifier(self, device: torch.device) -> nn.Module:
-        """The classifier; one that is given by name is loaded once a device."""
-        given = self.model
-        return given if isinstance(given, nn.Module) else load_classifier(given, str(device))
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if denoiser.process.components != 1:
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        if model.process.components != 1:
             raise UsageError("classifier guides processes of one component; this one has more")
-        if self.label is None and len(_wanted(cond)) != 1:
+        wanted = _wanted(cond)
+        if self.label is None and len(wanted) != 1:
             raise UsageError("classifier needs a class to guide to; give label=7, or one condition in cond")
-        device = next((entry.device for entry in denoiser.parameters()), torch.device("cpu"))
-        classifier = self.classifier(device)
-        shape = getattr(classifier, "shape", denoiser.shape)
-        if tuple(shape) != denoiser.shape:
+        labels = self.label if self.label is not None else next(iter(wanted.values()))
+        device = next((entry.device for entry in model.parameters()), torch.device("cpu"))
+        return ByGradient(Branch(dict(cond), model), self._classifier(model, device), self.scale, labels)
+
+    def _classifier(self, model: Denoiser, device: torch.device) -> nn.Module:
+        """The classifier, which fits the model; one that is given by name is loaded once a device."""
+        given = self.model
+        classifier = given if isinstance(given, nn.Module) else load_classifier(given, str(device))
+        shape = getattr(classifier, "shape", model.shape)
+        if tuple(shape) != model.shape:
             raise UsageError(
-                f"the classifier is for states of shape {tuple(shape)}, not of {denoiser.shape}; give another as model="
+                f"the classifier is for states of shape {tuple(shape)}, not of {model.shape}; give another as model="
             )
         random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
         if any(module.training and isinstance(module, random) for module in classifier.modules()):
             raise UsageError("the classifier is in training mode; call classifier.eval() first")
         if any(entry.device != device for entry in classifier.parameters()):
             raise UsageError(f"the classifier is not on {device} like the model; move it there")
+        return classifier
 
 
-@dataclass(frozen=True)
-class OfBatch(Classifier):
-    """The guidance of a batch.
+class ByGradient(BoundGuidance):
+    """ε̂ − s σ_t ∇_z log p(y | z_t, t) of a model.
 
     Args:
-        labels: y [B].
+        branch: what is guided.
+        classifier: gives the logits of p.
+        scale: s.
+        labels: y, one or a list of which sample i takes entry i modulo its length.
     """
 
-    labels: Tensor | None = None
+    linear = False
+    uncapturable = "the gradient of a classifier is taken on the host"
 
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
+    def __init__(self, branch: Branch, classifier: nn.Module, scale: float, labels: Any) -> None:
+        self.branches = (branch,)
+        self.classifier, self.scale = classifier, scale
+        self._wanted = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
+
+    def targets(self, indices: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {_LABELS: self._wanted[indices.cpu() % len(self._wanted)].to(indices.device)}
+
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
         if self.scale == 0:
             return predictions[0]
-        time = torch.tensor(t, dtype=torch.float64)
-        alpha, sigma = denoiser.process.alpha(time), denoiser.process.sigma(time)
-        _, q = convert("eps", denoiser.parameterization, alpha, sigma)
+        process, time = self.model.process, torch.tensor(t, dtype=torch.float64)
+        alpha, sigma = process.alpha(time), process.sigma(time)
+        _, q = convert("eps", self.model.parameterization, alpha, sigma)
         # A shift of ε̂ by δ at the same z shifts any other parameterization by q·δ.
-        return predictions[0] - (self.scale * sigma * q).item() * self.gradient(z, t)
+        return predictions[0] - (self.scale * sigma * q).item() * self.gradient(z, t, targets[_LABELS])
 
-    def gradient(self, z: Tensor, t: float) -> Tensor:
-        """∇_z log p(y | z, t) [B, ...], in the classifier's dtype and back in that of z."""
-        assert self.labels is not None
-        classifier = self.classifier(z.device)
-        wanted = next((entry.dtype for entry in classifier.parameters()), z.dtype)
+    def gradient(self, z: Tensor, t: float, labels: Tensor) -> Tensor:
+        """Returns ∇_z log p(y | z, t) [B, ...], in the classifier's dtype and back in that of z."""
+        wanted = next((entry.dtype for entry in self.classifier.parameters()), z.dtype)
         # Tensors made in inference mode never take part in autograd; copies made outside of it do.
         with torch.inference_mode(False), torch.enable_grad():
             state = z.detach().clone().to(wanted).requires_grad_()
-            labels = self.labels.clone()
-            logits = classifier(state, torch.full((len(z),), t, dtype=time_dtype(wanted), device=z.device))
-            chosen = log_softmax(logits, 1).gather(1, labels[:, None])
+            times = torch.full((len(z),), t, dtype=time_dtype(wanted), device=z.device)
+            logits = self.classifier(state, times)
+            chosen = log_softmax(logits, 1).gather(1, labels.clone()[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), state)
         return gradient.to(z.dtype)
 

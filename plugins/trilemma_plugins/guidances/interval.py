@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Factor
+from trilemma.guiding.modifiers import Factor
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from trilemma.engine.images import checked_images
 from trilemma.engine.inpainting import Known, known_region
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
 from trilemma.numerics.conversion import convert
 
 _KNOWN, _MASK, _CONDITION = "known", "mask", "condition."
-_MISSING = "moment-matching needs what is known; give known=, the images, and mask=, 1 where they are"
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,7 @@ class MomentMatching(Guidance):
     sigma: float = 0.0
     iterations: int = 5
 
-    linear = False
     neutral_scale = None
-    uncapturable = "the gradient of the network is taken on the host"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,58 +72,53 @@ class MomentMatching(Guidance):
                     f"moment-matching: {name} ({found}) is no tensor of finite images; give it as [N, C, H, W]"
                 )
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)]
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        if model.process.components != 1:
+            raise UsageError("moment-matching guides processes of one component; this one has more")
+        images = None if self.known is None else checked_images("known", self.known, model.shape)
+        region = known_region(images, self.mask, model.shape)
+        if region is None:
+            raise UsageError(
+                "moment-matching needs what is known; give known=, the images, and mask=, 1 where they are"
+            )
+        return ByMoments(self, Branch(dict(cond), model), region)
+
+
+class ByMoments(BoundGuidance):
+    """Moment matching of a model.
+
+    Args:
+        options: σ_y and the number of iterations.
+        branch: what is guided.
+        region: y and m.
+    """
+
+    linear = False
+    uncapturable = "the gradient of the network is taken on the host"
+
+    def __init__(self, options: MomentMatching, branch: Branch, region: Known) -> None:
+        self.options, self.region = options, region
+        self.branches = (branch,)
 
     def own_evaluations(self, t: float) -> int:
         return 1
 
-    def targets(self, cond: Mapping[str, Any], indices: Tensor) -> dict[str, Tensor]:
-        region = self._region(self.known.shape[1:]) if self.known is not None else None
-        if region is None:
-            raise UsageError(_MISSING)
-        return {
+    def targets(self, indices: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {
             name: images[(indices.cpu() % len(images)).to(images.device)].to(indices.device)
-            for name, images in ((_KNOWN, region.images), (_MASK, region.mask))
+            for name, images in ((_KNOWN, self.region.images), (_MASK, self.region.mask))
         }
+        return found | {_CONDITION + name: entry for name, entry in cond.items()}
 
-    def conditions(self, encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {_CONDITION + name: labels for name, labels in encoded.items()}
-
-    def for_batch(self, targets: Mapping[str, Tensor]) -> Guidance:
-        given = {
-            name.removeprefix(_CONDITION): t for name, t in targets.items() if name.startswith(_CONDITION)
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
+        denoiser = self.model
+        cond = {
+            name.removeprefix(_CONDITION): entry
+            for name, entry in targets.items()
+            if name.startswith(_CONDITION)
         }
-        return OfBatch(
-            self.known, self.mask, self.sigma, self.iterations, targets[_KNOWN], targets[_MASK], given
-        )
-
-    def check(self, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-        if denoiser.process.components != 1:
-            raise UsageError("moment-matching guides processes of one component; this one has more")
-        if self._region(denoiser.shape) is None:
-            raise UsageError(_MISSING)
-
-    def _region(self, shape: Sequence[int]) -> Known | None:
-        images = None if self.known is None else checked_images("known", self.known, shape)
-        return known_region(images, self.mask, shape)
-
-
-@dataclass(frozen=True)
-class OfBatch(MomentMatching):
-    """The guidance of a batch.
-
-    Args:
-        given: y [B, C, H, W].
-        where: m, of that shape.
-        labels: the network's conditions [B] by name.
-    """
-
-    given: Tensor | None = field(default=None, compare=False)
-    where: Tensor | None = field(default=None, compare=False)
-    labels: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
-
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
         time = torch.tensor(t, dtype=torch.float64)
         levels = denoiser.process.alpha(time), denoiser.process.sigma(time)
         alpha, sigma = (level.item() for level in levels)
@@ -140,7 +132,7 @@ class OfBatch(MomentMatching):
             )
             state = z.detach().clone().requires_grad_()
             times = torch.full((len(z),), t, dtype=time_dtype(dtype), device=z.device)
-            labels = {name: entry.clone() for name, entry in self.labels.items()}
+            labels = {name: entry.clone() for name, entry in cond.items()}
             x0 = p * state + q * denoiser(state.to(dtype), times, **labels).to(z.dtype)
 
             def covariance(u: Tensor) -> Tensor:
@@ -148,19 +140,19 @@ class OfBatch(MomentMatching):
                 (pulled,) = torch.autograd.grad(x0, state, u, retain_graph=True)
                 return pulled * (sigma**2 / alpha)
 
-            shift = self._correction(covariance, x0.detach())
+            shift = self._correction(covariance, x0.detach(), targets)
         return predictions[0] + shift / q
 
-    def _correction(self, covariance: Callable[[Tensor], Tensor], x0: Tensor) -> Tensor:
+    def _correction(
+        self, covariance: Callable[[Tensor], Tensor], x0: Tensor, targets: Mapping[str, Tensor]
+    ) -> Tensor:
         """Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀), by conjugate gradients; a sample that has arrived stands still."""
-        assert self.given is not None
-        assert self.where is not None
-        mask = self.where.clone().to(x0)
-        left = mask * (self.given.clone().to(x0) - x0)
+        mask = targets[_MASK].clone().to(x0)
+        left = mask * (targets[_KNOWN].clone().to(x0) - x0)
         u, along, square = torch.zeros_like(left), left, _dot(left, left)
         enough = torch.finfo(x0.dtype).eps ** 2 * square
-        for _ in range(self.iterations):
-            moved = mask * covariance(along) + self.sigma**2 * along
+        for _ in range(self.options.iterations):
+            moved = mask * covariance(along) + self.options.sigma**2 * along
             curvature = _dot(along, moved)
             going = (curvature > 0) & (square > enough)
             length = (square / curvature).where(going, 0.0)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance, Weighted, unguided
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class PerturbedAttention(Guidance):
 
     neutral_scale = 0.0
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond)] if self.scale == 0 else [dict(cond), dict(cond)]
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        if self.scale == 0:
+            return unguided(model, cond)
+        perturbed = model.with_attention(_identity)
+        branches = Branch(dict(cond), model), Branch(dict(cond), perturbed)
+        return Weighted(branches, (1.0 + self.scale, -self.scale))
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        return (1.0,) if self.scale == 0 else (1.0 + self.scale, -self.scale)
 
-    def networks(self, denoiser: Denoiser) -> dict[int, Denoiser]:
-        return {} if self.scale == 0 else {1: denoiser.with_identity_attention()}
+def _identity(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention whose map is the identity: every place attends to itself alone."""
+    return value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Modifier, combination
-from trilemma.interfaces.denoiser import Denoiser
+from trilemma.guiding.modifiers import Modified, Modifier
+from trilemma.interfaces.guidance import BoundGuidance
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,26 @@ class Rescale(Modifier):
         if not 0 <= self.phi <= 1:
             raise UsageError(f"rescale: phi={self.phi!r} is out of range; give a number from 0 to 1")
 
-    @property
-    def linear(self) -> bool:
-        return self.phi == 0 and self.guidance.linear
+    def modify(self, bound: BoundGuidance) -> BoundGuidance:
+        return Rescaled(bound, self.phi) if self.phi else bound
 
-    def weights(self, t: float) -> tuple[float, ...]:
-        return self.guidance.weights(t)
 
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
-        guided = combination(self.guidance, z, t, predictions, denoiser)
+class Rescaled(Modified):
+    """(φ·std(f)/std(D) + 1 − φ)·D of a bound guidance D.
+
+    Args:
+        guidance: D.
+        phi: φ.
+    """
+
+    def __init__(self, guidance: BoundGuidance, phi: float) -> None:
+        super().__init__(guidance)
+        self.phi, self.linear = phi, False
+
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
+        guided = self.guidance.combine(z, t, predictions, targets)
         wanted, found = (_spread(prediction) for prediction in (predictions[0], guided))
         ratio = (wanted / found).where(found > 0, 1.0)
         return guided * (1 + self.phi * (ratio - 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trilemma.errors import UsageError
-from trilemma.guiding.composition import Factor
+from trilemma.guiding.modifiers import Factor
 
 
 @dataclass(frozen=True)

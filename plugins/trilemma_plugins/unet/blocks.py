@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -73,10 +74,10 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention over the pixels of a feature map, with a residual that starts at zero.
 
     Attributes:
-        identity: whether every pixel attends to itself alone.
+        attend: of queries, keys and values [B, heads, H·W, D], in place of softmax(q kᵀ) v; None for that.
     """
 
-    identity = False
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, channels: int, head: int, groups: int) -> None:
         super().__init__()
@@ -93,8 +94,8 @@ class SelfAttention(nn.Module):
         packed = self.qkv(self.norm(x)).reshape(batch, 3, channels // self.head, self.head, height * width)
         # SDPA's fused kernel wants the head dimension contiguous; without the copy it falls back to bmm.
         q, k, v = packed.transpose(-1, -2).contiguous().unbind(1)
-        if self.identity:
-            h = v
+        if self.attend is not None:
+            h = self.attend(q, k, v)
         elif torch.is_grad_enabled() and x.device.type == "cpu":
             # The fused kernel's backward on CPU is ten times slower than the plain formula at these lengths.
             h = torch.softmax(q @ k.transpose(-1, -2) * self.head**-0.5, dim=-1) @ v

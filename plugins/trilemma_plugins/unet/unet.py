@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -140,13 +140,13 @@ class UNet(Denoiser):
             h = _apply(layers, h, embedding, (size[0], size[1]))
         return F.pixel_shuffle(self.outlet(F.silu(self.norm(h))), self.patch)
 
-    def with_identity_attention(self) -> Denoiser:
+    def with_attention(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Denoiser:
         shared: dict[int, Any] = {id(entry): entry for entry in (*self.parameters(), *self.buffers())}
         twin = copy.deepcopy(self, {**shared, id(self.process): self.process})
         layers = [layer for layer in twin.modules() if isinstance(layer, SelfAttention)]
         for layer in layers:
-            layer.identity = True
-        return twin if layers else super().with_identity_attention()
+            layer.attend = attend
+        return twin if layers else super().with_attention(attend)
 
 
 def _apply(layers: nn.Module, h: Tensor, embedding: Tensor, size: tuple[int, int] = (0, 0)) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from trilemma.guiding.modifiers import Modified
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import Guidance
+from trilemma.interfaces.guidance import BoundGuidance, Guidance, towards_condition
 from trilemma.interfaces.process import Process
 from trilemma.ops import keyed_normal
 from trilemma.testing.angle import AngleProcess
@@ -49,8 +50,8 @@ class PaperScale(Guidance):
 
     scale: float = 2.0
 
-    def branches(self, cond: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [dict(cond), dict.fromkeys(cond)]
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        return towards_condition(model, cond, self.weights)
 
     def weights(self, t: float) -> tuple[float, ...]:
         return (1 + self.scale, -self.scale)
@@ -76,9 +77,18 @@ class HalfTheScale(PaperScale):
 class WholeBatch(PaperScale):
     """Combines by the largest prediction of the batch, which need not be there."""
 
-    linear = False
+    def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
+        return _ByTheLargest(super().bind(model, cond, times), self.scale)
 
-    def combine(self, z: Tensor, t: float, predictions: Sequence[Tensor], denoiser: Denoiser) -> Tensor:
+
+class _ByTheLargest(Modified):
+    def __init__(self, guidance: BoundGuidance, scale: float) -> None:
+        super().__init__(guidance)
+        self.scale, self.linear = scale, False
+
+    def combine(
+        self, z: Tensor, t: float, predictions: Sequence[Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
         given, null = predictions
         return given + (self.scale - 1) * (given - null) / (1 + 0 * given.abs().max())
 
