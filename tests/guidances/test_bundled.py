@@ -32,7 +32,7 @@ def test_it_was_trained_on_the_process_of_the_bundled_model():
 
 
 def test_it_knows_digits_by_noise_level(data_root):
-    images = trilemma.registry.building.dataset("mnist:split=test", root=str(data_root / "mnist"))
+    images = trilemma.lookup.dataset("mnist:split=test", root=str(data_root / "mnist"))
     process = trilemma.load("mnist").process
     clean = images.images[:500].float() / 127.5 - 1
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))

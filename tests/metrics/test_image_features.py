@@ -155,7 +155,7 @@ def test_the_accuracy_on_the_test_images_is_the_cards(data_root: Path) -> None:
     """On every fifth of them."""
     if not (data_root / "cifar10-test.zip").is_file():
         pytest.skip(f"no cifar10-test.zip in {data_root}")
-    data = trilemma.registry.building.dataset("images:root=cifar10-test.zip")
+    data = trilemma.lookup.dataset("images:root=cifar10-test.zip")
     network = ImageFeatures()
     assert tuple(data.classes) == network.classes
     chosen = torch.arange(1000) * len(data) // 1000
