@@ -15,7 +15,7 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.orders import SLACK, phase_law_error
 from trilemma_plugins.cld.gddim import GDDIM
 from trilemma_plugins.cld.process import CLD
-from trilemma_plugins.cld.reverse import rest, still
+from trilemma_plugins.cld.splitting import linear_flow, stationary_covariance
 from trilemma_plugins.cld.sscs import SSCS
 from trilemma_plugins.ddpm.process import ContinuousVP
 from trilemma_plugins.processes.exploding import VE
@@ -50,18 +50,18 @@ def variance_of_x(sampler, steps):
 
 def test_the_flow_at_rest_is_the_damped_one():
     a, b = torch.tensor([0.7, 0.5], dtype=torch.float64)
-    psi, factor = rest(CONSTANT, still(CONSTANT), a, b)
+    psi, factor = linear_flow(CONSTANT, stationary_covariance(CONSTANT), a, b)
     expected = _damped_flow(float(CONSTANT.elapsed(b, a)), 1.0)
     torch.testing.assert_close((psi, factor), expected)
-    S = still(CONSTANT)
+    S = stationary_covariance(CONSTANT)
     torch.testing.assert_close(psi @ S @ psi.mT + factor @ factor.mT, S)
 
 
 def test_half_flows_have_their_own_halves():
     """Two half flows that are merged are the two, under a β that changes."""
-    S = still(LINEAR)
+    S = stationary_covariance(LINEAR)
     a, m, b = torch.tensor([0.8, 0.6, 0.3], dtype=torch.float64)
-    (first, L1), (then, L2), (whole, L) = (rest(LINEAR, S, *pair) for pair in ((a, m), (m, b), (a, b)))
+    (first, L1), (then, L2), (whole, L) = (linear_flow(LINEAR, S, *pair) for pair in ((a, m), (m, b), (a, b)))
     torch.testing.assert_close(then @ first, whole)
     torch.testing.assert_close(then @ L1 @ L1.mT @ then.mT + L2 @ L2.mT, L @ L.mT)
 
@@ -96,7 +96,7 @@ def test_samplers_of_phase_space_refuse_one_component():
 
 def test_a_process_that_does_not_rest_is_refused():
     with pytest.raises(UsageError, match="keeps its prior"):
-        still(VE())
+        stationary_covariance(VE())
 
 
 @pytest.mark.parametrize(

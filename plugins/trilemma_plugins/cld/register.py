@@ -17,7 +17,7 @@ def trilemma_register(registry: Registry) -> None:
         SamplerSpec(
             name="sscs",
             target="trilemma_plugins.cld.sscs:SSCS",
-            summary="symmetric splitting in phase space, its flows at rest exact; order 2 with score=midpoint",
+            summary="symmetric splitting in phase space, its linear part exact; order 2 with score=midpoint",
             reference="arXiv:2112.07068",
             variants=("score=midpoint", "hold=x0", "grid=squares"),
         )

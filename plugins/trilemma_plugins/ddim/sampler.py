@@ -30,8 +30,6 @@ class DDIM(Sampler):
 
     Args:
         eta: η ∈ [0, 1].
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -16,6 +16,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.numerics.lagrange import lagrange_basis
 from trilemma_plugins.solvers.exponential import adams_weights, history, levels
 
 _PLACES, _MASSES = np.polynomial.legendre.leggauss(48)
@@ -39,8 +40,6 @@ class DEIS(Sampler):
             the result, so above 2 the error shrinks but its order is 2.
         variable: "log-rho", "rho" or "t".
         prediction: "eps", or "x0" to put the polynomial (in log ρ) through x̂₀: the equation is then z/σ = ∫ x̂₀ d(α/σ).
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -117,20 +116,8 @@ class DEIS(Sampler):
             float(
                 basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level)
             )
-            for basis in _lagrange(nodes)
+            for basis in lagrange_basis(nodes, Polynomial([0.0, 1.0]))
         ]
-
-
-def _lagrange(nodes: list[float]) -> list[Polynomial]:
-    """The polynomials that are 1 at one node and 0 at the others."""
-    basis = []
-    for node in nodes:
-        product = Polynomial([1.0])
-        for other in nodes:
-            if other != node:
-                product = product * Polynomial([-other / (node - other), 1 / (node - other)])
-        basis.append(product)
-    return basis
 
 
 def _rho(process: Process, t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,8 +34,6 @@ class DPMSolver(Sampler):
     Args:
         order: 1, 2 or 3, which is also the number of evaluations of a step.
         r1: place of the first stage, in (0, 1), for order 3 below 2/3; 1/2 (order 2) or 1/3 by default.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -59,8 +59,6 @@ class DPMpp2M(Sampler):
     Args:
         solver: "midpoint" or "heun".
         eta: η ≥ 0.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -129,8 +127,6 @@ class DPMpp3M(Sampler):
         eta: η ≥ 0.
         curvature: weight of p's second difference: 1 is the parabola, 1/2 the published pseudocode and the
             implementations that follow it, which leave out the factor of 2 of the second derivative.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -30,8 +30,6 @@ class DPMpp2S(Sampler):
 
     Args:
         eta: η in [0, 1]; 0 follows the probability flow.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -33,8 +33,6 @@ class PredictorCorrector(Sampler):
     Args:
         corrections: Langevin steps before every step; each is one evaluation.
         snr: r, above 0 and below 1.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

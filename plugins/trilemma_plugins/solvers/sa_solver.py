@@ -38,8 +38,6 @@ class SASolver(Sampler):
         rho_min, rho_max: noise is added in the steps from levels ρ = σ/α between them; τ = 0 in the others.
         slope: weight of the slope between two points: its "integral", or "half" for (1 + τ²) h²/2, the integral's first
             term in h, as common implementations take it; it grows without bound and is for small steps only.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -35,8 +35,6 @@ class UniPC(Sampler):
         p: order of the predictor, 1 to 6; the corrector adds one. The first step, corrected to second order, leaves
             an error of third order in the result, so p above 3 gains no order.
         variant: "bh1" or "bh2".
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
