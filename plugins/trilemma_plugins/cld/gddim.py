@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -50,8 +51,7 @@ class GDDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points not in (1, 2, 3):
-            raise UsageError(f"gddim: points={self.points!r} is out of range; give 1, 2 or 3")
+        checked_integer(self.points, "gddim: points", 1, 3, what="is out of range")
         if self.prediction not in ("x0", "eps"):
             raise UsageError(f"gddim: prediction={self.prediction!r} is unknown; give x0 or eps")
 

@@ -11,6 +11,7 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -59,8 +60,7 @@ class DEIS(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points not in range(1, 5):
-            raise UsageError(f"deis: points={self.points!r} is out of range; give 1, 2, 3 or 4")
+        checked_integer(self.points, "deis: points", 1, 4, what="is out of range")
         if self.variable not in ("log-rho", "rho", "t"):
             raise UsageError(f"deis: variable={self.variable!r} is unknown; give log-rho, rho or t")
         if self.prediction not in ("eps", "x0"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -53,8 +54,7 @@ class DPMSolver(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in (1, 2, 3):
-            raise UsageError(f"dpm: order={self.order!r} is out of range; give 1, 2 or 3")
+        checked_integer(self.order, "dpm: order", 1, 3, what="is out of range")
         limit = 2 / 3 if self.order == 3 else 1.0
         if self.r1 is not None and not 0 < self.r1 < limit:
             raise UsageError(f"dpm: r1={self.r1!r} is out of range; give a number between 0 and {limit:.3g}")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -59,10 +60,8 @@ class SASolver(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.predictor not in range(1, 4):
-            raise UsageError(f"sa-solver: predictor={self.predictor!r} is out of range; give 1, 2 or 3")
-        if self.corrector not in range(4):
-            raise UsageError(f"sa-solver: corrector={self.corrector!r} is out of range; give 0, 1, 2 or 3")
+        checked_integer(self.predictor, "sa-solver: predictor", 1, 3, what="is out of range")
+        checked_integer(self.corrector, "sa-solver: corrector", 0, 3, what="is out of range")
         if not 0 <= self.tau < math.inf:
             raise UsageError(
                 f"sa-solver: tau={self.tau!r} is out of range; give a number from 0 (no noise) up, such as 1"

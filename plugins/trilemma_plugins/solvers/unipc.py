@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -54,8 +55,7 @@ class UniPC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.p not in range(1, 7):
-            raise UsageError(f"unipc: p={self.p!r} is out of range; give an integer from 1 to 6")
+        checked_integer(self.p, "unipc: p", 1, 6, what="is out of range")
         if self.variant not in ("bh1", "bh2"):
             raise UsageError(f"unipc: variant={self.variant!r} is unknown; give bh1 or bh2")
 
