@@ -9,7 +9,6 @@ import torch
 
 from trilemma import sample
 from trilemma.errors import UsageError
-from trilemma.ops.named_steps import _damped_flow
 from trilemma.testing.law import state_law
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.orders import SLACK, phase_law_error
@@ -48,12 +47,23 @@ def variance_of_x(sampler, steps):
     return float(state_law(tableau, CONSTANT, 0.0, 0.25)[1][0, 0])
 
 
-def test_the_flow_at_rest_is_the_damped_one():
-    a, b = torch.tensor([0.7, 0.5], dtype=torch.float64)
-    psi, factor = linear_flow(CONSTANT, stationary_covariance(CONSTANT), a, b)
-    expected = _damped_flow(float(CONSTANT.elapsed(b, a)), 1.0)
-    torch.testing.assert_close((psi, factor), expected)
-    S = stationary_covariance(CONSTANT)
+@pytest.mark.parametrize("inverse_mass", [4.0, 1.0])
+@pytest.mark.parametrize("integral", [1e-4, 0.02, 0.7, 3.0])
+def test_the_linear_part_is_that_of_its_equation(integral, inverse_mass):
+    """d(x, v) = [[0, −1/M], [1, −Γ/M]] (x, v) dB + (0, √(2Γ)) dW, solved by matrix exponentials (Van Loan)."""
+    process = CLD(inverse_mass=inverse_mass)
+    a = torch.tensor(0.9, dtype=torch.float64)
+    b = a - integral / process.beta
+    S = stationary_covariance(process)
+    psi, factor = linear_flow(process, S, a, b)
+    drift = torch.tensor([[0, -inverse_mass], [1, -process.damping * inverse_mass]], dtype=torch.float64)
+    noise = torch.diag(torch.tensor([0, 2 * process.damping], dtype=torch.float64))
+    block = torch.zeros(4, 4, dtype=torch.float64)
+    block[:2, :2], block[:2, 2:], block[2:, 2:] = -drift, noise, drift.T
+    exponential = torch.linalg.matrix_exp(block * integral)
+    expected = exponential[2:, 2:].T
+    torch.testing.assert_close(psi, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(factor @ factor.T, expected @ exponential[:2, 2:], rtol=1e-7, atol=1e-13)
     torch.testing.assert_close(psi @ S @ psi.mT + factor @ factor.mT, S)
 
 

@@ -1,6 +1,14 @@
 """Registers Langevin diffusion in phase space, its training and its samplers."""
 
-from trilemma.registry import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, SamplerSpec, hookimpl
+from trilemma.registry import (
+    DenoiserSpec,
+    KernelSpec,
+    ObjectiveSpec,
+    ProcessSpec,
+    Registry,
+    SamplerSpec,
+    hookimpl,
+)
 
 
 @hookimpl
@@ -53,5 +61,12 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.cld.denoiser:MixedScoreDenoiser",
             summary="any network beside the score that the prior would have",
             reference="arXiv:2112.07068",
+        )
+    )
+    registry.kernel(
+        KernelSpec(
+            name="sscs-step",
+            target="trilemma_plugins.cld.kernels:Backend",
+            summary="the step of symmetric splitting in the benchmark of the kernels",
         )
     )

@@ -1,6 +1,6 @@
 """Registers the DDIM sampler."""
 
-from trilemma.registry import Registry, SamplerSpec, hookimpl
+from trilemma.registry import KernelSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
@@ -12,5 +12,12 @@ def trilemma_register(registry: Registry) -> None:
             summary="implicit sampling, deterministic at eta=0; on five grids of times",
             reference="arXiv:2010.02502",
             variants=("eta=1",),
+        )
+    )
+    registry.kernel(
+        KernelSpec(
+            name="ddim-step",
+            target="trilemma_plugins.ddim.kernels:Backend",
+            summary="the step of DDIM in the benchmark of the kernels",
         )
     )
