@@ -7,8 +7,8 @@ from trilemma import lookup, sample
 from trilemma.errors import ModelError
 from trilemma.interfaces.guidance import Unguided
 from trilemma.models.card import load_model, save_model
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.phase import PhaseProcess
 from trilemma.train import read_recipe
 
 RECIPE = """

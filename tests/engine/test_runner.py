@@ -20,7 +20,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.tableau import Row, Tableau, scalar
 from trilemma.numerics.conversion import convert
-from trilemma.testing.phase import PhaseProcess
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.watching import Watch
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM

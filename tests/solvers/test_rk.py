@@ -13,7 +13,7 @@ from trilemma import lookup
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.numerics import runge_kutta
 from trilemma.testing import GaussianMixtureDenoiser
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 
 MIXTURE = GaussianMixtureDenoiser(AngleProcess(), (-1.0, 0.2, 1.1), (0.04, 0.12, 0.06), (0.3, 0.3, 0.4))
 

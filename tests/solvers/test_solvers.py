@@ -18,7 +18,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Tableau
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.law import sample_law
 
 integrate = pytest.importorskip("scipy.integrate")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from trilemma.testing import checks, run_checks
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
 

@@ -12,9 +12,9 @@ from trilemma.engine.sampling import sample
 from trilemma.errors import UsageError
 from trilemma.guiding.composition import Modifier
 from trilemma.interfaces.guidance import Guidance
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting
 from trilemma.testing.empty import without_a_prediction
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guided import classifier_free_target, guided_prediction
 from trilemma.testing.local import LOCAL
