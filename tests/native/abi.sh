@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 built_by=$1 run_by=$2
 "$run_by" -c 'import torch' 2>/dev/null || {
   echo "no torch in $run_by; make one with: python3 -m venv DIRECTORY && DIRECTORY/bin/pip install torch==2.11.0" \
-    "numpy packaging pillow pluggy rich safetensors tomli-w tqdm typer pytest hypothesis scipy"
+    "numpy packaging pillow rich safetensors tomli-w tqdm typer pytest hypothesis scipy"
   exit 1
 }
 "$built_by" -c 'import torch; print("built against torch", torch.__version__)'

@@ -18,7 +18,7 @@ from trilemma.version import __version__
 
 Facts = dict[str, Any]
 
-_DEPENDENCIES = ("torch", "numpy", "pillow", "pluggy", "rich", "safetensors", "tqdm", "typer")
+_DEPENDENCIES = ("torch", "numpy", "pillow", "rich", "safetensors", "tqdm", "typer")
 _EXTRAS = {"accelerate": "train", "tensorboard": "train", "scikit-learn": "digits"}
 
 
