@@ -18,7 +18,7 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.numerics.lagrange import lagrange_basis
-from trilemma_plugins.solvers.exponential import adams_weights, history, levels
+from trilemma_plugins.solvers.exponential import adams_weights, alpha_sigma_lambda, history
 
 _PLACES, _MASSES = np.polynomial.legendre.leggauss(48)
 
@@ -73,7 +73,7 @@ class DEIS(Sampler):
         return min(self.points, 2)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         by_data = self.prediction == "x0" or alpha[0] == 0
         rows = []
         for i, t in enumerate(times[:-1].tolist()):

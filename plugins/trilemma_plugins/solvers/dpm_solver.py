@@ -14,7 +14,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import levels, phi, time_of
+from trilemma_plugins.solvers.exponential import alpha_sigma_lambda, phi, time_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DPMSolver(Sampler):
         return self.order * (steps - 1) + 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows: list[Row] = []
         for i, t in enumerate(times[:-1].tolist()):
             inner = self._stages(lam[i], lam[i + 1])

@@ -15,7 +15,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, history, levels
+from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, alpha_sigma_lambda, history
 
 
 def multistep_row(
@@ -89,7 +89,7 @@ class DPMpp2M(Sampler):
         return self.eta == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, 2)
@@ -159,7 +159,7 @@ class DPMpp3M(Sampler):
         return self.eta == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, 3)

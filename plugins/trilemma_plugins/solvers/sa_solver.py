@@ -15,7 +15,13 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
+from trilemma_plugins.solvers.exponential import (
+    adams_weights,
+    alpha_sigma_lambda,
+    correction,
+    history,
+    line_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class SASolver(Sampler):
         return self.tau == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows: list[Row] = []
         change: list[float] = []  # of the state that this row starts from, newest prediction first
         for i, t in enumerate(times[:-1].tolist()):

@@ -15,7 +15,13 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
+from trilemma_plugins.solvers.exponential import (
+    adams_weights,
+    alpha_sigma_lambda,
+    correction,
+    history,
+    line_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class UniPC(Sampler):
         return min(self.p + 1, 3)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         change: list[float] = []  # of the state that this row starts from, newest prediction first
         for i, t in enumerate(times[:-1].tolist()):
