@@ -14,6 +14,7 @@ from typing import Any
 from trilemma import lookup
 from trilemma.interfaces.sampler import Sampler
 from trilemma.registry import catalog
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.orders import (
     Measured,
     errors_in_tolerances,
@@ -21,7 +22,6 @@ from trilemma.testing.orders import (
     order_in_phase_space,
     phase_law_error_of_sample,
 )
-from trilemma.testing.phase import PhaseProcess
 
 
 def record(spec: str) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+# For `support`.
+sys.path.append(str(Path(__file__).parent))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NEIGHBOUR = REPOSITORY.parent / "shared" / "data"

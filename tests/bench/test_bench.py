@@ -6,6 +6,7 @@ import itertools
 import json
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ def cell(error: float = 0.5, function: Callable[..., Any] = increment, **peers: 
 def grid(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     cells = {"invented": lambda: iter([cell()]), "other": lambda: iter([cell()])}
     monkeypatch.setattr(kernels, "ALL_CELLS", cells)
+    monkeypatch.setattr(kernels, "catalog", lambda: types.SimpleNamespace(components=lambda kind: []))
     monkeypatch.setattr(kernels, "explain", lambda op, *_, **__: Explanation(op, "native", {}))
     return cells
 
@@ -165,6 +167,53 @@ def test_backends_that_cannot_be_asked_are_named(monkeypatch: pytest.MonkeyPatch
     assert kernels.outside_kernels("conv3x3")[0] == {}
 
 
+def test_a_plugins_cells_stand_in_the_grid(
+    grid: dict[str, Any], outside: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that a backend brings by name; none replaces one of the engine's, and one that fails is named."""
+    backends: dict[str, Any] = {
+        "one": types.SimpleNamespace(cells={"step": lambda: iter([cell()]), "other": lambda: iter([])}),
+        "list": types.SimpleNamespace(cells=["step"]),
+    }
+
+    def entry(name: str) -> Any:
+        plugin, spec = types.SimpleNamespace(distribution="dist"), types.SimpleNamespace(name=name)
+        return types.SimpleNamespace(plugin=plugin, spec=spec)
+
+    entries = [entry(name) for name in backends]
+    monkeypatch.setattr(kernels, "catalog", lambda: types.SimpleNamespace(components=lambda kind: entries))
+    monkeypatch.setattr(kernels, "import_target", lambda found: backends[found.spec.name])
+    with pytest.warns(UserWarning, match=r"left out the cells of dist/list: .*no mapping"):
+        found = list(kernels.records([], CPU, 0.01, cold=False))
+    assert len(found) == 3
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UsageError, match=r"from .*step"):
+        list(kernels.records(["steps"], CPU, 0.01, cold=False))
+
+
+def test_a_cell_says_whose_operator_does_its_work(
+    grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def explained(op: str, *_: Any, **__: Any) -> Explanation:
+        asked.append(op)
+        return Explanation(op, "native", {})
+
+    monkeypatch.setattr(kernels, "explain", explained)
+    grid["invented"] = lambda: iter([replace(cell(), operator="linear_step")])
+    list(kernels.records(["invented", "other"], CPU, 0.01, cold=False))
+    assert asked == ["linear_step", "invented"]
+
+
+@pytest.mark.parametrize("name", ["ddim_step", "sscs_step", "euler_maruyama_step"])
+def test_the_steps_of_the_families_have_cells(name: str) -> None:
+    first = next(iter(kernels.outside_cells()[name]()))
+    work = first.prepare(CPU)
+    kernels._checked(first, work, OURS, work.call(work.function))
+    with pytest.raises(TrilemmaError, match="by trilemma is wrong"):
+        kernels._checked(first, work, OURS, lambda: work.call(work.function)().mul_(1.01))
+
+
 def test_an_unknown_operator() -> None:
     with pytest.raises(UsageError, match=r"choose from .*linear_step"):
         list(kernels.records(["conv"], CPU, 0.01, cold=False))
@@ -227,7 +276,7 @@ def test_a_roofline(grid: dict[str, Any], tmp_path: Any) -> None:
 
 @pytest.mark.slow
 def test_every_cell_of_the_grid_is_right() -> None:
-    for cells in kernels.ALL_CELLS.values():
+    for cells in {**kernels.ALL_CELLS, **kernels.outside_cells()}.values():
         for found in cells():
             if found.shape.count("512") or found.shape.count("786432"):
                 continue  # correct like the smaller ones, but minutes of memory traffic

@@ -20,6 +20,7 @@ from scipy.linalg import expm
 import trilemma
 from trilemma.engine.noise import InjectedNoise
 from trilemma.testing.execution import run_sample
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.cld.gddim import GDDIM
 from trilemma_plugins.cld.process import CLD
@@ -102,18 +103,18 @@ def drift_of_the_flow(model, t, z, noise=0.5):
 
 def run(tableau, model, z):
     """The rows of a plan without noise, read literally."""
-    states, predictions = [z], []
-    for r, row in enumerate(tableau.rows):
+
+    def predict(r, row, z):
         t = torch.full((len(z),), row.t, dtype=torch.float64)
-        predictions.append(
-            model.predict_stacked(states[-1].view(-1, 2, 1, 1), t, tableau.parameterization).view(-1, 1)
-        )
-        A = torch.tensor(row.A, dtype=torch.float64)
-        new = states[r - row.base] @ A.mT
-        for lag, B in row.B:
-            new = new + predictions[r - lag] * torch.tensor(B, dtype=torch.float64)
-        states.append(new)
-    return states[-1]
+        return model.predict_stacked(z.view(-1, 2, 1, 1), t, tableau.parameterization).view(-1, 1)
+
+    return interpret(
+        tableau,
+        predict,
+        z,
+        on_states=lambda A, z: z @ torch.tensor(A, dtype=torch.float64).mT,
+        on_predictions=lambda B, f: f * torch.tensor(B, dtype=torch.float64),
+    )[-1]
 
 
 @pytest.mark.parametrize("data", DATA)

@@ -8,7 +8,6 @@ from scipy.integrate import solve_ivp
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.interfaces.data_step import onto_data
 from trilemma.testing import PhaseProcess, run_checks
 from trilemma.testing.execution import run_sample
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -73,7 +72,7 @@ def test_onto_the_data_it_denoises():
     model = GaussianMixtureDenoiser(process, (MEAN,), VARIANCE)
     stop = torch.tensor(process.earliest_time, dtype=torch.float64)
     before = carried(process, [1.0, stop.item()], 1e-6)
-    A, B = onto_data(process, stop, "x0")
+    A, B = process.step_onto_data(stop, "x0")
     x0 = model.predict_stacked(before.view(-1, 2, 1, 1), stop.expand(4), "x0").flatten(1)
     torch.testing.assert_close(carried(process, [1.0, 0.0], 1e-6), before @ A.mT + x0 * B)
 

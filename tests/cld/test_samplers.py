@@ -9,13 +9,12 @@ import torch
 
 from trilemma import sample
 from trilemma.errors import UsageError
-from trilemma.ops.named_steps import _damped_flow
 from trilemma.testing.law import state_law
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.orders import SLACK, phase_law_error
 from trilemma_plugins.cld.gddim import GDDIM
 from trilemma_plugins.cld.process import CLD
-from trilemma_plugins.cld.reverse import rest, still
+from trilemma_plugins.cld.splitting import linear_flow, stationary_covariance
 from trilemma_plugins.cld.sscs import SSCS
 from trilemma_plugins.ddpm.process import ContinuousVP
 from trilemma_plugins.processes.exploding import VE
@@ -48,20 +47,31 @@ def variance_of_x(sampler, steps):
     return float(state_law(tableau, CONSTANT, 0.0, 0.25)[1][0, 0])
 
 
-def test_the_flow_at_rest_is_the_damped_one():
-    a, b = torch.tensor([0.7, 0.5], dtype=torch.float64)
-    psi, factor = rest(CONSTANT, still(CONSTANT), a, b)
-    expected = _damped_flow(float(CONSTANT.elapsed(b, a)), 1.0)
-    torch.testing.assert_close((psi, factor), expected)
-    S = still(CONSTANT)
+@pytest.mark.parametrize("inverse_mass", [4.0, 1.0])
+@pytest.mark.parametrize("integral", [1e-4, 0.02, 0.7, 3.0])
+def test_the_linear_part_is_that_of_its_equation(integral, inverse_mass):
+    """d(x, v) = [[0, −1/M], [1, −Γ/M]] (x, v) dB + (0, √(2Γ)) dW, solved by matrix exponentials (Van Loan)."""
+    process = CLD(inverse_mass=inverse_mass)
+    a = torch.tensor(0.9, dtype=torch.float64)
+    b = a - integral / process.beta
+    S = stationary_covariance(process)
+    psi, factor = linear_flow(process, S, a, b)
+    drift = torch.tensor([[0, -inverse_mass], [1, -process.damping * inverse_mass]], dtype=torch.float64)
+    noise = torch.diag(torch.tensor([0, 2 * process.damping], dtype=torch.float64))
+    block = torch.zeros(4, 4, dtype=torch.float64)
+    block[:2, :2], block[:2, 2:], block[2:, 2:] = -drift, noise, drift.T
+    exponential = torch.linalg.matrix_exp(block * integral)
+    expected = exponential[2:, 2:].T
+    torch.testing.assert_close(psi, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(factor @ factor.T, expected @ exponential[:2, 2:], rtol=1e-7, atol=1e-13)
     torch.testing.assert_close(psi @ S @ psi.mT + factor @ factor.mT, S)
 
 
 def test_half_flows_have_their_own_halves():
     """Two half flows that are merged are the two, under a β that changes."""
-    S = still(LINEAR)
+    S = stationary_covariance(LINEAR)
     a, m, b = torch.tensor([0.8, 0.6, 0.3], dtype=torch.float64)
-    (first, L1), (then, L2), (whole, L) = (rest(LINEAR, S, *pair) for pair in ((a, m), (m, b), (a, b)))
+    (first, L1), (then, L2), (whole, L) = (linear_flow(LINEAR, S, *pair) for pair in ((a, m), (m, b), (a, b)))
     torch.testing.assert_close(then @ first, whole)
     torch.testing.assert_close(then @ L1 @ L1.mT @ then.mT + L2 @ L2.mT, L @ L.mT)
 
@@ -96,7 +106,7 @@ def test_samplers_of_phase_space_refuse_one_component():
 
 def test_a_process_that_does_not_rest_is_refused():
     with pytest.raises(UsageError, match="keeps its prior"):
-        still(VE())
+        stationary_covariance(VE())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trilemma.cli.app import main
+from trilemma.interfaces.sampler import Sampler
 from trilemma.lookup import sampler
 from trilemma.pages import read_docstring, sampler_page
 from trilemma.registry import catalog
@@ -32,6 +33,16 @@ def test_a_page_has_equation_use_options_and_tableau(component):
     assert "\n\n    " in said.body, "no formula"
     for name in type(sampler(component.address)).__dataclass_fields__:
         assert said.arguments.get(name), f"{component.address}: option {name} has no meaning"
+
+
+@pytest.mark.parametrize("component", SAMPLERS, ids=lambda entry: entry.address)
+def test_what_options_mean_in_every_sampler_is_said_once(component):
+    """At the interface: a sampler that says it of its own `grid` or `clip` says something else."""
+    shared = read_docstring(Sampler).arguments
+    assert set(shared) == {"grid", "clip"}
+    kind = type(sampler(component.address))
+    told = [name for name, said in shared.items() if f"{name}: {said[:20]}" in (kind.__doc__ or "")]
+    assert not [name for name in told if read_docstring(kind).arguments[name] == shared[name]]
 
 
 def test_one_page_on_stdout(capsys):

@@ -8,8 +8,8 @@ from trilemma.errors import ModelError, UsageError
 from trilemma.interfaces.guidance import Unguided
 from trilemma.models.card import load_model, save_model
 from trilemma.registry import building
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.phase import PhaseProcess
 from trilemma.train import read_recipe
 
 RECIPE = """

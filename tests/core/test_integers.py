@@ -17,12 +17,18 @@ from trilemma.interfaces.condition import Condition
 from trilemma.numerics import grids
 from trilemma.output import destination
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma_plugins.cld.gddim import GDDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.metrics.manifold import Precision
+from trilemma_plugins.points.mlp import MLP
 from trilemma_plugins.solvers.deis import DEIS
+from trilemma_plugins.solvers.dpm_solver import DPMSolver
 from trilemma_plugins.solvers.predictor_corrector import PredictorCorrector
 from trilemma_plugins.solvers.restart import Restart
+from trilemma_plugins.solvers.sa_solver import SASolver
 from trilemma_plugins.solvers.unipc import UniPC
+from trilemma_plugins.unet.unet import UNet
+from trilemma_plugins.vdm.objective import VariationalBound
 
 
 class Index:
@@ -57,6 +63,15 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "k": lambda v: Precision(k=v),
     "points": lambda v: DEIS(points=v),
     "p": lambda v: UniPC(p=v),
+    "points of gddim": lambda v: GDDIM(points=v),
+    "order": lambda v: DPMSolver(order=v),
+    "predictor": lambda v: SASolver(predictor=v),
+    "corrector": lambda v: SASolver(corrector=v),
+    "steps of a bound": lambda v: VariationalBound(steps=v),
+    "grey levels": lambda v: VariationalBound(levels=v),
+    "width": lambda v: MLP(DiscreteVP(T=50), width=v, depth=1),
+    "depth": lambda v: MLP(DiscreteVP(T=50), width=2, depth=v),
+    "blocks": lambda v: UNet(DiscreteVP(T=50), channels=(8,), head=8, blocks=v),
     "corrections": lambda v: PredictorCorrector(corrections=v),
     "pass_steps": lambda v: Restart(pass_steps=v),
     "any": lambda v: checked_integer(v, "any", 0, 9),
@@ -73,6 +88,7 @@ TWOS = [
     torch.tensor(2, dtype=torch.uint8),
     Index(2),
 ]
+OPTIONAL = ("columns", "pass_steps", "label", "classifier", "steps of a bound")
 NONE = [True, np.True_, torch.tensor(True), 2.0, np.float64(2), "2", None, [2, 2], 2j, object()]
 
 
@@ -82,7 +98,7 @@ def test_every_integer_is_taken_and_every_bool_refused(place):
     for value in TWOS:
         use(value)
     for value in NONE:
-        optional = value is None and place in ("columns", "pass_steps", "label", "classifier")
+        optional = value is None and place in OPTIONAL
         listed = isinstance(value, list) and place in ("label", "classifier")
         if optional or listed:
             continue

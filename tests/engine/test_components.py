@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from trilemma import sample
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.phase import PhaseProcess
 
 MODEL = GaussianMixtureDenoiser(PhaseProcess())
 

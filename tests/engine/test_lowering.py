@@ -11,7 +11,7 @@ from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.numerics.conversion import PARAMETERIZATIONS
 from trilemma.ops import layout
 from trilemma.testing import GaussianMixtureDenoiser
-from trilemma.testing.phase import PhaseProcess
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP

@@ -20,9 +20,10 @@ from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
 from trilemma.interfaces.guidance import Weighted as BranchWeights
-from trilemma.interfaces.tableau import Row, Tableau, scalar
+from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.numerics.conversion import convert
-from trilemma.testing.phase import PhaseProcess
+from trilemma.testing.exact_processes import PhaseProcess
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.watching import Watch
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
@@ -97,10 +98,9 @@ def tableaus(draw: st.DrawFn) -> Tableau:
 def plain_run(
     tableau: Tableau, denoiser: Denoiser, guidance: Weighted, start: Tensor, noise: Tensor
 ) -> Tensor:
-    """The tableau read literally, keeping every state and every prediction."""
-    states, predictions = [start], []
-    for r, row in enumerate(tableau.rows):
-        z = states[-1]
+    """The tableau read literally, with its guidance and its clip."""
+
+    def predict(r: int, row: Row, z: Tensor) -> Tensor:
         t = torch.full((len(z),), row.t, dtype=z.dtype)
         outputs = [denoiser(z, t, branch=torch.full((len(z),), g)) for g in range(guidance.count)]
         if guidance.linear:
@@ -111,18 +111,13 @@ def plain_run(
         alpha, sigma = PROCESS.alpha(time), PROCESS.sigma(time)
         if tableau.clip is None:
             p, q = convert(denoiser.parameterization, tableau.parameterization, alpha, sigma)
-            f = p * z + q * output
-        else:
-            p, q = convert(denoiser.parameterization, "x0", alpha, sigma)
-            x0 = (p * z + q * output).clamp(-tableau.clip, tableau.clip)
-            p, q = convert("x0", tableau.parameterization, alpha, sigma)
-            f = p * z + q * x0
-        predictions.append(f)
-        new = scalar(row.A) * states[-1 - row.base] + scalar(row.C) * noise[r]
-        for lag, coefficient in row.B:
-            new = new + scalar(coefficient) * predictions[-1 - lag]
-        states.append(new)
-    return states[-1]
+            return p * z + q * output
+        p, q = convert(denoiser.parameterization, "x0", alpha, sigma)
+        x0 = (p * z + q * output).clamp(-tableau.clip, tableau.clip)
+        p, q = convert("x0", tableau.parameterization, alpha, sigma)
+        return p * z + q * x0
+
+    return interpret(tableau, predict, start, noise.__getitem__)[-1]
 
 
 def runner_of(tableau: Tableau, denoiser: Denoiser, guidance: Guidance, start: Tensor) -> Runner:
@@ -191,19 +186,20 @@ def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, s
     def times(matrix: Any, state: Tensor) -> Tensor:
         return torch.einsum("kl,blce->bkce", torch.tensor(matrix, dtype=torch.float64), state)
 
-    states, predictions = [start.unflatten(1, (2, 3))], []
-    for r, row in enumerate(rows):
-        z = states[-1].flatten(1, 2)
+    def predict(r: int, row: Row, z: Tensor) -> Tensor:
         t = torch.full((batch,), row.t, dtype=torch.float64)
-        outputs = [denoiser(z, t, branch=torch.full((batch,), g)) for g in range(count)]
-        predictions.append(sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True)))
-        new = times(row.A, states[-1 - row.base])
-        if row.C != 0.0:
-            new = new + times(row.C, noise[r].unflatten(1, (2, 3)))
-        for lag, coefficient in row.B:
-            new = new + torch.stack([c * predictions[-1 - lag] for c in coefficient], 1)
-        states.append(new)
-    torch.testing.assert_close(drawn, states[-1].flatten(1, 2), rtol=1e-9, atol=1e-9)
+        outputs = [denoiser(z.flatten(1, 2), t, branch=torch.full((batch,), g)) for g in range(count)]
+        return sum(w * o for w, o in zip(guidance.weights(row.t), outputs, strict=True))
+
+    expected = interpret(
+        tableau,
+        predict,
+        start.unflatten(1, (2, 3)),
+        noise.unflatten(2, (2, 3)).__getitem__,
+        on_states=times,
+        on_predictions=lambda B, f: torch.stack([b * f for b in B], 1),
+    )[-1]
+    torch.testing.assert_close(drawn, expected.flatten(1, 2), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=1.0), DDIM(clip=1.0), DDPM()], ids=str)

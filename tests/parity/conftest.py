@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from trilemma.interfaces.process import Process
-from trilemma.interfaces.tableau import Tableau
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.testing.interpreter import interpret
 
 MEANS = torch.tensor([-1.0, 0.2, 1.1], dtype=torch.float64)
 VARIANCES = torch.tensor([0.04, 0.12, 0.06], dtype=torch.float64)
@@ -94,16 +95,14 @@ def mixture_x0(z: Tensor, alpha: float, sigma: float) -> Tensor:
 
 def follow(tableau: Tableau, process: Process, z: Tensor, noise: Sequence[Tensor] = ()) -> Tensor:
     """The state after the last row; `noise` holds one tensor a row with noise."""
-    states, predictions, fresh = [z], [], iter(noise)
-    for r, row in enumerate(tableau.rows):
+    fresh = iter(noise)
+
+    def predict(r: int, row: Row, z: Tensor) -> Tensor:
         alpha, sigma = (float(level) for level in process.levels(torch.tensor(row.t, dtype=torch.float64)))
-        x0 = mixture_x0(states[r], alpha, sigma)
-        predictions.append(x0 if tableau.parameterization == "x0" else (states[r] - alpha * x0) / sigma)
-        state = row.A * states[r - row.base]
-        for lag, coefficient in row.B:
-            state = state + coefficient * predictions[r - lag]
-        states.append(state + row.C * next(fresh) if row.C else state)
-    return states[-1]
+        x0 = mixture_x0(z, alpha, sigma)
+        return x0 if tableau.parameterization == "x0" else (z - alpha * x0) / sigma
+
+    return interpret(tableau, predict, z, lambda r: next(fresh))[-1]
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_onto_the_data_theirs_is_not_a_number(spec, peer, azula, process, sigmas
 def test_the_exact_model_is_that_of_the_engine(exact_x0):
     """What the parity tests ask, they ask of the mixture that the conformance kit ships."""
     from trilemma.testing import GaussianMixtureDenoiser
-    from trilemma.testing.angle import AngleProcess
+    from trilemma.testing.exact_processes import AngleProcess
 
     process = AngleProcess()
     model = GaussianMixtureDenoiser(process, (-1.0, 0.2, 1.1), (0.04, 0.12, 0.06), shape=(1, 1, 1))

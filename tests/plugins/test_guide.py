@@ -25,7 +25,7 @@ import pytest
 import torch
 
 import trilemma
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "publish.md"
 PROGRAMS = ("trilemma", "pytest", "mypy", "ruff")

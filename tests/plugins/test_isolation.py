@@ -32,6 +32,11 @@ BAD = {
     "syntax": ("def (", "failed", "SyntaxError"),
     "no-hook": ("x = 1", "failed", "no @hookimpl function named trilemma_register"),
     "typo": (HEAD + "@hookimpl\ndef trilemma_registre(registry): pass\n", "failed", "trilemma_registre"),
+    "two-hooks": (
+        HEAD + "@hookimpl\ndef trilemma_register(registry): pass\n@hookimpl\ndef other(): pass\n",
+        "failed",
+        "there is no hook but trilemma_register",
+    ),
     "arguments": (HEAD + "@hookimpl\ndef trilemma_register(registry, more): pass\n", "failed", "more"),
     "no-spec": (hook("registry.sampler('ddim2')"), "failed", "takes a SamplerSpec, got str"),
     "wrong-spec": (

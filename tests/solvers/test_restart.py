@@ -14,6 +14,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.tableau import Tableau
 from trilemma.numerics.conversion import convert
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.local import LOCAL, local_times
 from trilemma_plugins.solvers.heun import Heun
 from trilemma_plugins.solvers.restart import Restart
@@ -80,12 +81,7 @@ def gain(tableau: Tableau, process: Process, variance: float) -> float:
     alpha, sigma = process.alpha(t), process.sigma(t)
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
     slope = (p + q * alpha * variance / (alpha.square() * variance + sigma.square())).tolist()
-    states, predictions = [1.0], []
-    for r, row in enumerate(tableau.rows):
-        predictions.append(slope[r] * states[r])
-        terms = sum(float(c) * predictions[r - lag] for lag, c in row.B)  # type: ignore[arg-type]
-        states.append(float(row.A) * states[r - row.base] + terms)  # type: ignore[arg-type]
-    return states[-1]
+    return interpret(tableau, lambda r, row, z: slope[r] * z, 1.0)[-1]
 
 
 @pytest.mark.parametrize("process", LOCAL, ids=lambda process: type(process).__name__)

@@ -11,6 +11,7 @@ import pytest
 from trilemma import lookup
 from trilemma.errors import UsageError
 from trilemma.interfaces.tableau import Tableau
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.local import LOCAL, local_times
 from trilemma.testing.orders import flow_error
 from trilemma.testing.scalar import MIXTURE
@@ -77,11 +78,9 @@ def test_a_line_is_integrated_exactly(points: tuple[int, int], tau: float) -> No
     process, times = LOCAL[0], local_times(6)
     alpha, sigma = process.levels(times)
     lam = (alpha / sigma).log().tolist()
-    rows = SASolver(*points, tau=tau).plan(process, times).rows
     a, b, c = 0.3, 0.8, 1 + tau**2
-    z = 0.9
-    for i, row in enumerate(rows):
-        z = float(row.A) * z + sum(float(w) * (a + b * lam[i - lag]) for lag, w in row.B)  # type: ignore[arg-type]
+    plan = SASolver(*points, tau=tau).plan(process, times)
+    z = interpret(plan, lambda r, row, z: a + b * lam[r], 0.9)[-1]
     whole = [math.exp(c * u) * (a + b * (u - 1 / c)) for u in (lam[0], lam[-1])]
     expected = float(sigma[-1] / sigma[0]) * math.exp(-(tau**2) * (lam[-1] - lam[0])) * 0.9
     expected += float(sigma[-1]) * math.exp(-(tau**2) * lam[-1]) * (whole[1] - whole[0])

@@ -17,8 +17,9 @@ from trilemma.engine.program import lower
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
-from trilemma.interfaces.tableau import Tableau
-from trilemma.testing.angle import AngleProcess
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.testing.exact_processes import AngleProcess
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.law import sample_law
 
 integrate = pytest.importorskip("scipy.integrate")
@@ -134,13 +135,12 @@ def run_on_mixture(tableau: Tableau, process: Process, z: float) -> float:
     alpha, sigma = (
         level.tolist() for level in process.levels(torch.tensor([r.t for r in tableau.rows]).double())
     )
-    states, predictions = [z], []
-    for r, row in enumerate(tableau.rows):
-        x0 = mixture_x0(states[r], alpha[r], sigma[r])
-        predictions.append(x0 if tableau.parameterization == "x0" else (states[r] - alpha[r] * x0) / sigma[r])
-        terms = sum(float(c) * predictions[r - lag] for lag, c in row.B)  # type: ignore[arg-type]
-        states.append(float(row.A) * states[r - row.base] + terms)  # type: ignore[arg-type]
-    return states[-1]
+
+    def predict(r: int, row: Row, z: float) -> float:
+        x0 = mixture_x0(z, alpha[r], sigma[r])
+        return x0 if tableau.parameterization == "x0" else (z - alpha[r] * x0) / sigma[r]
+
+    return interpret(tableau, predict, z)[-1]
 
 
 @pytest.mark.parametrize("spec", DETERMINISTIC)

@@ -7,10 +7,10 @@ import torch
 
 from trilemma.errors import UsageError
 from trilemma.testing import classifier_free_target, classifier_target, run_checks
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.flow import integrate, reference_flow
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
-from trilemma.testing.phase import PhaseProcess
 
 TIME = torch.tensor([0.5, 0.5, 0.2], dtype=torch.float64)
 

@@ -8,7 +8,6 @@ import pytest
 
 from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken import FAULTS
 from trilemma.testing.broken.datasets import RightData
 from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
@@ -20,6 +19,7 @@ from trilemma.testing.broken.samplers import (
     RightWithNoise,
     RightWithNoiseByHand,
 )
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 

@@ -13,9 +13,9 @@ from trilemma import lookup
 from trilemma.errors import UsageError
 from trilemma.interfaces.guidance import Branch, Weighted, towards_condition
 from trilemma.testing import check_metric, check_objective, checks, run_checks
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken.objectives import RightLoss
 from trilemma.testing.checks import kind_of, run_component
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
 

@@ -8,8 +8,7 @@ import numpy
 import pytest
 import torch
 
-from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
-from trilemma_plugins.vdm.gaussian import (
+from support.gaussian_data import (
     HIGH,
     LOW,
     VARIANCE,
@@ -20,11 +19,12 @@ from trilemma_plugins.vdm.gaussian import (
     corners,
     with_interior,
 )
+from trilemma.numerics.low_discrepancy import uniform_draws
+from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
+from trilemma_plugins.vdm.grey_levels import level_indices, level_log_probabilities, level_values
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
-from trilemma_plugins.vdm.levels import decode, level_indices, level_log_probabilities, level_values
 from trilemma_plugins.vdm.objective import VariationalBound
 from trilemma_plugins.vdm.process import VDM
-from trilemma_plugins.vdm.times import spread_times
 
 INTERIORS = [Linear(), Cubic(), Wobbly(), Cosine(LOW, HIGH), Monotone(LOW, HIGH, 16)]
 
@@ -87,16 +87,17 @@ def test_reconstruction_is_the_softmax_over_all_levels() -> None:
         torch.testing.assert_close(reconstruction(x, z, alpha, sigma), expected, rtol=1e-6, atol=1e-9)
 
 
-def test_decoding_finds_the_level() -> None:
+def test_the_likeliest_level_is_the_one_that_was_noised() -> None:
     g = torch.tensor(-13.3, dtype=torch.float64)
     alpha, sigma = torch.sigmoid(-g).sqrt(), torch.sigmoid(g).sqrt()
     x = level_values(torch.zeros(1, dtype=torch.float64)).view(1, 1, 16, 16)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert torch.equal(decode(alpha * x + sigma * noise.clamp(-2.9, 2.9), alpha, sigma), x)
+    z = alpha * x + sigma * noise.clamp(-2.9, 2.9)
+    assert torch.equal(level_log_probabilities(z, alpha, sigma).argmax(-1), level_indices(x))
 
 
 def test_low_discrepancy_times() -> None:
-    times = spread_times(8, torch.Generator().manual_seed(0)).sort().values
+    times = uniform_draws(8, torch.Generator().manual_seed(0)).sort().values
     torch.testing.assert_close(times.diff(), torch.full((7,), 1 / 8, dtype=torch.float64))
     assert 0 <= float(times[0]) < 1 / 8
     objective = VariationalBound(steps=10)

@@ -7,16 +7,16 @@ import math
 import pytest
 import torch
 
+from support.gaussian_data import closed_form
 from trilemma import lookup
 from trilemma.interfaces.process import Process
 from trilemma.testing import GaussianDenoiser
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma_plugins.vdm.dequantization import last_noise, uniform_noise
-from trilemma_plugins.vdm.ends import ends, prior_deviation
 from trilemma_plugins.vdm.flow_likelihood import log_likelihood
-from trilemma_plugins.vdm.gaussian import closed_form
 from trilemma_plugins.vdm.likelihood_bound import _noised, _pixels, _prior, bound_terms
 from trilemma_plugins.vdm.process import VDM
+from trilemma_plugins.vdm.time_interval import prior_deviation, time_interval
 
 PROCESSES = [
     "vdm",
@@ -35,7 +35,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def pushed_log_density(process: Process, x: torch.Tensor, mean: float, variance: float) -> torch.Tensor:
     """log p [B] of N(0, P²) carried from t₁ to t₀ by the exact flow, which keeps (y − m)/√(s² + r²) constant."""
-    at_ends = ends(process)
+    at_ends = time_interval(process)
     alpha, sigma = process.alpha(at_ends), process.sigma(at_ends)
     spread = (variance + (sigma / alpha).square()).sqrt()
     ratio = spread[0] / spread[1]
@@ -91,7 +91,7 @@ def test_the_bound_in_continuous_time(spec: str) -> None:
     model = GaussianDenoiser(process, 0.0, 0.25, "x0" if spec in ("edm", "flow") else "eps", (1, 4, 4))
     x = torch.randn(20_000, 1, 4, 4, generator=generator(), dtype=torch.float64) / 2
     terms = bound_terms(model, x, {}, generator(1))
-    low, high = (-process.log_snr(ends(process))).tolist()
+    low, high = (-process.log_snr(time_interval(process))).tolist()
     diffusion = terms["diffusion"] / 16
     error = float(diffusion.std()) / math.sqrt(len(x))
     assert float(diffusion.mean()) == pytest.approx(closed_form(low, high), abs=4 * error)
@@ -115,7 +115,7 @@ def test_the_diffusion_term_of_several_components(spec: str) -> None:
     diffusion = bound_terms(model, x, {"class": torch.zeros(len(x), dtype=torch.long)}, generator(1))[
         "diffusion"
     ]
-    mean, cov = process.moments(ends(process))
+    mean, cov = process.moments(time_interval(process))
     snr = torch.stack([m @ torch.linalg.solve(S, m) for m, S in zip(mean, cov, strict=True)])
     known = (1 + 0.25 * snr).log() / 2
     error = float(diffusion.std()) / 16 / math.sqrt(len(x))

@@ -8,11 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trilemma import lookup
-from trilemma.errors import UsageError
-from trilemma.testing import GaussianDenoiser
-from trilemma_plugins.vdm.gate import Gate
-from trilemma_plugins.vdm.gaussian import (
+from support.gaussian_data import (
     HIGH,
     LOW,
     VARIANCE,
@@ -22,6 +18,10 @@ from trilemma_plugins.vdm.gaussian import (
     corners,
     with_interior,
 )
+from trilemma import lookup
+from trilemma.errors import UsageError
+from trilemma.testing import GaussianDenoiser
+from trilemma_plugins.vdm.gradient_scaling import GradientScaling
 from trilemma_plugins.vdm.interior import Interior, Linear
 from trilemma_plugins.vdm.objective import VariationalBound
 from trilemma_plugins.vdm.process import VDM
@@ -47,7 +47,7 @@ def test_one_backward_gives_both_gradients(steps: int | None) -> None:
     interior = list(process.interior.parameters())
     ends = torch.autograd.grad(plain.mean(), process.ends, retain_graph=True)[0]
     variance = torch.autograd.grad(plain.square().mean(), interior)
-    gate = Gate()
+    gate = GradientScaling()
     gated = objective.diffusion(denoiser, denoiser, x, t, noise, {}, gate)
     torch.testing.assert_close(gated, plain)
     gated.mean().backward()
@@ -69,7 +69,7 @@ def test_a_weighting_leaves_the_schedule_the_gradient_of_the_bound(weighting: st
         VariationalBound(steps=steps, weighting=weighting, bias=1.0, floor=0.2),
     ):
         process.zero_grad()
-        objective.diffusion(network, network, x, t, noise, {}, Gate()).mean().backward()
+        objective.diffusion(network, network, x, t, noise, {}, GradientScaling()).mean().backward()
         found.append([parameter.grad.clone() for parameter in process.parameters()])
     for weighted, bound in zip(*found, strict=True):
         torch.testing.assert_close(weighted, bound, rtol=1e-9, atol=1e-12)
@@ -119,7 +119,7 @@ def test_a_trained_interior_has_less_variance_and_the_same_mean() -> None:
     denoiser, objective = ExactNoise(process), VariationalBound(scale=16 * math.log(2))
     optimizer = torch.optim.Adam(process.interior.parameters(), lr=0.03)
     for step in range(150):
-        gate = Gate()
+        gate = GradientScaling()
         losses = objective.diffusion(denoiser, denoiser, *data(64, 1000 + step), {}, gate)
         optimizer.zero_grad()
         losses.mean().backward()
@@ -143,10 +143,10 @@ def test_the_whole_objective_trains_ends_and_interior() -> None:
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in process.parameters())
 
 
-def test_a_gate_that_was_never_opened_says_so() -> None:
+def test_a_scaling_without_factors_says_so() -> None:
     value = torch.ones(2, requires_grad=True)
-    with pytest.raises(RuntimeError, match="open"):
-        Gate()(value).sum().backward()
+    with pytest.raises(RuntimeError, match=r"call set\(factors\)"):
+        GradientScaling()(value).sum().backward()
 
 
 def test_bad_options_and_other_processes_are_refused() -> None:

@@ -57,6 +57,7 @@ class Cell:
         prepare: makes the work on a device.
         variant: memory format, direction, or what else tells cells of one shape apart.
         may_hand_over: whether the operator may leave the work to PyTorch, where that was measured to be faster.
+        operator: the operator of the engine that does the work, where it has another name than the cell's.
     """
 
     op: str
@@ -65,6 +66,7 @@ class Cell:
     prepare: Callable[[torch.device], Work]
     variant: str = ""
     may_hand_over: bool = False
+    operator: str = ""
 
     @property
     def title(self) -> str:

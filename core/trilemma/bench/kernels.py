@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,18 +19,13 @@ from trilemma.registry import catalog
 from trilemma.registry.building import import_target
 
 
-def operators() -> list[str]:
-    """The operators that have cells."""
-    return list(ALL_CELLS)
-
-
 def records(
     ops: Sequence[str], device: torch.device, seconds: float, cold: bool, quick: bool = False
 ) -> Iterator[dict[str, Any]]:
     """A record for each cell, as it is measured.
 
     Args:
-        ops: operators, all where empty.
+        ops: operators and steps by name, all where empty.
         device: where to run.
         seconds: to spend on a cell, about.
         cold: flush the caches before each call.
@@ -40,11 +36,12 @@ def records(
         TrilemmaError: where an operator of ours is wrong, or did not run on native kernels: nothing is timed then. A
             plugin's kernel that is wrong, or raises, is left out, and the record says why under "dropped".
     """
+    grid = {**outside_cells(), **ALL_CELLS}
     for op in ops:
-        if op not in ALL_CELLS:
-            raise UsageError(f"no benchmark of {op!r}; choose from {', '.join(ALL_CELLS)}")
-    for op in ops or ALL_CELLS:
-        cells = list(ALL_CELLS[op]())
+        if op not in grid:
+            raise UsageError(f"no benchmark of {op!r}; choose from {', '.join(grid)}")
+    for op in ops or sorted(grid, key=lambda name: name not in ALL_CELLS):
+        cells = list(grid[op]())
         for cell in cells[:1] if quick else cells:
             yield _record(cell, device, seconds, cold)
 
@@ -95,9 +92,9 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
 
 def _backend(cell: Cell, work: Work) -> str:
     found = (
-        explain(cell.op, *work.arguments, **work.keywords)
+        explain(cell.operator or cell.op, *work.arguments, **work.keywords)
         if work.explained is None
-        else explain(cell.op, *work.explained)
+        else explain(cell.operator or cell.op, *work.explained)
     )
     if found.backend == "reference" and not cell.may_hand_over:
         raise TrilemmaError(f"{cell.title}: {found}; build the native libraries first")
@@ -146,7 +143,8 @@ def outside_kernels(op: str) -> tuple[dict[str, Callable[..., Any]], dict[str, s
     for found in catalog().components("kernel"):
         name = f"{found.plugin.distribution}/{found.spec.name}"
         try:
-            operators = import_target(found).operators  # type: ignore[attr-defined]
+            backend: Any = import_target(found)
+            operators = backend.operators if hasattr(backend, "operators") else _none_but_cells(backend)
             if not isinstance(operators, Mapping):
                 raise TypeError("its `operators` is no mapping of names to callables")
             if op in operators:
@@ -156,6 +154,35 @@ def outside_kernels(op: str) -> tuple[dict[str, Callable[..., Any]], dict[str, s
         except Exception as error:  # other people's code
             dropped[name] = described(error)
     return kernels, dropped
+
+
+def _none_but_cells(backend: Any) -> Mapping[str, Callable[..., Any]]:
+    """Returns no operators for a backend that brings cells alone.
+
+    Raises:
+        AttributeError: for one that brings neither.
+    """
+    backend.cells  # noqa: B018
+    return {}
+
+
+def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
+    """Returns the cells that plugins bring in `cells` of a kernel backend, by name, but for names of the engine's.
+
+    A backend that cannot be asked is left out with a UserWarning that says why.
+    """
+    cells: dict[str, Callable[[], Iterator[Cell]]] = {}
+    for found in catalog().components("kernel"):
+        try:
+            brought = getattr(import_target(found), "cells", {})
+            if not isinstance(brought, Mapping):
+                raise TypeError("its `cells` is no mapping of names to functions")
+            cells.update(brought)
+        except Exception as error:  # other people's code
+            why = message_of(error) if isinstance(error, PluginUnavailable) else described(error)
+            owner = f"{found.plugin.distribution}/{found.spec.name}"
+            warnings.warn(f"left out the cells of {owner}: {why}", UserWarning, stacklevel=2)
+    return cells
 
 
 def _summary(times: Times) -> dict[str, float]:

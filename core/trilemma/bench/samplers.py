@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trilemma import lookup
+from trilemma.checks import checked_integer
 from trilemma.engine.provenance import describe_model, versions
 from trilemma.engine.request import Request
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
@@ -101,8 +102,7 @@ def records(
     """
     if any(budget < 1 for budget in budgets):
         raise UsageError(f"NFE budgets {list(budgets)} are not all at least 1; give for example --nfe 10")
-    if conditions.n < 1:
-        raise UsageError(f"n={conditions.n} is not a number of samples; give an integer of at least 1")
+    checked_integer(conditions.n, "n", 1, what="is not a number of samples")
     built: dict[str, tuple[Sampler | str, str]] = {}
     for given in samplers:
         made, spec = _built(given)

@@ -23,7 +23,8 @@ def options(context: typer.Context) -> None:
 @command.command()
 def kernels(
     ops: Annotated[
-        list[str] | None, typer.Option("--op", metavar="NAME", help="Operator; repeatable [default: all].")
+        list[str] | None,
+        typer.Option("--op", metavar="NAME", help="Operator or step; repeatable [default: all]."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from trilemma.numerics.conversion import convert
 from trilemma.numerics.grids import SMALLEST_TIME
 from trilemma.registry.options import WithOptions
 
@@ -108,6 +109,39 @@ class Process(WithOptions, ABC):
     def prior(self, noise: Tensor) -> Tensor:
         """A state at t = 1 from standard normal `noise` [B, K·C, ...]; the standard normal itself by default."""
         return noise
+
+    def prior_covariance(self) -> Tensor:
+        """Returns P [K, K], float64, of the prior N(0, P ⊗ I)."""
+        K = self.components
+        factor = self.prior(torch.eye(K, dtype=torch.float64).view(K, K, 1, 1)).view(K, K)
+        return factor.mT @ factor
+
+    def step_onto_data(self, t: Tensor, parameterization: str) -> tuple[Tensor, Tensor]:
+        """Returns A [..., K, K] and B [..., K] of E[z_0 | z_t] = A z_t + B f, f a prediction of E[x₀ | z_t].
+
+        With z_0 = μ₀ x₀ + u, u ~ N(0, Σ₀) independent of x₀ (a velocity; K = 1 has none), z_t = μ x₀ + Ψ u + noise and
+        J = Σ₀ Ψᵀ Σ⁻¹,
+
+            E[z_0 | z_t] = μ₀ x̂₀ + J (z_t − μ x̂₀).
+
+        Args:
+            t: above 0, float64 [...].
+            parameterization: of f, a name from `trilemma.numerics.conversion.PARAMETERIZATIONS`.
+
+        Raises:
+            UsageError: for an unknown parameterization.
+        """
+        w, alpha, sigma = self.last_component(t)
+        p, q = convert(parameterization, "x0", alpha, sigma)
+        if self.components == 1:
+            return p[..., None, None], q[..., None]
+        zero = torch.zeros_like(t)
+        (mean_0, cov_0), (mean, cov) = self.moments(zero), self.moments(t)
+        psi = self.transition(zero, t)[0]
+        J = torch.linalg.solve(cov, psi @ cov_0).mT
+        of_x0 = mean_0 - (J @ mean.unsqueeze(-1)).squeeze(-1)
+        A: Tensor = J + of_x0.unsqueeze(-1) * (p.unsqueeze(-1) * w).unsqueeze(-2)
+        return A, q.unsqueeze(-1) * of_x0
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """z_t = α_t x₀ + σ_t ε for x₀, ε [B, C, ...] and t [B] (K = 1)."""

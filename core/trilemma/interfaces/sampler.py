@@ -22,9 +22,13 @@ class Sampler(WithOptions, ABC):
     A sampler whose steps are linear in the state, the predictions and noise writes `plan` and is run by the
     engine. Any other writes `sample` instead, which then runs in place of a plan.
 
+    Two options mean the same in every sampler that has them. They are checked and documented here.
+
+    Args:
+        grid: of times, by name or as a falling list of them, see `trilemma.interfaces.spacing`.
+        clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
+
     Attributes:
-        grid: grid of times, by name or as a falling list of them (see `Grid`). It is checked here, and so is
-            an option `clip`, where there is one: a positive bound of x̂₀ or None.
         order: global order of convergence: to the solution of the probability-flow equation for a deterministic
             sampler, of the law of the samples (weak order) for a stochastic one.
         deterministic: whether the state at the prior decides the sample.

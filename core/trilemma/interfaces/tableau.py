@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from torch import Tensor
+
 from trilemma.errors import TrilemmaError
 
 Matrix: TypeAlias = (
@@ -34,6 +36,24 @@ class Row:
     B: tuple[tuple[int, Vector], ...]
     C: Matrix = 0.0
     base: int = 0
+
+
+def matrix_row(
+    t: float | Tensor, A: Tensor, B: Sequence[Tensor], C: Tensor | None = None, base: int = 0
+) -> Row:
+    """Returns the row of matrices A, C [K, K] and vectors B_j [K], float64, of lags j = 0, 1, …; see `Row`.
+
+    Args:
+        t: time at which the network sees the state.
+        C: None adds no noise.
+        base: rows back.
+    """
+    terms = tuple((lag, tuple(column.tolist())) for lag, column in enumerate(B))
+    return Row(float(t), _lines(A), terms, 0.0 if C is None else _lines(C), base)
+
+
+def _lines(matrix: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from trilemma.ops.group_norm import group_norm_act
 from trilemma.ops.keyed_normal import keyed_normal
 from trilemma.ops.linear_step import linear_step
 from trilemma.ops.linear_step_replay import linear_step_replay
-from trilemma.ops.named_steps import ddim_step, euler_maruyama_step, sscs_step
 from trilemma.ops.operator import OPERATORS, Operator
 from trilemma.ops.perturb import perturb
 
@@ -19,9 +18,7 @@ __all__ = [
     "Operator",
     "attention",
     "conv3x3",
-    "ddim_step",
     "dynamic_threshold",
-    "euler_maruyama_step",
     "explain",
     "group_norm_act",
     "keyed_normal",
@@ -29,5 +26,4 @@ __all__ = [
     "linear_step",
     "linear_step_replay",
     "perturb",
-    "sscs_step",
 ]

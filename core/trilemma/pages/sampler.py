@@ -16,8 +16,7 @@ from trilemma.models.card import read_card
 from trilemma.models.loading import model_path
 from trilemma.registry import Component, SamplerSpec, building, catalog
 from trilemma.registry.docstring import read_docstring
-from trilemma.testing.angle import AngleProcess
-from trilemma.testing.phase import PhaseProcess
+from trilemma.testing.exact_processes import AngleProcess, PhaseProcess
 
 SHOWN_STEPS = 5
 COUNTED_STEPS = (1, 10, 50)

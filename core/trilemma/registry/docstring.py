@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-_SECTION = re.compile(r"^(Use|Args|Raises|References): ?(.*)$")
+_SECTION = re.compile(r"^(Use|Args|Attributes|Raises|References): ?(.*)$")
 _ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 
 
@@ -28,12 +28,17 @@ class Docstring:
 
 
 def read_docstring(cls: type) -> Docstring:
-    """The parts of a class's docstring, with what it leaves to the class that it is a case of."""
+    """Returns the parts of a class's docstring, with those that it leaves to the class that it is a case of.
+
+    An interface of the core gives the meanings of the options that all of its classes share, and nothing else.
+    """
     own = own_docstring(cls)
     base = cls.__bases__[0]
-    if base is object or base.__module__.startswith("trilemma."):
+    if base is object:
         return own
     inherited = read_docstring(base)
+    if base.__module__.startswith("trilemma."):
+        return replace(own, arguments={**inherited.arguments, **own.arguments})
     equation = any(line.startswith("    ") for line in own.body.splitlines())
     return Docstring(
         body=own.body if equation else f"{own.body}\n\n{inherited.body}",

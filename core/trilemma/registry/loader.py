@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-import pluggy
-
 from trilemma.errors import described, message_of, one_line
 from trilemma.registry.discovery import Candidate
-from trilemma.registry.hooks import API_VERSION, Hooks
+from trilemma.registry.hooks import API_VERSION, hook_of
 from trilemma.registry.plugin_record import PluginRecord
 from trilemma.registry.quarantine import EndedProcess, UserInterrupt, quarantine
 from trilemma.registry.registry import Registry
@@ -98,15 +96,9 @@ class Loader:
 
 
 def _call_hook(module: object) -> tuple[ComponentSpec, ...]:
-    """What the hook of one plugin registers; pluggy checks the hook's name and arguments."""
-    manager = pluggy.PluginManager("trilemma")
-    manager.add_hookspecs(Hooks)
-    manager.register(module)
-    manager.check_pending()
-    if not manager.hook.trilemma_register.get_hookimpls():
-        raise TypeError("it has no @hookimpl function named trilemma_register")
+    """Returns what the hook of one plugin registers."""
     registry = Registry()
-    manager.hook.trilemma_register(registry=registry)
+    hook_of(module)(registry)
     return registry.staged
 
 

@@ -174,7 +174,11 @@ class MetricSpec(ComponentSpec):
 
 @dataclass(frozen=True)
 class KernelSpec(ComponentSpec):
-    """A backend of kernels: target has `operators`, which take what those of `trilemma.ops` of the same names take."""
+    """A backend of kernels: target has `operators` or `cells`, or both, each a mapping by name.
+
+    `operators` take what those of `trilemma.ops` of the same names take. `cells` are functions without arguments that
+    yield cells of `trilemma bench kernels` (`trilemma.bench.cell.Cell`) of whatever else a plugin wants measured.
+    """
 
     kind = "kernel"
 

@@ -13,15 +13,16 @@ from trilemma.testing.checks import (
     checks,
     run_checks,
 )
+from trilemma.testing.exact_processes import AngleProcess, PhaseProcess
 from trilemma.testing.flow import reference_flow
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
 from trilemma.testing.outcome import Record
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
-from trilemma.testing.phase import PhaseProcess
 
 __all__ = [
+    "AngleProcess",
     "GaussianDenoiser",
     "GaussianMixtureDenoiser",
     "PhaseProcess",

@@ -19,13 +19,13 @@ from trilemma.registry import building, catalog
 from trilemma.registry.spec import parse_spec
 from trilemma.testing.datasets import dataset_checks
 from trilemma.testing.denoisers import denoiser_checks
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.guidances import guidance_checks
 from trilemma.testing.kernels import kernel_checks
 from trilemma.testing.local import LOCAL
 from trilemma.testing.metrics import metric_checks
 from trilemma.testing.objectives import objective_checks
 from trilemma.testing.outcome import Record, Skipped
-from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.processes import process_checks
 from trilemma.testing.samplers import sampler_checks
 

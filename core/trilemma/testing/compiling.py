@@ -13,7 +13,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.sampler import Sampler
 from trilemma.ops import linear_step
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.local import local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped

@@ -13,7 +13,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.execution import run_sample
 from trilemma.testing.guided import guided_prediction
 from trilemma.testing.scalar import MIXTURE

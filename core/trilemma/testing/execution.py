@@ -11,7 +11,8 @@ from torch import Tensor
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
-from trilemma.interfaces.tableau import Tableau, scalar
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.testing.interpreter import interpret
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.scalar import ScalarMixture, levels
 
@@ -34,16 +35,14 @@ def final_states(
 def run_plan(
     tableau: Tableau, process: Process, data: ScalarMixture, z: float, noise: Sequence[float] | None = None
 ) -> float:
-    """The tableau read literally, in plain numbers (K = 1); its clip, no part of the method, is left out."""
+    """Returns the last state of a plan in plain numbers (K = 1); its clip, no part of the method, is left out."""
     t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
     alpha, sigma = levels(process, t)
-    states, predictions = [z], []
-    for r, row in enumerate(tableau.rows):
-        f = data.predict(states[r], alpha[r], sigma[r], tableau.parameterization)
-        predictions.append(f)
-        new = scalar(row.A) * states[r - row.base] + sum(scalar(c) * predictions[r - lag] for lag, c in row.B)
-        states.append(new + (scalar(row.C) * noise[r] if noise is not None else 0.0))
-    return states[-1]
+
+    def predict(r: int, row: Row, z: float) -> float:
+        return data.predict(z, alpha[r], sigma[r], tableau.parameterization)
+
+    return interpret(tableau, predict, z, None if noise is None else noise.__getitem__)[-1]
 
 
 class ExactPrediction:

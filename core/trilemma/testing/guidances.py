@@ -14,9 +14,9 @@ from trilemma.errors import UsageError
 from trilemma.guiding.modifiers import Modifier
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance, Guidance, towards_condition
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.counting import Counting
 from trilemma.testing.empty import without_a_prediction
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.guided import classifier_free_target, guided_prediction
 from trilemma.testing.local import LOCAL

@@ -8,6 +8,7 @@ from torch import Tensor
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.tableau import Tableau, matrix, vector
 from trilemma.numerics.conversion import convert
+from trilemma.testing.interpreter import interpret
 
 
 def sample_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[float, float]:
@@ -36,15 +37,12 @@ def state_law(tableau: Tableau, process: Process, mean: float, variance: float) 
 
     sources = torch.eye(1 + K * (1 + len(rows)), dtype=torch.float64)
     one, start, noises = sources[0], sources[1 : 1 + K], sources[1 + K :].unflatten(0, (len(rows), K))
-    states = [mean * mu[0].unsqueeze(-1) * one + torch.linalg.cholesky(V[0]) @ start]
-    predictions: list[Tensor] = []
-    for r, row in enumerate(rows):
-        predictions.append(slope[r] @ states[r] + offset[r] * one)
-        A, C = (torch.tensor(matrix(entry, K), dtype=torch.float64).view(K, K) for entry in (row.A, row.C))
-        state = A @ states[r - row.base] + C @ noises[r]
-        for lag, coefficient in row.B:
-            column = torch.tensor(vector(coefficient, K), dtype=torch.float64)
-            state = state + column.unsqueeze(-1) * predictions[r - lag]
-        states.append(state)
-    last = states[-1]
+    last = interpret(
+        tableau,
+        lambda r, row, z: slope[r] @ z + offset[r] * one,
+        mean * mu[0].unsqueeze(-1) * one + torch.linalg.cholesky(V[0]) @ start,
+        noises.__getitem__,
+        on_states=lambda A, z: torch.tensor(matrix(A, K), dtype=torch.float64).view(K, K) @ z,
+        on_predictions=lambda B, f: torch.tensor(vector(B, K), dtype=torch.float64).unsqueeze(-1) * f,
+    )[-1]
     return last[:, 0], last[:, 1:] @ last[:, 1:].mT

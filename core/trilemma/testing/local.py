@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 
 
 @dataclass(frozen=True)

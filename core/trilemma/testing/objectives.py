@@ -16,11 +16,11 @@ from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
 from trilemma.lookup import build
 from trilemma.registry import catalog
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.generators import keeps_global_generators
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
-from trilemma.testing.phase import PhaseProcess
 
 BATCH = 16
 MANY, SEEDS = 1024, 8  # examples and seeds that a minimum is looked for with

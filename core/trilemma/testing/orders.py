@@ -13,12 +13,12 @@ from torch import Tensor
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Tableau, scalar
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.execution import final_states, run_plan, run_sample
 from trilemma.testing.law import sample_law, state_law
 from trilemma.testing.local import LOCAL, local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
-from trilemma.testing.phase import PhaseProcess
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
 
 SLACK = 0.3  # of a measured order

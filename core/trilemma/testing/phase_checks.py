@@ -11,11 +11,11 @@ from torch import Tensor
 from trilemma.engine.sampling import sample
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import matrix
+from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.law import state_law
 from trilemma.testing.local import local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.orders import SLACK, affine_map, order_in_phase_space, phase_law_error_of_sample
-from trilemma.testing.phase import PhaseProcess
 
 MEAN, VARIANCE, DRAWN, DEVIATIONS = 0.4, 0.25, 4096, 6.0
 TOLERANCES = (

@@ -13,10 +13,10 @@ from trilemma.engine.sampling import sample
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.sampler import Sampler
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.compiling import loop_compiles
 from trilemma.testing.counting import Counting, Spoiled
 from trilemma.testing.empty import without_a_sample
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import startable

@@ -14,7 +14,7 @@ from trilemma.errors import PluginUnavailable, UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau, matrix, vector
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.execution import ExactPrediction, final_states, run_sample
 from trilemma.testing.law import sample_law
 from trilemma.testing.local import LOCAL, local_times, startable

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.interfaces.data_step import onto_data
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
-from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.interfaces.tableau import Row, Tableau, matrix_row
 from trilemma_plugins.cld.exponential import along_the_drift, around_a_point
 
 
@@ -35,7 +34,6 @@ class GDDIM(Sampler):
     Args:
         points: of the polynomial, 1 to 3; the order.
         prediction: "x0" or "eps", what the polynomial goes through.
-        grid: of times, see `trilemma.interfaces.spacing`.
 
     Raises:
         UsageError: for an option out of range.
@@ -53,8 +51,7 @@ class GDDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points not in (1, 2, 3):
-            raise UsageError(f"gddim: points={self.points!r} is out of range; give 1, 2 or 3")
+        checked_integer(self.points, "gddim: points", 1, 3, what="is out of range")
         if self.prediction not in ("x0", "eps"):
             raise UsageError(f"gddim: prediction={self.prediction!r} is unknown; give x0 or eps")
 
@@ -67,20 +64,15 @@ class GDDIM(Sampler):
         rows: list[Row] = []
         for i in range(len(t) - 1):
             if t[i + 1] == 0:
-                A, B = onto_data(process, times[i], self.prediction)
-                rows.append(_row(t[i], A, [B]))
+                A, B = process.step_onto_data(times[i], self.prediction)
+                rows.append(matrix_row(t[i], A, [B]))
                 continue
             nodes = t[max(i + 1 - self.points, 0) : i + 1][::-1]
             A, terms = step(process, t[i], t[i + 1], nodes)
             if self.points == 3 and i == 1:
                 first, again = step(process, t[0], t[1], nodes)
                 terms = [term + A @ more for term, more in zip(terms, again, strict=True)]
-                rows.append(_row(t[i], A @ first, terms, base=1))
+                rows.append(matrix_row(t[i], A @ first, terms, base=1))
             else:
-                rows.append(_row(t[i], A, terms))
+                rows.append(matrix_row(t[i], A, terms))
         return Tableau(tuple(rows), self.prediction, components=process.components)
-
-
-def _row(t: float, A: Tensor, B: Sequence[Tensor], base: int = 0) -> Row:
-    terms = tuple((lag, tuple(column.tolist())) for lag, column in enumerate(B))
-    return Row(t, tuple(map(tuple, A.tolist())), terms, 0.0, base)

@@ -17,26 +17,26 @@ _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.
 _LONG = 2.0  # in units of the fastest rate
 
 
-def flow(B: Tensor, m: float, friction: float) -> Tensor:
-    """E(B) [..., 2, 2] for B [...], float64."""
+def propagator(B: Tensor, m: float, friction: float) -> Tensor:
+    """Returns E(B) [..., 2, 2] for B [...], float64."""
     a, decayed_c, decayed_s = _parts(B, m, friction)
     lines = [decayed_c + a * decayed_s, m * decayed_s, -decayed_s, decayed_c - a * decayed_s]
     return torch.stack(lines, -1).unflatten(-1, (2, 2))
 
 
-def spread(B: Tensor, m: float, friction: float) -> Tensor:
-    """Q(B) = 2Γ ∫₀ᴮ e eᵀ du [..., 2, 2], e = E(u) (0, 1): the covariance of the noise gathered over B.
+def gathered_covariance(B: Tensor, m: float, friction: float) -> Tensor:
+    """Returns Q(B) = 2Γ ∫₀ᴮ e eᵀ du [..., 2, 2], e = E(u) (0, 1): the covariance of the noise gathered over B.
 
     The position's is of third order in B. A long stretch takes it from what stands still, Q = S − E S Eᵀ with
     S = diag(1, M), where that cancels no more than a few digits; a short one by quadrature, where nothing cancels.
     """
     a, delta = friction * m / 2, friction**2 * m**2 / 4 - m
     still = torch.diag(torch.tensor([1.0, 1 / m], dtype=torch.float64))
-    E = flow(B, m, friction)
+    E = propagator(B, m, friction)
     long = still - E @ still @ E.mT
     fastest = a + abs(delta) ** 0.5
     stretch = B.clamp(max=_LONG / fastest)
-    e = flow(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]  # [..., places, 2]
+    e = propagator(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]  # [..., places, 2]
     weighted = e * (stretch.unsqueeze(-1) * _MASSES * friction).unsqueeze(-1)
     return torch.where((B * fastest > _LONG)[..., None, None], long, weighted.mT @ e)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
-from trilemma_plugins.cld.oscillator import flow, spread
+from trilemma_plugins.cld.oscillator import gathered_covariance, propagator
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class CLD(Process):
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         B = self.elapsed(s, t)
-        return flow(B, self.inverse_mass, self.damping), spread(B, self.inverse_mass, self.damping)
+        m, friction = self.inverse_mass, self.damping
+        return propagator(B, m, friction), gathered_covariance(B, m, friction)
 
     def drift(self, t: Tensor) -> Tensor:
         m = self.inverse_mass

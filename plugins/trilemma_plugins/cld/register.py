@@ -1,6 +1,14 @@
 """Registers Langevin diffusion in phase space, its training and its samplers."""
 
-from trilemma.registry import DenoiserSpec, ObjectiveSpec, ProcessSpec, Registry, SamplerSpec, hookimpl
+from trilemma.registry import (
+    DenoiserSpec,
+    KernelSpec,
+    ObjectiveSpec,
+    ProcessSpec,
+    Registry,
+    SamplerSpec,
+    hookimpl,
+)
 
 
 @hookimpl
@@ -17,7 +25,7 @@ def trilemma_register(registry: Registry) -> None:
         SamplerSpec(
             name="sscs",
             target="trilemma_plugins.cld.sscs:SSCS",
-            summary="symmetric splitting in phase space, its flows at rest exact; order 2 with score=midpoint",
+            summary="symmetric splitting in phase space, its linear part exact; order 2 with score=midpoint",
             reference="arXiv:2112.07068",
             variants=("score=midpoint", "hold=x0", "grid=squares"),
         )
@@ -54,5 +62,12 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.cld.denoiser:MixedScoreDenoiser",
             summary="any network beside the score that the prior would have",
             reference="arXiv:2112.07068",
+        )
+    )
+    registry.kernel(
+        KernelSpec(
+            name="sscs-step",
+            target="trilemma_plugins.cld.kernels:Backend",
+            summary="the step of symmetric splitting in the benchmark of the kernels",
         )
     )

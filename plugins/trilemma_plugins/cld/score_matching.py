@@ -14,6 +14,7 @@ from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import check_components, convert
+from trilemma.numerics.low_discrepancy import uniform_draws
 
 Weighting = Literal["noise", "score", "likelihood"]
 
@@ -81,11 +82,7 @@ class HybridScoreMatching(Objective):
 
     def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
         """Times t [B], float64, uniform between the smallest time and 1."""
-        if self.stratified:
-            u = torch.rand((), generator=generator, dtype=torch.float64)
-            u = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
-        else:
-            u = torch.rand(batch, generator=generator, dtype=torch.float64)
+        u = uniform_draws(batch, generator, self.stratified)
         return 1 - u * (1 - process.earliest_time)
 
     def targets(

@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.interfaces.data_step import onto_data
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
-from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.interfaces.tableau import Row, Tableau, matrix_row
 from trilemma.numerics.conversion import convert
-from trilemma_plugins.cld.reverse import kick, rest, still
+from trilemma_plugins.cld.splitting import linear_flow, score_term, stationary_covariance
 
 
 @dataclass(frozen=True)
 class SSCS(Sampler):
-    """With the reverse equation split into what rests and a kick (`trilemma_plugins.cld.reverse`), a step of h is
+    """With the reverse equation split into a linear part and the score's term (`trilemma_plugins.cld.splitting`), a
+    step of h is
 
-        half a flow at rest,   z ← z + h (D z + g s),   half a flow at rest,
+        half of the linear part,   z ← z + h (D z + g s),   half of the linear part,
 
-    the flows exact, each over its own half of the interval, and two that meet merged into one. `start` asks for s, D
-    and g at the time the step starts from, as published; of order 1. `midpoint` solves the kick by the explicit
+    the linear parts exact, each over its own half of the interval, and two that meet merged into one. `start` asks for
+    s, D and g at the time the step starts from, as published; of order 1. `midpoint` solves the kick by the explicit
     midpoint rule at the time in the middle, two evaluations a step: a Strang splitting with parts of order 2, so of
-    order 2 in law. The half flow before the first kick changes nothing at the prior and is left out at t = 1.
+    order 2 in law. The half before the first kick changes nothing at the prior and is left out at t = 1.
 
     A kick that holds s is as long as s is steep, which near the data is beyond all bounds. One that holds x̂₀ solves
 
@@ -75,17 +75,17 @@ class SSCS(Sampler):
         return steps if self.score == "start" else 2 * steps - 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        S = still(process)
+        S = stationary_covariance(process)
         onto = float(times[-1]) == 0
         inner = times[:-1] if onto else times  # between them the steps split
         middle = (inner[:-1] + inner[1:]) / 2
-        ends = torch.cat([middle[1:], inner[-1:]])  # where the flow after each kick leads
+        ends = torch.cat([middle[1:], inner[-1:]])  # where the linear part after each kick leads
         rows: list[Row] = []
         if len(middle) and float(times[0]) < 1:
-            psi, factor = rest(process, S, inner[0], middle[0])
-            rows.append(_row(inner[0], psi, (), factor))
+            psi, factor = linear_flow(process, S, inner[0], middle[0])
+            rows.append(matrix_row(inner[0], psi, (), factor))
         for t, mid, end, h in zip(inner, middle, ends, inner[:-1] - inner[1:], strict=False):
-            psi, factor = rest(process, S, mid, end)
+            psi, factor = linear_flow(process, S, mid, end)
             rows += self._kicked(process, S, t, mid, h, psi, factor)
         if onto:
             rows.append(self._last(process, times[-2]))
@@ -98,35 +98,35 @@ class SSCS(Sampler):
         make = _holding_the_score if self.hold == "score" else _holding_x0
         if self.score == "start":
             A, b, _ = make(process, S, t if self.hold == "score" else mid, h)
-            return [_row(t, psi @ A, (psi @ b,), factor)]
+            return [matrix_row(t, psi @ A, (psi @ b,), factor)]
         A, b, through = make(process, S, mid, h)
         half_A, half_b, _ = make(process, S, mid, h / 2)
         base = A + through @ (half_A - torch.eye(len(S), dtype=torch.float64))
         return [
-            _row(mid, half_A, (half_b,), None),
-            _row(mid, psi @ base, (psi @ b, psi @ through @ half_b), factor, base=1),
+            matrix_row(mid, half_A, (half_b,), None),
+            matrix_row(mid, psi @ base, (psi @ b, psi @ through @ half_b), factor, base=1),
         ]
 
     def _last(self, process: Process, t: Tensor) -> Row:
         if self.last == "denoise":
-            A, B = onto_data(process, t, self.hold)
-            return _row(t, A, (B,), None)
+            A, B = process.step_onto_data(t, self.hold)
+            return matrix_row(t, A, (B,), None)
         F, G = process.drift(t), process.diffusion(t)
         one, g = torch.eye(len(F), dtype=torch.float64), (G @ G.mT)[:, -1]
         w, alpha, sigma = process.last_component(t)
         p, q = convert(self.hold, "score", alpha, sigma)
-        return _row(t, one - t * F + t * g.unsqueeze(-1) * (p * w), (t * q * g,), None)
+        return matrix_row(t, one - t * F + t * g.unsqueeze(-1) * (p * w), (t * q * g,), None)
 
 
 def _holding_the_score(process: Process, S: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z' = A z + b s by an Euler step of h, and hD, by which the state it is taken at enters it."""
-    D, g = kick(process, S, t)
+    D, g = score_term(process, S, t)
     return torch.eye(len(S), dtype=torch.float64) + h * D, h * g, h * D
 
 
 def _holding_x0(process: Process, S: Tensor, t: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z' = A z + b x̂₀, exact over h; the state it is taken at enters by x̂₀ alone."""
-    D, g = kick(process, S, t)
+    D, g = score_term(process, S, t)
     w, alpha, sigma = process.last_component(t)
     K = len(S)
     generator = torch.zeros(K + 1, K + 1, dtype=torch.float64)
@@ -134,10 +134,3 @@ def _holding_x0(process: Process, S: Tensor, t: Tensor, h: Tensor) -> tuple[Tens
     generator[:K, K] = g * alpha / sigma.square()
     flow = torch.linalg.matrix_exp(h * generator)
     return flow[:K, :K], flow[:K, K], torch.zeros_like(D)
-
-
-def _row(t: Tensor, A: Tensor, B: tuple[Tensor, ...], C: Tensor | None, base: int = 0) -> Row:
-    lines = tuple(map(tuple, A.tolist()))
-    terms = tuple((lag, tuple(column.tolist())) for lag, column in enumerate(B))
-    noise = 0.0 if C is None else tuple(map(tuple, C.tolist()))
-    return Row(float(t), lines, terms, noise, base)

@@ -1,6 +1,6 @@
 """Registers the DDIM sampler."""
 
-from trilemma.registry import Registry, SamplerSpec, hookimpl
+from trilemma.registry import KernelSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
@@ -13,5 +13,12 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:2010.02502",
             variants=("eta=1",),
             default=True,
+        )
+    )
+    registry.kernel(
+        KernelSpec(
+            name="ddim-step",
+            target="trilemma_plugins.ddim.kernels:Backend",
+            summary="the step of DDIM in the benchmark of the kernels",
         )
     )

@@ -12,7 +12,6 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma.ops.named_steps import ddim_coefficients
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,6 @@ class DDIM(Sampler):
 
     Args:
         eta: η ∈ [0, 1].
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -61,6 +58,7 @@ class DDIM(Sampler):
         alpha_t, sigma_t = process.alpha(t), process.sigma(t)
         alpha_s, sigma_s = process.levels(s)
         fresh = process.transition(s, t)[1][..., 0, 0]  # 1 − ᾱ_t/ᾱ_s
-        A, B, C = ddim_coefficients(alpha_t, sigma_t, alpha_s, sigma_s, fresh, self.eta)
-        rows = torch.stack([t, A, B, C], -1).tolist()
+        c1 = self.eta * (sigma_s / sigma_t) * fresh.sqrt()
+        A = (sigma_s.square() - c1.square()).clamp_min(0).sqrt() / sigma_t
+        rows = torch.stack([t, A, alpha_s - A * alpha_t, c1], -1).tolist()
         return Tableau(tuple(Row(t, A, ((0, B),), C) for t, A, B, C in rows), "x0", self.clip)

@@ -27,8 +27,6 @@ class DDPM(Sampler):
 
     Args:
         variance: "small" or "large".
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀, such as 1 for images in [−1, 1]; None for none.
 
     Raises:
         UsageError: for an unknown variance or grid, or a bound that is not positive.

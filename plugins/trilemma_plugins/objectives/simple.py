@@ -14,6 +14,7 @@ from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import convert, functional
+from trilemma.numerics.low_discrepancy import uniform_draws
 
 Weighting = Literal["uniform", "truncated-snr", "min-snr", "edm"]
 Times = Literal["uniform", "log-normal", "logit-normal"]
@@ -70,11 +71,7 @@ class Simple(Objective):
 
     def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
         """Training times [B] in (0, 1], float64, on the table of a discrete process."""
-        if self.stratified:
-            u = torch.rand((), generator=generator, dtype=torch.float64)
-            u = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
-        else:
-            u = torch.rand(batch, generator=generator, dtype=torch.float64)
+        u = uniform_draws(batch, generator, self.stratified)
         if self.times != "uniform":
             t = self._normal_times(process, u)
             return t if process.table is None else (t * process.table).round().clamp_min(1) / process.table

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trilemma.errors import UsageError
+from trilemma.checks import checked_integer
 from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
@@ -50,8 +50,8 @@ class MLP(Denoiser):
     ) -> None:
         conditions = [Condition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
-        if width < 1 or depth < 1:
-            raise UsageError(f"mlp: width={width!r}, depth={depth!r}; give at least 1 of each")
+        width = checked_integer(width, "mlp: width", 1, what="is no number of hidden units")
+        depth = checked_integer(depth, "mlp: depth", 1, what="is no number of blocks")
         size = math.prod(self.shape)
         self.inlet = nn.Linear(process.components * size, width)
         self.time_embedding = _TimeEmbedding(width)

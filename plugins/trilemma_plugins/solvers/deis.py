@@ -11,12 +11,14 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import adams_weights, history, levels
+from trilemma.numerics.lagrange import lagrange_basis
+from trilemma_plugins.solvers.exponential import adams_weights, alpha_sigma_lambda, history
 
 _PLACES, _MASSES = np.polynomial.legendre.leggauss(48)
 
@@ -39,8 +41,6 @@ class DEIS(Sampler):
             the result, so above 2 the error shrinks but its order is 2.
         variable: "log-rho", "rho" or "t".
         prediction: "eps", or "x0" to put the polynomial (in log ρ) through x̂₀: the equation is then z/σ = ∫ x̂₀ d(α/σ).
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -60,8 +60,7 @@ class DEIS(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points not in range(1, 5):
-            raise UsageError(f"deis: points={self.points!r} is out of range; give 1, 2, 3 or 4")
+        checked_integer(self.points, "deis: points", 1, 4, what="is out of range")
         if self.variable not in ("log-rho", "rho", "t"):
             raise UsageError(f"deis: variable={self.variable!r} is unknown; give log-rho, rho or t")
         if self.prediction not in ("eps", "x0"):
@@ -74,7 +73,7 @@ class DEIS(Sampler):
         return min(self.points, 2)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         by_data = self.prediction == "x0" or alpha[0] == 0
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
@@ -117,20 +116,8 @@ class DEIS(Sampler):
             float(
                 basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level)
             )
-            for basis in _lagrange(nodes)
+            for basis in lagrange_basis(nodes, Polynomial([0.0, 1.0]))
         ]
-
-
-def _lagrange(nodes: list[float]) -> list[Polynomial]:
-    """The polynomials that are 1 at one node and 0 at the others."""
-    basis = []
-    for node in nodes:
-        product = Polynomial([1.0])
-        for other in nodes:
-            if other != node:
-                product = product * Polynomial([-other / (node - other), 1 / (node - other)])
-        basis.append(product)
-    return basis
 
 
 def _rho(process: Process, t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import levels, phi, time_of
+from trilemma_plugins.solvers.exponential import alpha_sigma_lambda, phi, time_of
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,6 @@ class DPMSolver(Sampler):
     Args:
         order: 1, 2 or 3, which is also the number of evaluations of a step.
         r1: place of the first stage, in (0, 1), for order 3 below 2/3; 1/2 (order 2) or 1/3 by default.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -55,8 +54,7 @@ class DPMSolver(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in (1, 2, 3):
-            raise UsageError(f"dpm: order={self.order!r} is out of range; give 1, 2 or 3")
+        checked_integer(self.order, "dpm: order", 1, 3, what="is out of range")
         limit = 2 / 3 if self.order == 3 else 1.0
         if self.r1 is not None and not 0 < self.r1 < limit:
             raise UsageError(f"dpm: r1={self.r1!r} is out of range; give a number between 0 and {limit:.3g}")
@@ -65,7 +63,7 @@ class DPMSolver(Sampler):
         return self.order * (steps - 1) + 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows: list[Row] = []
         for i, t in enumerate(times[:-1].tolist()):
             inner = self._stages(lam[i], lam[i + 1])

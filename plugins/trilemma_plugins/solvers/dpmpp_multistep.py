@@ -15,7 +15,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, history, levels
+from trilemma_plugins.solvers.exponential import adams_moment, adams_weights, alpha_sigma_lambda, history
 
 
 def multistep_row(
@@ -59,8 +59,6 @@ class DPMpp2M(Sampler):
     Args:
         solver: "midpoint" or "heun".
         eta: η ≥ 0.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -91,7 +89,7 @@ class DPMpp2M(Sampler):
         return self.eta == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, 2)
@@ -129,8 +127,6 @@ class DPMpp3M(Sampler):
         eta: η ≥ 0.
         curvature: weight of p's second difference: 1 is the parabola, 1/2 the published pseudocode and the
             implementations that follow it, which leave out the factor of 2 of the second derivative.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -163,7 +159,7 @@ class DPMpp3M(Sampler):
         return self.eta == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, 3)

@@ -13,7 +13,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma_plugins.solvers.exponential import levels, time_of
+from trilemma_plugins.solvers.exponential import alpha_sigma_lambda, time_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,6 @@ class DPMpp2S(Sampler):
 
     Args:
         eta: η in [0, 1]; 0 follows the probability flow.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -63,7 +61,7 @@ class DPMpp2S(Sampler):
         return 2 * steps - 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             shrink = (alpha[i] * sigma[i + 1]) / (alpha[i + 1] * sigma[i])
@@ -75,9 +73,11 @@ class DPMpp2S(Sampler):
                     process, _middle(lam[i], lam[i + 1], math.log(alpha[i + 1] / down) if down else math.inf)
                 )
                 at = torch.tensor(middle, dtype=torch.float64)
-                rows.append(_flow(t, alpha[i], sigma[i], float(process.alpha(at)), float(process.sigma(at))))
+                rows.append(
+                    _flow_row(t, alpha[i], sigma[i], float(process.alpha(at)), float(process.sigma(at)))
+                )
                 t, base = middle, 1
-            rows.append(_flow(t, alpha[i], sigma[i], alpha[i + 1], down, up, base))
+            rows.append(_flow_row(t, alpha[i], sigma[i], alpha[i + 1], down, up, base))
         return Tableau(tuple(rows), "x0", self.clip)
 
 
@@ -98,7 +98,7 @@ def _middle(start: float, end: float, down: float) -> float:
     return down - math.log(2) if math.isfinite(down) else end
 
 
-def _flow(
+def _flow_row(
     t: float, alpha_t: float, sigma_t: float, alpha: float, sigma: float, noise: float = 0.0, base: int = 0
 ) -> Row:
     ratio = sigma / sigma_t

@@ -31,8 +31,6 @@ class Euler(Churned):
         s_churn: total amount of churn over the S steps; 0 follows the probability flow.
         s_tmin, s_tmax: noise levels ρ between which there is churn.
         s_noise: factor of the fresh noise.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -80,8 +78,6 @@ class EulerAncestral(Sampler):
 
     Args:
         eta: η ≥ 0, amount of fresh noise.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

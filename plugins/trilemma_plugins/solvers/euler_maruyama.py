@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trilemma.interfaces.data_step import onto_data
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
-from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.interfaces.tableau import Row, Tableau, matrix_row
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,6 @@ class EulerMaruyama(Sampler):
     flow must start below t = 1. A step onto the data, t = 0, returns E[z_0 | z]: x̂₀ = (z + σ² ∇ log p)/α for K = 1.
 
     Use: the plain baseline for the stochastic samplers; it needs hundreds of steps.
-
-    Args:
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     References:
         Song et al., Score-Based Generative Modeling through SDEs, arXiv:2011.13456.
@@ -60,16 +55,9 @@ class EulerMaruyama(Sampler):
         h, F, G = (t - s)[:, None, None], process.drift(t), process.diffusion(t)
         A = torch.eye(process.components, dtype=torch.float64) - h * F
         B, C = (h * G @ G.mT)[..., -1], h.sqrt() * G
-        landed_A, landed_B = onto_data(process, t, "score")
+        landed_A, landed_B = process.step_onto_data(t, "score")
         onto = (s == 0)[:, None]
         A, B = torch.where(onto[..., None], landed_A, A), torch.where(onto, landed_B, B)
         C = C.masked_fill(onto[..., None], 0.0)
-        rows = tuple(
-            Row(t, _lines(a), ((0, tuple(b)),), _lines(c))
-            for t, a, b, c in zip(t.tolist(), A.tolist(), B.tolist(), C.tolist(), strict=True)
-        )
+        rows = tuple(matrix_row(t, a, (b,), c) for t, a, b, c in zip(t.tolist(), A, B, C, strict=True))
         return Tableau(rows, "score", self.clip, process.components)
-
-
-def _lines(matrix: list[list[float]]) -> tuple[tuple[float, ...], ...]:
-    return tuple(map(tuple, matrix))

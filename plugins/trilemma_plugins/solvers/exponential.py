@@ -19,8 +19,8 @@ from torch import Tensor
 from trilemma.interfaces.process import Process
 
 
-def levels(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
-    """α, σ and λ = log(α/σ) at the times; λ = −∞ where α = 0 and ∞ where σ = 0."""
+def alpha_sigma_lambda(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
+    """Returns α, σ and λ = log(α/σ) at the times; λ = −∞ where α = 0 and ∞ where σ = 0."""
     alpha, sigma = process.levels(times)
     return alpha.tolist(), sigma.tolist(), (alpha / sigma).log().tolist()
 

@@ -34,8 +34,6 @@ class Heun(Churned):
         s_churn: total amount of churn over the S steps; 0 follows the probability flow.
         s_tmin, s_tmax: noise levels ρ between which there is churn.
         s_noise: factor of the fresh noise.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -21,10 +21,6 @@ class LCM(Sampler):
     Use: networks distilled to answer with a sample x̂₀ at once (consistency models), in one to eight steps. With an
     ordinary network x̂₀ is a mean, and the samples of few steps are too smooth.
 
-    Args:
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
-
     References:
         Song et al., Consistency Models, arXiv:2303.01469; Luo et al., Latent Consistency Models, arXiv:2310.04378.
     """

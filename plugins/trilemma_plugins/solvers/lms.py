@@ -18,8 +18,6 @@ class LMS(DEIS):
 
     Args:
         points: of the polynomial, 1 to 4.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -41,8 +41,6 @@ class PNDM(Sampler):
 
     Args:
         warmup: "heun" or "prk".
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

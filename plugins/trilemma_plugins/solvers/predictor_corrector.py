@@ -14,7 +14,7 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, levels
+from trilemma_plugins.solvers.exponential import adams_weights, alpha_sigma_lambda
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class PredictorCorrector(Sampler):
     Args:
         corrections: Langevin steps before every step; each is one evaluation.
         snr: r, above 0 and below 1.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -70,7 +68,7 @@ class PredictorCorrector(Sampler):
         return steps * (1 + self.corrections)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         # ∇ log p = (α x̂₀ − z)/σ²
         move = 2 * self.snr**2
         rows: list[Row] = []

@@ -1,6 +1,6 @@
 """Registers the solvers."""
 
-from trilemma.registry import Registry, SamplerSpec, hookimpl
+from trilemma.registry import KernelSpec, Registry, SamplerSpec, hookimpl
 
 
 @hookimpl
@@ -166,5 +166,12 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.solvers.unipc:UniPC",
             summary="exponential Adams predictor and corrector in x̂₀; one evaluation a step",
             reference="arXiv:2302.04867",
+        )
+    )
+    registry.kernel(
+        KernelSpec(
+            name="euler-maruyama-step",
+            target="trilemma_plugins.solvers.kernels:Backend",
+            summary="the step of Euler-Maruyama in the benchmark of the kernels",
         )
     )

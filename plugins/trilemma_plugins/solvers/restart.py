@@ -38,8 +38,6 @@ class Restart(Sampler):
         rho_min, rho_max: the interval, ρ in units of the data.
         pass_steps: steps of a pass; ⌈S/5⌉ by default. A fixed number leaves an error that does not fall with S.
         s_noise: factor of the fresh noise; other than 1 the law of the samples is changed.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.

@@ -1,23 +1,21 @@
-"""Adaptive embedded Runge–Kutta: every sample takes the steps that its own error asks for."""
+"""The probability flow by adaptive embedded Runge–Kutta pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import UsageError
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
-from trilemma.numerics.runge_kutta import PAIRS
-from trilemma_plugins.solvers.rk_path import Path, landed, one_a_sample, path_between
-
-ATTEMPTS = 10_000
-SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
+from trilemma.numerics.runge_kutta import PAIRS, integrate
+from trilemma_plugins.solvers.rk_path import landed, path_between
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ class RK(Sampler):
 
         h ← h · 0.9 e^(−0.7/q) e_before^(0.4/q)
 
-    (PI control, q the order of the error, at most five times more or less). Steps are a sample's own, so no other
-    sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the smallest time
-    a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The steps asked for are the guess
-    that the first is made by. Inversion, of one component, takes the same path upwards.
+    (PI control, q the order of the error; see `trilemma.numerics.runge_kutta.integrate`). Steps are a sample's own, so
+    no other sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the
+    smallest time a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The steps asked for are
+    the guess that the first is made by. Inversion, of one component, takes the same path upwards.
 
     Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The step is decided
     by what is seen, so this sampler reads the host once a step and is fused and captured by nothing.
@@ -48,7 +46,7 @@ class RK(Sampler):
 
     Raises:
         UsageError: for an option out of range.
-        TrilemmaError: where 10,000 steps do not arrive.
+        TrilemmaError: where 10,000 steps do not arrive, at sampling.
 
     References:
         Dormand & Prince, A family of embedded Runge–Kutta formulae, J. Comput. Appl. Math. 6, 1980; Söderlind,
@@ -91,65 +89,23 @@ class RK(Sampler):
         stop = end or min(process.earliest_time, begin / 2)
         state = z if z.dtype == torch.float64 else z.float()
         path = path_between(process, begin, stop)
-        state, done = self._follow(predict, path, len(times) - 1, state, report)
+
+        def seen(attempt: int, u: Tensor, y: Tensor) -> None:
+            t, state = path.state(u, y)
+            report(attempt, float(t.max()), state)
+
+        one = torch.ones(len(z), dtype=torch.float64)
+        y, done = integrate(
+            PAIRS[self.pair],
+            partial(path.slope, predict),
+            path.coordinates(path.start * one, state),
+            (path.start, path.end),
+            (path.end - path.start) / (len(times) - 1),
+            self.tolerance,
+            report=seen,
+        )
+        state = path.state(path.end * one, y)[1]
         if end == 0:
             state = landed(predict, state, stop)
             report(done + 1, 0.0, state)
         return state.to(z.dtype)
-
-    def _follow(
-        self,
-        predict: Prediction,
-        path: Path,
-        guess: int,
-        z: Tensor,
-        report: Callable[[int, float, Tensor], None],
-    ) -> tuple[Tensor, int]:
-        """The states at the end of the path, and how many attempts that took."""
-        pair, batch = PAIRS[self.pair], len(z)
-        rate = 1 / min(pair.order, 5)
-
-        u = torch.full((batch,), path.start, dtype=torch.float64)
-        step = torch.full_like(u, (path.end - path.start) / guess)
-        before = torch.ones_like(u)
-        y = path.coordinates(u, z)
-        slopes = [path.slope(predict, u, y)]
-        for attempt in range(1, ATTEMPTS + 1):
-            left = path.end - u
-            last = step.abs() >= left.abs() * (1 - 1e-12)
-            step = torch.where(last, left, step)
-            h = one_a_sample(step, y)
-            for node, line in zip(pair.nodes[1:], pair.stages, strict=True):
-                reached = y + h * _combined(line, slopes)
-                slopes.append(path.slope(predict, u + node * step, reached))
-            scale = self.tolerance * (1 + torch.maximum(y.abs(), reached.abs()))
-            relative = (h * _combined(pair.error, slopes) / scale).flatten(1).square().mean(1).sqrt()
-            error = relative.to("cpu", torch.float64)
-            lost = (
-                ~error.isfinite()
-            )  # nothing will mend it; whoever asked is told by the state that it leaves
-            accepted = (error <= 1) | lost
-            u = torch.where(accepted, torch.where(last | lost, path.end, u + step), u)
-            moved = one_a_sample(accepted, y)
-            y = torch.where(moved, reached, y)
-            slopes = [torch.where(moved, slopes[-1], slopes[0])]
-            if bool(accepted.any()):
-                t, state = path.state(u, y)
-                report(attempt, float(t.max()), state)
-            if bool((u == path.end).all()):
-                return path.state(u, y)[1], attempt
-            error = error.clamp_min(1e-8)
-            factor = SAFETY * torch.where(accepted, error**-0.7 * before**0.4, error**-1.0).pow(rate)
-            step = step * factor.clamp(SHRINK, GROW)
-            before = torch.where(accepted, error, before)
-        raise TrilemmaError(
-            f"rk: {ATTEMPTS} steps did not reach the data at tolerance {self.tolerance:g}; give a larger one"
-        )
-
-
-def _combined(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    first, *others = ((w, k) for w, k in zip(weights, slopes, strict=True) if w)
-    total = first[0] * first[1]
-    for weight, slope in others:
-        total = total + weight * slope
-    return total

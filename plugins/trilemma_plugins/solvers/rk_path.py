@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from trilemma.interfaces.data_step import onto_data
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.process import Process
+from trilemma.numerics.runge_kutta import a_number_a_sample
 
 
 class Path(ABC):
@@ -72,7 +72,7 @@ class Angle(Path):
         return self.process.time_of_log_snr(-2 * u.tan().log())
 
     def _radius(self, t: Tensor, like: Tensor) -> Tensor:
-        return one_a_sample(torch.hypot(*self.process.levels(t)), like)
+        return a_number_a_sample(torch.hypot(*self.process.levels(t)), like)
 
 
 class Root(Path):
@@ -129,14 +129,10 @@ def landed(predict: Prediction, z: Tensor, t: float) -> Tensor:
     x0 = predict(z, t, "x0")
     if process.components == 1:
         return x0
-    A, B = (entry.unsqueeze(0) for entry in onto_data(process, torch.tensor(t, dtype=torch.float64), "x0"))
+    A, B = (
+        entry.unsqueeze(0) for entry in process.step_onto_data(torch.tensor(t, dtype=torch.float64), "x0")
+    )
     return _applied(A, z) + _applied(B.unsqueeze(-1), x0)
-
-
-def one_a_sample(values: Tensor, state: Tensor) -> Tensor:
-    """One value a sample [B], on the device of states [B, ...], and in their dtype unless it is a yes or no."""
-    shaped = values.view(-1, *(1,) * (state.dim() - 1))
-    return shaped.to(state.device) if values.dtype == torch.bool else shaped.to(state.device, state.dtype)
 
 
 def _factor(mean: Tensor, cov: Tensor) -> Tensor:

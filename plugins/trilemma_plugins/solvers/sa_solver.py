@@ -8,13 +8,20 @@ from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
+from trilemma_plugins.solvers.exponential import (
+    adams_weights,
+    alpha_sigma_lambda,
+    correction,
+    history,
+    line_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,6 @@ class SASolver(Sampler):
         rho_min, rho_max: noise is added in the steps from levels ρ = σ/α between them; τ = 0 in the others.
         slope: weight of the slope between two points: its "integral", or "half" for (1 + τ²) h²/2, the integral's first
             term in h, as common implementations take it; it grows without bound and is for small steps only.
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -61,10 +66,8 @@ class SASolver(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.predictor not in range(1, 4):
-            raise UsageError(f"sa-solver: predictor={self.predictor!r} is out of range; give 1, 2 or 3")
-        if self.corrector not in range(4):
-            raise UsageError(f"sa-solver: corrector={self.corrector!r} is out of range; give 0, 1, 2 or 3")
+        checked_integer(self.predictor, "sa-solver: predictor", 1, 3, what="is out of range")
+        checked_integer(self.corrector, "sa-solver: corrector", 0, 3, what="is out of range")
         if not 0 <= self.tau < math.inf:
             raise UsageError(
                 f"sa-solver: tau={self.tau!r} is out of range; give a number from 0 (no noise) up, such as 1"
@@ -92,7 +95,7 @@ class SASolver(Sampler):
         return self.tau == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows: list[Row] = []
         change: list[float] = []  # of the state that this row starts from, newest prediction first
         for i, t in enumerate(times[:-1].tolist()):

@@ -8,13 +8,20 @@ from typing import Literal
 
 from torch import Tensor
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Tableau
 from trilemma_plugins.solvers.dpmpp_multistep import multistep_row
-from trilemma_plugins.solvers.exponential import adams_weights, correction, history, levels, line_weights
+from trilemma_plugins.solvers.exponential import (
+    adams_weights,
+    alpha_sigma_lambda,
+    correction,
+    history,
+    line_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,6 @@ class UniPC(Sampler):
         p: order of the predictor, 1 to 6; the corrector adds one. The first step, corrected to second order, leaves
             an error of third order in the result, so p above 3 gains no order.
         variant: "bh1" or "bh2".
-        grid: of times, see `trilemma.interfaces.spacing`.
-        clip: bound of a static clip of x̂₀; None for none.
 
     Raises:
         UsageError: for an option out of range.
@@ -56,8 +61,7 @@ class UniPC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.p not in range(1, 7):
-            raise UsageError(f"unipc: p={self.p!r} is out of range; give an integer from 1 to 6")
+        checked_integer(self.p, "unipc: p", 1, 6, what="is out of range")
         if self.variant not in ("bh1", "bh2"):
             raise UsageError(f"unipc: variant={self.variant!r} is unknown; give bh1 or bh2")
 
@@ -66,7 +70,7 @@ class UniPC(Sampler):
         return min(self.p + 1, 3)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma, lam = levels(process, times)
+        alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
         change: list[float] = []  # of the state that this row starts from, newest prediction first
         for i, t in enumerate(times[:-1].tolist()):

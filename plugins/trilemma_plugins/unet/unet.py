@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.denoiser import Denoiser
@@ -66,11 +67,17 @@ class UNet(Denoiser):
         groups: int = 8,
         dropout: float = 0.0,
     ) -> None:
-        if classes < 0:
-            raise UsageError(f"unet: classes={classes} is no number of classes; give at least 0")
+        classes = checked_integer(classes, "unet: classes", 0, what="is no number of classes")
         conditions = [Condition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
-        _check_numbers(blocks, embedding, patch, head, groups, dropout)
+        blocks, patch, head, groups = (
+            checked_integer(count, f"unet: {name}", 1, what="is out of range")
+            for name, count in {"blocks": blocks, "patch": patch, "head": head, "groups": groups}.items()
+        )
+        if embedding is not None:
+            embedding = checked_integer(embedding, "unet: embedding", 1, what="is out of range")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"unet: dropout={dropout} is no probability; give a number from 0 to below 1")
         _check_sizes(self.shape, channels, attention, time, patch, head, groups)
         width = embedding or 4 * channels[0]
         self.patch = patch
@@ -159,17 +166,6 @@ def _apply(layers: nn.Module, h: Tensor, embedding: Tensor, size: tuple[int, int
             case _:
                 h = layer(h)
     return h
-
-
-def _check_numbers(
-    blocks: int, embedding: int | None, patch: int, head: int, groups: int, dropout: float
-) -> None:
-    counts = {"blocks": blocks, "embedding": embedding, "patch": patch, "head": head, "groups": groups}
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"unet: {name}={count} is too small; give at least 1")
-    if not 0 <= dropout < 1:
-        raise UsageError(f"unet: dropout={dropout} is no probability; give a number from 0 to below 1")
 
 
 def _check_sizes(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trilemma.numerics.conversion import convert, functional
-from trilemma_plugins.vdm.levels import LEVELS, level_indices, level_values
+from trilemma_plugins.vdm.grey_levels import LEVELS, level_indices, level_values
 
 
 def prior_kl(x: Tensor, alpha: Tensor, sigma: Tensor, scale: Tensor | float = 1.0) -> Tensor:

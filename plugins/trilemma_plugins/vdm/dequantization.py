@@ -12,8 +12,8 @@ from torch import Tensor
 
 from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.bound import reconstruction
-from trilemma_plugins.vdm.ends import ends
-from trilemma_plugins.vdm.levels import LEVELS
+from trilemma_plugins.vdm.grey_levels import LEVELS
+from trilemma_plugins.vdm.time_interval import time_interval
 
 
 def uniform_noise(
@@ -37,7 +37,7 @@ def last_noise(
     first: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y = x + r ε, r = σ₀/α₀ the noise at t₀, `first` or where the process ends; log q(y | x) − log P(x | y) nats."""
-    time = ends(process, first)[0]
+    time = time_interval(process, first)[0]
     alpha, sigma = process.alpha(time).to(x), process.sigma(time).to(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     log_q = -(noise.square() / 2 + (sigma / alpha).log() + math.log(2 * math.pi) / 2).flatten(1).sum(1)

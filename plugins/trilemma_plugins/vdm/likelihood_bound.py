@@ -10,9 +10,9 @@ from torch import Tensor
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
 from trilemma_plugins.vdm.bound import noise_error, reconstruction
-from trilemma_plugins.vdm.drawn_times import continuous_times, discrete_times
-from trilemma_plugins.vdm.ends import ends, prior_covariance
-from trilemma_plugins.vdm.levels import LEVELS
+from trilemma_plugins.vdm.grey_levels import LEVELS
+from trilemma_plugins.vdm.importance_sampling import draw_continuous_times, draw_discrete_times
+from trilemma_plugins.vdm.time_interval import time_interval
 
 
 @torch.no_grad()
@@ -44,19 +44,19 @@ def bound_terms(
     process = model.process
     if process.table is not None and steps is None:
         steps = process.table - 1
-    between = ends(process, first)
+    interval = time_interval(process, first)
     if steps is None:
-        t, weight = continuous_times(process, between, len(x), generator)
+        t, weight = draw_continuous_times(process, interval, len(x), generator)
     else:
-        t, weight = discrete_times(process, between, len(x), steps, generator)
+        t, weight = draw_discrete_times(process, interval, len(x), steps, generator)
     z, noise = _noised(process, t, x, generator)
     prediction = model(z, t.to(x.device, time_dtype(x.dtype)), **cond).to(x.dtype)
     alpha, sigma = (level.to(x).view(-1, *[1] * (x.dim() - 1)) for level in process.last_component(t)[1:])
     error = noise_error(prediction, model.parameterization, x, noise, alpha, sigma)
-    start, last = between
-    z0, deviation = _pixels(process, start, _noised(process, start.expand(len(x)), x, generator)[0])
+    earliest, latest = interval
+    z0, deviation = _pixels(process, earliest, _noised(process, earliest.expand(len(x)), x, generator)[0])
     return {
-        "prior": _prior(process, last, x),
+        "prior": _prior(process, latest, x),
         "diffusion": weight.to(error) * error,
         "reconstruction": reconstruction(x, z0, torch.ones_like(deviation), deviation, levels),
     }
@@ -85,7 +85,7 @@ def _pixels(process: Process, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 def _prior(process: Process, t: Tensor, x: Tensor) -> Tensor:
     """KL(N(μ x, Σ) ‖ N(0, P)) = ½ Σ [x² μᵀP⁻¹μ + tr P⁻¹Σ − K − log |P⁻¹Σ|] [B] at a time t."""
     mean, cov = process.moments(t)
-    prior = prior_covariance(process)
+    prior = process.prior_covariance()
     relative = torch.linalg.solve(prior, cov)
     steady = relative.trace() - process.components - torch.linalg.slogdet(relative)[1]
     slope = mean @ torch.linalg.solve(prior, mean)

@@ -104,9 +104,9 @@ class BitsPerDimension(ModelMetric):
             torch.bfloat16,
         ):  # states near the data differ in digits these do not have
             model, like = copy.deepcopy(model).float(), like.float()
-        for rows in torch.arange(len(images)).split(batch_size):
-            x = images[rows].to(like.device)
-            cond = {k: v.to(x.device) for k, v in _conditions(model, labels, rows).items()}
+        for entries in torch.arange(len(images)).split(batch_size):
+            x = images[entries].to(like.device)
+            cond = {k: v.to(x.device) for k, v in _conditions(model, labels, entries).items()}
             for name, nats in self._nats(model, x, cond, generator).items():
                 found.setdefault(name, []).append(bits_per_dimension(nats.double().cpu(), x))
         terms = {name: torch.cat(parts) for name, parts in found.items()}
@@ -129,12 +129,12 @@ class BitsPerDimension(ModelMetric):
         return {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
 
 
-def _conditions(model: Denoiser, labels: Tensor | None, rows: Tensor) -> dict[str, Tensor]:
+def _conditions(model: Denoiser, labels: Tensor | None, entries: Tensor) -> dict[str, Tensor]:
     given = {}
     if labels is not None:
         given = {
-            name: labels[rows].tolist()
+            name: labels[entries].tolist()
             for name, condition in model.conditions.items()
             if condition.null is None
         }
-    return model.encode(given, torch.arange(len(rows)))
+    return model.encode(given, torch.arange(len(entries)))

@@ -9,9 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
+from trilemma.numerics.grids import MOST_STEPS
+from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.vdm.bound import (
     bits_per_dimension,
     continuous_weight,
@@ -20,9 +23,8 @@ from trilemma_plugins.vdm.bound import (
     prior_kl,
     reconstruction,
 )
-from trilemma_plugins.vdm.gate import Gate
+from trilemma_plugins.vdm.gradient_scaling import GradientScaling
 from trilemma_plugins.vdm.process import VDM
-from trilemma_plugins.vdm.times import spread_times
 
 Weighting = Literal["bound", "sigmoid", "uniform"]
 Descent = Literal["variance", "bound"]
@@ -72,8 +74,8 @@ class VariationalBound(Objective):
     drop: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"vlb: steps={self.steps!r} is no number of steps; give at least 1, or None")
+        if self.steps is not None:
+            checked_integer(self.steps, "vlb: steps", 1, MOST_STEPS, what="is no number of steps")
         if self.weighting not in ("bound", "sigmoid", "uniform"):
             raise UsageError(f"vlb: unknown weighting={self.weighting!r}; expected bound, sigmoid or uniform")
         if not 0 <= self.floor <= 1:
@@ -82,8 +84,7 @@ class VariationalBound(Objective):
             raise UsageError(f"vlb: unknown interior={self.interior!r}; expected variance or bound")
         if not self.scale > 0:
             raise UsageError(f"vlb: scale={self.scale!r} is not positive; give a positive number")
-        if self.levels < 2:
-            raise UsageError(f"vlb: levels={self.levels!r} is no number of grey levels; give at least 2")
+        checked_integer(self.levels, "vlb: levels", 2, 2**16, what="is no number of grey levels")
         check_drop("vlb", self.drop)
 
     def loss(
@@ -96,11 +97,11 @@ class VariationalBound(Objective):
     ) -> Tensor:
         """The bound in bits per dimension, mean over the batch."""
         process = _schedule_of(denoiser)
-        gate = Gate() if self.interior == "variance" else None
+        scaling = GradientScaling() if self.interior == "variance" else None
         t = self.draw_times(len(x0), generator)
         noise = _normal(x0, generator)
         cond = drop_conditions(denoiser, cond, self.drop, generator)
-        diffusion = self.diffusion(network, denoiser, x0, t, noise, cond, gate)
+        diffusion = self.diffusion(network, denoiser, x0, t, noise, cond, scaling)
         alpha, sigma = _levels(process.gamma(torch.tensor([0.0, 1.0], dtype=torch.float64)))
         alpha, sigma = alpha.to(x0), sigma.to(x0)
         z0 = alpha[0] * x0 + sigma[0] * _normal(x0, generator)
@@ -109,7 +110,7 @@ class VariationalBound(Objective):
 
     def draw_times(self, batch: int, generator: torch.Generator) -> Tensor:
         """Times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
-        u = spread_times(batch, generator, self.stratified)
+        u = uniform_draws(batch, generator, self.stratified)
         return u if self.steps is None else (torch.floor(u * self.steps) + 1) / self.steps
 
     def diffusion(
@@ -120,16 +121,17 @@ class VariationalBound(Objective):
         t: Tensor,
         noise: Tensor,
         cond: Mapping[str, Tensor],
-        interior: Gate | None = None,
+        interior: GradientScaling | None = None,
     ) -> Tensor:
         """Returns the weighted diffusion term [B], in nats, of data x₀ [B, ...] at times t [B] with noise [B, ...].
 
         Args:
-            interior: where the interior of the schedule gets the gradient of the bound's variance, the gate to do it.
+            interior: the scaling by which the interior of the schedule gets the gradient of the bound's variance; None
+                leaves it the bound's own.
         """
         process = _schedule_of(denoiser)
-        schedule = Gate()
-        with process.gated(interior, schedule):
+        schedule = GradientScaling()
+        with process.scaled_gradients(interior, schedule):
             gamma = process.gamma(t)
             column = (-1, *[1] * (x0.dim() - 1))
             alpha, sigma = (entry.to(x0).view(column) for entry in _levels(gamma))
@@ -138,9 +140,9 @@ class VariationalBound(Objective):
             bound = self._bound_weight(process, t, gamma)
         error = noise_error(prediction, denoiser.parameterization, x0, noise, alpha, sigma)
         weight = self._weight(bound, gamma)
-        schedule.open(1 / weight)
+        schedule.set(1 / weight)
         if interior is not None:
-            interior.open(2 * self.scale * bits_per_dimension(bound.to(error) * error, x0))
+            interior.set(2 * self.scale * bits_per_dimension(bound.to(error) * error, x0))
         return weight.to(error) * bound.to(error) * error
 
     def _bound_weight(self, process: VDM, t: Tensor, gamma: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
-from trilemma_plugins.vdm.gate import Gate
+from trilemma_plugins.vdm.gradient_scaling import GradientScaling
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
 
 MOST_UNITS = 1_000_000
@@ -63,34 +63,36 @@ class VDM(Process, nn.Module):
             self.ends: Tensor = nn.Parameter(ends)
         else:
             self.register_buffer("ends", ends, persistent=False)
-        self._interior_gate: Gate | None = None
-        self._gate: Gate | None = None
+        self._interior_scaling: GradientScaling | None = None
+        self._scaling: GradientScaling | None = None
 
     def gamma(self, t: Tensor) -> Tensor:
         """γ(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
-        eta = _through(self._interior_gate, self.interior(t.double()))
-        return _through(self._gate, low + (high - low) * eta)
+        eta = _through(self._interior_scaling, self.interior(t.double()))
+        return _through(self._scaling, low + (high - low) * eta)
 
     def slope(self, t: Tensor) -> Tensor:
         """γ'(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
-        slope = _through(self._interior_gate, self.interior.slope(t.double()))
-        return _through(self._gate, (high - low) * slope)
+        slope = _through(self._interior_scaling, self.interior.slope(t.double()))
+        return _through(self._scaling, (high - low) * slope)
 
     @contextmanager
-    def gated(self, interior: Gate | None, schedule: Gate | None = None) -> Iterator[None]:
-        """Lets the gradients of `gamma` and `slope` at times [B] pass through gates.
+    def scaled_gradients(
+        self, interior: GradientScaling | None, schedule: GradientScaling | None = None
+    ) -> Iterator[None]:
+        """Scales the gradients of `gamma` and `slope` at times [B].
 
         Args:
-            interior: gate of the gradient to the interior; None leaves it as it is.
-            schedule: gate of the gradient to ends and interior; None likewise.
+            interior: of the gradient to the interior; None leaves it as it is.
+            schedule: of the gradient to ends and interior; None likewise.
         """
-        self._interior_gate, self._gate = interior, schedule
+        self._interior_scaling, self._scaling = interior, schedule
         try:
             yield
         finally:
-            self._interior_gate = self._gate = None
+            self._interior_scaling = self._scaling = None
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         gamma = self._still(self.gamma, t)
@@ -135,8 +137,8 @@ class VDM(Process, nn.Module):
         return self
 
 
-def _through(gate: Gate | None, value: Tensor) -> Tensor:
-    return value if gate is None else gate(value)
+def _through(scaling: GradientScaling | None, value: Tensor) -> Tensor:
+    return value if scaling is None else scaling(value)
 
 
 def _interior(schedule: str, gamma_min: float, gamma_max: float, width: int) -> Interior:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trilemma import lookup
+from trilemma.testing.interpreter import interpret
 
 
 @pytest.mark.parametrize(
@@ -47,12 +48,10 @@ def test_their_third_order_lacks_half_of_the_curvature(k_diffusion, process, sta
     )
 
     def ours(curvature):
-        rows = lookup.build("sampler", f"dpmpp-3m:curvature={curvature}")[0].plan(process, levels / 10).rows
-        states, seen = [start], []
-        for row in rows:
-            seen.append(parabola(start, torch.tensor([10 * row.t], dtype=torch.float64)))
-            states.append(row.A * states[-1] + sum(c * seen[-1 - lag] for lag, c in row.B))
-        return states
+        plan = lookup.build("sampler", f"dpmpp-3m:curvature={curvature}")[0].plan(process, levels / 10)
+        return interpret(
+            plan, lambda r, row, z: parabola(start, torch.tensor([10 * row.t], dtype=torch.float64)), start
+        )
 
     def primitive(sigma):  # of e^λ p(λ): e^λ (p − p' + p'')
         lam = -sigma.log()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trilemma.testing.angle import AngleProcess
 from trilemma.testing.broken import datasets, metrics, objectives, others, samplers
+from trilemma.testing.exact_processes import AngleProcess
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance, Guidance, towards_condition
 from trilemma.interfaces.process import Process
 from trilemma.ops import keyed_normal
-from trilemma.testing.angle import AngleProcess
+from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.local import StraightProcess
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 

@@ -1,4 +1,4 @@
-"""A process of two components: what a plugin for phase space can be tested beside."""
+"""Processes of one and of two components with moments in closed form, which samplers and networks are tested on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ _F = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
 _G = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
 _START = torch.diag(torch.tensor([0.0, 0.04], dtype=torch.float64))  # of a velocity that knows nothing of x₀
 _SPEED = 7.0
+
+
+class AngleProcess(Process):
+    """α = cos φ, σ = sin φ at the angle φ = 3t/2: smooth, and at t = 1 not yet free of the data."""
+
+    def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = 1.5 * t.double()
+        return angle.cos()[..., None], angle.sin().square()[..., None, None]
+
+    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        return ((-log_snr / 2).exp().atan() / 1.5).clamp(0, 1)
 
 
 class PhaseProcess(Process):

@@ -1,4 +1,4 @@
-"""Between which times a model's likelihood is measured, and the prior at the later one."""
+"""The interval of time over which a model's likelihood is measured."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trilemma.interfaces.process import Process
 LAST = 1 - 1e-3  # where a process without signal at t = 1 is entered instead
 
 
-def ends(process: Process, first: float | None = None) -> Tensor:
-    """t₀ < t₁ [2], float64: 0, or `first`, and 1, or next to them where log SNR is infinite there."""
+def time_interval(process: Process, first: float | None = None) -> Tensor:
+    """Returns t₀ < t₁ [2], float64: 0, or `first`, and 1, or next to them where log SNR is infinite there."""
     bounds = torch.tensor([0.0, 1.0], dtype=torch.float64)
     if process.components > 1:
         finite = torch.linalg.det(process.moments(bounds)[1]) > 0
@@ -26,12 +26,5 @@ def ends(process: Process, first: float | None = None) -> Tensor:
 
 
 def prior_deviation(process: Process) -> float:
-    """P of the prior N(0, P²) that sampling starts from (K = 1)."""
+    """Returns P of the prior N(0, P²) that sampling starts from (K = 1)."""
     return float(process.prior(torch.ones(1, 1, 1, 1, dtype=torch.float64)))
-
-
-def prior_covariance(process: Process) -> Tensor:
-    """P [K, K] of the prior N(0, P ⊗ I)."""
-    K = process.components
-    factor = process.prior(torch.eye(K, dtype=torch.float64).view(K, K, 1, 1)).view(K, K)
-    return factor.mT @ factor

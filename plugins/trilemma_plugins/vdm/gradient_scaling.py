@@ -1,4 +1,4 @@
-"""Two gradients in one backward pass: that of the bound for the ends of γ, that of its variance for what lies between.
+"""Two gradients in one backward pass: the bound's for the ends of γ, its variance's for the interior.
 
 For the interior η of the schedule the mean of the loss L is constant and ∇ E[L²] = E[2 L ∇L] is the gradient of its
 variance. Every γ(t_i) belongs to one example i with one loss L_i, so that an identity on η(t_i) whose backward
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 
-class Gate:
+class GradientScaling:
     """Multiplies the gradients that pass through it by `factors` [B], which may be set after the forward pass."""
 
     def __init__(self) -> None:
         self.factors: Tensor | None = None
 
-    def open(self, factors: Tensor) -> None:
+    def set(self, factors: Tensor) -> None:
         """Sets the factors of the examples [B], such as 2 L_i."""
         self.factors = factors.detach()
 
@@ -32,13 +32,13 @@ class Gate:
 
 class _Scaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gate: Gate) -> Tensor:
-        ctx.gate = gate
+    def forward(ctx: Any, value: Tensor, scaling: GradientScaling) -> Tensor:
+        ctx.scaling = scaling
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient, factors = gradients[0], ctx.gate.factors
+        gradient, factors = gradients[0], ctx.scaling.factors
         if factors is None:
-            raise RuntimeError("the gate was never opened: call open(factors) before backward")
+            raise RuntimeError("the gradient's factors are not set; call set(factors) before backward")
         return gradient * factors.to(gradient), None

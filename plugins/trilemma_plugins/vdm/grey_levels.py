@@ -30,9 +30,3 @@ def level_log_probabilities(z: Tensor, alpha: Tensor, sigma: Tensor, levels: int
     """
     distance = (z / alpha).unsqueeze(-1) - level_values(z, levels)
     return (-distance.square() * (alpha / sigma).square().unsqueeze(-1) / 2).log_softmax(-1)
-
-
-def decode(z: Tensor, alpha: Tensor, sigma: Tensor, levels: int = LEVELS) -> Tensor:
-    """The likeliest pixels, in [−1, 1], of states z near the data: argmax_k p(k | z), which is the nearest x_k."""
-    chosen = level_log_probabilities(z, alpha, sigma, levels).argmax(-1)
-    return level_values(z, levels)[chosen]

@@ -1,4 +1,4 @@
-"""Times to estimate the diffusion term at, and the weight of ‖ε_K − ε̂_K‖² there, so that its mean is the term."""
+"""Importance sampling of the time in the diffusion term: drawn times, and the weights that keep the mean right."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.spacing import spaced_times
+from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.vdm.bound import discrete_weight
-from trilemma_plugins.vdm.times import spread_times
 
 _NODES = 513
 
 
-def continuous_times(
-    process: Process, between: Tensor, batch: int, generator: torch.Generator
+def draw_continuous_times(
+    process: Process, interval: Tensor, batch: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """t and weights [B], float64, in continuous time between t₀ and t₁: uniform in the clock Λ,
+    """Draws t [B] in [t₀, t₁], uniform in the clock Λ, and returns them with the weights [B] of ‖ε_K − ε̂_K‖², float64,
 
         dΛ = (G Gᵀ)_KK/σ_K² dt,     KL of the paths = ½ ∫ E‖ε_K − ε̂_K‖² dΛ,
 
     in which every moment weighs the same, noise entering the last component alone. One component has Λ = γ. Of several
     Λ is tabulated, and what lies between its nodes is made up for in the weights, so that the mean is exact.
     """
-    u = spread_times(batch, generator)
+    u = uniform_draws(batch, generator)
     if process.components == 1:
-        low, high = -process.log_snr(between)
+        low, high = -process.log_snr(interval)
         return process.time_of_log_snr(-(low + (high - low) * u)), (high - low).expand(batch) / 2
-    first, last = between.log()
+    first, last = interval.log()
     places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)  # log t
     heights = _rate(process, places.exp()) * places.exp()
     cells = (heights[1:] + heights[:-1]) / 2
@@ -39,21 +39,21 @@ def continuous_times(
     return t, _rate(process, t) * t * width / shares[cell] / 2
 
 
-def discrete_times(
-    process: Process, between: Tensor, batch: int, steps: int, generator: torch.Generator
+def draw_discrete_times(
+    process: Process, interval: Tensor, batch: int, steps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """t and weights [B], float64, of the bound of `steps` steps between t₀ and t₁; one component."""
+    """Draws t [B] of the bound of `steps` steps in [t₀, t₁], one component, and returns them with the weights [B]."""
     if process.table is None:
-        first, last = between.tolist()
+        first, last = interval.tolist()
         times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     else:
         times = spaced_times(process, steps + 1, "linspace")[:-1].flip(0)
     gamma = -process.log_snr(times)
-    drawn = (spread_times(batch, generator) * steps).long()
+    drawn = (uniform_draws(batch, generator) * steps).long()
     return times[drawn + 1], discrete_weight(gamma[drawn], gamma[drawn + 1], steps)
 
 
 def _rate(process: Process, t: Tensor) -> Tensor:
-    """dΛ/dt."""
+    """Returns dΛ/dt."""
     G = process.diffusion(t)
     return (G @ G.mT)[..., -1, -1] / process.last_component(t)[2].square()
