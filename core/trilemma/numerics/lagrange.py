@@ -1,30 +1,43 @@
-"""The Lagrange basis: the polynomials that are 1 at one node and 0 at the others."""
+"""The Lagrange basis, ℓ_j(x) = Π_{k≠j} (x − x_k)/(x_j − x_k): 1 at one node and 0 at the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-Variable = TypeVar("Variable", Tensor, Polynomial)
+Product = TypeVar("Product", Tensor, Polynomial)
 
 
-def lagrange_basis(nodes: Sequence[float], x: Variable) -> list[Variable]:
-    """Returns the basis polynomials, a polynomial a node, at the places x.
+def lagrange_values(nodes: Sequence[float], x: Tensor) -> list[Tensor]:
+    """Returns ℓ_j(x), float64 and shaped like x, for each of the distinct nodes x_j."""
 
-        ℓ_j(x) = Π_{k≠j} (x − x_k)/(x_j − x_k)
+    def times(product: Tensor, node: float, other: float) -> Tensor:
+        return product * (x - other) / (node - other)
 
-    Args:
-        nodes: x_j, distinct.
-        x: places, or `Polynomial([0, 1])` for the polynomials themselves.
-    """
+    return _products(nodes, torch.ones_like(x), times)
+
+
+def lagrange_polynomials(nodes: Sequence[float]) -> list[Polynomial]:
+    """Returns ℓ_j as polynomials, for each of the distinct nodes x_j."""
+
+    def times(product: Polynomial, node: float, other: float) -> Polynomial:
+        return product * Polynomial([-other / (node - other), 1 / (node - other)])
+
+    return _products(nodes, Polynomial([1.0]), times)
+
+
+def _products(
+    nodes: Sequence[float], one: Product, times: Callable[[Product, float, float], Product]
+) -> list[Product]:
     basis = []
     for node in nodes:
-        product = x * 0 + 1
+        product = one
         for other in nodes:
             if other != node:
-                product = product * (x - other) / (node - other)
+                product = times(product, node, other)
         basis.append(product)
     return basis

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trilemma.interfaces.process import Process
-from trilemma.numerics.lagrange import lagrange_basis
+from trilemma.numerics.lagrange import lagrange_values
 
 _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.leggauss(32))
 _SUBSTEPS = 48
@@ -30,7 +30,7 @@ def along_the_drift(
     k = (G @ G.mT)[..., -1] / (2 * sigma.unsqueeze(-1))
     moved = torch.linalg.solve(process.transition(end, tau)[0], k) * mass.unsqueeze(-1)
     whole = process.transition(end[0], torch.tensor(t, dtype=torch.float64))[0]
-    return torch.linalg.inv(whole), list((torch.stack(lagrange_basis(nodes, tau)) @ moved).unbind())
+    return torch.linalg.inv(whole), list((torch.stack(lagrange_values(nodes, tau)) @ moved).unbind())
 
 
 def around_a_point(
@@ -43,7 +43,7 @@ def around_a_point(
     pull = (G @ G.mT)[..., -1] / (2 * sigma.square().unsqueeze(-1))
     stretch = (2 * root)[:, None, None]  # dτ = 2√τ d√τ
     M = stretch * (process.drift(tau) + pull.unsqueeze(-1) * w.unsqueeze(-2))
-    basis = torch.stack(lagrange_basis(nodes, tau), -1)
+    basis = torch.stack(lagrange_values(nodes, tau), -1)
     k = stretch * (-alpha.unsqueeze(-1) * pull).unsqueeze(-1) * basis.unsqueeze(-2)
     K = process.components
     source = torch.cat([torch.zeros_like(M), k], -1).numpy()

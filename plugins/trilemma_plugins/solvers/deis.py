@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma.numerics.lagrange import lagrange_basis
+from trilemma.numerics.lagrange import lagrange_polynomials
 from trilemma_plugins.solvers.exponential import adams_weights, alpha_sigma_lambda, history
 
 _PLACES, _MASSES = np.polynomial.legendre.leggauss(48)
@@ -116,7 +115,7 @@ class DEIS(Sampler):
             float(
                 basis(end) * rho[i + 1] - basis(nodes[0]) * rho[i] - masses @ (basis.deriv()(inner) * level)
             )
-            for basis in lagrange_basis(nodes, Polynomial([0.0, 1.0]))
+            for basis in lagrange_polynomials(nodes)
         ]
 
 
