@@ -47,8 +47,7 @@ def prior_gap(process: Process) -> float:
     """Returns KL(N(μ, Σ) ‖ N(0, S)) in nats, of q(z_1 | x₀ = 1) and the prior's covariance S, both K×K."""
     K = process.components
     mean, cov = process.moments(torch.ones((), dtype=torch.float64))
-    states = process.prior(torch.eye(K, dtype=torch.float64).view(K, K, 1, 1)).view(K, K)
-    prior = states.mT @ states
+    prior = process.prior_covariance()
     inverse = torch.linalg.inv(prior)
     trace = float((inverse * cov).sum()) + float(mean @ inverse @ mean)
     return (trace - K + float(torch.logdet(prior) - torch.logdet(cov))) / 2
