@@ -2,7 +2,7 @@
 
 pip builds in an environment of its own, which would take a torch of gigabytes from an index even where the package is
 installed beside one. The libraries are built against the torch that they will run with, and one is asked for only where
-there is none yet.
+there is none yet. Without native libraries none is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from setuptools.build_meta import (  # noqa: F401  # the hooks that a frontend l
     prepare_metadata_for_build_wheel,
 )
 
-from target import torch_folder
+from target import native_choice, torch_folder
 
 ROOT = Path(__file__).parents[1]
 TORCH = "torch>=2.11"
@@ -49,7 +49,7 @@ def build_editable(
 
 
 def _torch_where_missing() -> list[str]:
-    return [TORCH] if torch_folder() is None else []
+    return [TORCH] if native_choice() != "0" and torch_folder() is None else []
 
 
 def _by_path(wheel: Path) -> None:

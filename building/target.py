@@ -1,10 +1,19 @@
-"""The torch that a build is for."""
+"""What a build is for: the torch, and whether it has native libraries."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sysconfig
 from pathlib import Path
+
+
+def native_choice() -> str:
+    """Returns what TRILEMMA_NATIVE asks for: "auto", "0" or "1"."""
+    choice = os.environ.get("TRILEMMA_NATIVE") or "auto"
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"TRILEMMA_NATIVE={choice} is unknown; choose auto, 0 or 1")
+    return choice
 
 
 def torch_folder() -> Path | None:

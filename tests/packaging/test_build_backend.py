@@ -45,6 +45,7 @@ def test_torch_is_asked_for_only_where_there_is_none(tmp_path: Path) -> None:
     asked = "import backend; backend.torch_folder = lambda: {}; print(backend._torch_where_missing())"
     assert backend(asked.format("None")) == "['torch>=2.11']"
     assert backend(asked.format(repr("somewhere"))) == "[]"
+    assert backend(asked.format("None"), TRILEMMA_NATIVE="0") == "[]"
 
 
 def test_an_editable_wheel_names_the_folders_of_the_packages(tmp_path: Path) -> None:

@@ -20,6 +20,19 @@ pytestmark = [
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout"),
 ]
 
+WITHOUT_NATIVE = {**os.environ, "TRILEMMA_NATIVE": "0"}
+# The tag of the wheel that setup.py would build.
+TAG = """
+import contextlib, io
+import setuptools
+from distutils.core import run_setup
+with contextlib.redirect_stdout(io.StringIO()):
+    distribution = run_setup("setup.py", stop_after="init")
+    command = distribution.get_command_obj("bdist_wheel")
+    command.ensure_finalized()
+print(*command.get_tag())
+"""
+
 
 def tracked(*folders: str) -> set[str]:
     listed = subprocess.run(
@@ -77,6 +90,13 @@ def test_wheel_holds_the_packages_and_their_data(built: tuple[set[str], set[str]
     assert {name.partition("/")[2] for name in modules} - wheel == set()
     assert not [name for name in wheel if name.endswith(".so")]
     assert not [name for name in wheel if name.startswith(("tests", "csrc", "core", "plugins", "benchmarks"))]
+
+
+def test_a_wheel_without_native_libraries_is_for_any_python(tmp_path: Path) -> None:
+    names = subprocess.run(
+        [sys.executable, "-c", TAG], cwd=ROOT, check=True, capture_output=True, text=True, env=WITHOUT_NATIVE
+    ).stdout.split()
+    assert names == ["py3", "none", "any"]
 
 
 def test_an_unknown_wish_for_native_code(tmp_path: Path) -> None:
