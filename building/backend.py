@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import tomllib
 import zipfile
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 from setuptools import build_meta
 from setuptools.build_meta import (  # noqa: F401  # the hooks that a frontend looks for
     build_sdist,
-    build_wheel,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
@@ -37,6 +37,19 @@ def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     """Returns what an editable install is built with, beside what pyproject.toml lists."""
     return [*build_meta.get_requires_for_build_editable(config_settings), *_torch_where_missing()]
+
+
+def build_wheel(
+    wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None
+) -> str:
+    """Writes a wheel of what the source tree holds now: setuptools keeps what an earlier build has put aside.
+
+    The objects of the native libraries are kept, which CMake knows to be up to date or not.
+    """
+    for pattern in ("lib*", "bdist*"):
+        for folder in (ROOT / "build").glob(pattern):
+            shutil.rmtree(folder)
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
 def build_editable(

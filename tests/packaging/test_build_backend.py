@@ -48,6 +48,22 @@ def test_torch_is_asked_for_only_where_there_is_none(tmp_path: Path) -> None:
     assert backend(asked.format("None"), TRILEMMA_NATIVE="0") == "[]"
 
 
+def test_a_wheel_holds_nothing_of_an_earlier_build(tmp_path: Path) -> None:
+    for name in (
+        "lib/trilemma/gone.py",
+        "lib.linux/trilemma/gone.py",
+        "bdist.linux/gone.py",
+        "native-cp311/kept.o",
+    ):
+        file = tmp_path / "build" / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    left = "sorted(str(p.relative_to(backend.ROOT)) for p in backend.ROOT.rglob('*.*') if p.is_file())"
+    code = f"import backend, pathlib; backend.ROOT = pathlib.Path({str(tmp_path)!r})"
+    code += f"; backend.build_meta.build_wheel = lambda *_: {left}; print(*backend.build_wheel('dist'))"
+    assert backend(code) == "build/native-cp311/kept.o"
+
+
 def test_an_editable_wheel_names_the_folders_of_the_packages(tmp_path: Path) -> None:
     wheel = tmp_path / "trilemma-0-0.editable-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
