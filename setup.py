@@ -1,7 +1,7 @@
 """Builds the native libraries with CMake and Ninja; everything else is said in pyproject.toml.
 
-TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out, so that the wheel is
-for any Python. Without them the package runs on its reference in PyTorch, and says so in `trilemma doctor`.
+TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out: the wheel is for
+any Python. Without them the package runs on its reference in PyTorch, and says so in `trilemma doctor`.
 
 TRILEMMA_CUDA=auto (default) also builds `_ops_cuda` where torch has CUDA and nvcc is found, whether or not there is a
 GPU; 1 fails where it cannot, 0 leaves it out, check compiles the CUDA sources and installs nothing of them.
