@@ -23,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT / "building"))  # also where setup.py is run by itself
-from target import native_choice, torch_folder  # noqa: E402
+from target import OLDEST_TORCH, native_choice, torch_folder  # noqa: E402
 
 NATIVE = native_choice()
 
@@ -54,7 +54,9 @@ class BuildNative(build_ext):
         }
         torch = torch_folder()
         if torch is None:
-            raise FileNotFoundError("torch was not found; pip install torch")
+            raise FileNotFoundError(
+                "no torch {}.{} or later was found; pip install torch".format(*OLDEST_TORCH)
+            )
         cmake, ninja = (_tool(name, environment["PATH"]) for name in ("cmake", "ninja"))
         configure = [
             cmake,

@@ -23,10 +23,10 @@ from setuptools.build_meta import (  # noqa: F401  # the hooks that a frontend l
     prepare_metadata_for_build_wheel,
 )
 
-from target import native_choice, torch_folder
+from target import OLDEST_TORCH, native_choice, torch_folder
 
 ROOT = Path(__file__).parents[1]
-TORCH = "torch>=2.11"
+TORCH = "torch>={}.{}".format(*OLDEST_TORCH)
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:

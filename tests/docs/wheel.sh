@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Follows every page on an installed wheel, far from this checkout and its neighbours: wheel.sh PYTHON WHEEL
+# Follows every page on an installed wheel, far from this checkout and its neighbours.
+# wheel.sh PYTHON WHEEL [OPTIONS OF PYTEST]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=$1 wheel=$(realpath "$2") place=$(mktemp -d)
+shift 2
 trap 'rm -rf "$place"' EXIT
 
 "$python" -m venv "$place/venv"
@@ -26,4 +28,4 @@ for package in (trilemma, trilemma_plugins):
 print("trilemma", trilemma.__version__, "of", list(trilemma.__path__)[0].removeprefix(sys.prefix))'
 # test_guide.py follows the page that tests/docs leaves to it.
 OMP_NUM_THREADS=1 TRILEMMA_DOCS_PYTHON=$clean "$clean" -m pytest -q -p no:cacheprovider \
-  tests/docs tests/plugins/test_guide.py
+  tests/docs tests/plugins/test_guide.py "$@"
