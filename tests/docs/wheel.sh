@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 python=$1 wheel=$(realpath "$2") place=$(mktemp -d)
 shift 2
 trap 'rm -rf "$place"' EXIT
+unset PYTHONPATH "${!TRILEMMA_@}"
 
 "$python" -m venv "$place/venv"
 clean=$place/venv/bin/python
@@ -19,7 +20,6 @@ git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' 
   [[ ! -e $file ]] || printf '%s\0' "$file"
 done | xargs -0 cp --parents --target-directory="$place/checkout"
 cd "$place/checkout"
-unset PYTHONPATH "${!TRILEMMA_@}"
 "$clean" -c '
 import sys
 import trilemma, trilemma_plugins
