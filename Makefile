@@ -2,6 +2,7 @@
 # make lint: style and types.   make install: the package and its command alone.   make wheel: dist/*.whl, as published.
 # make cuda-check: compiles the CUDA kernels for all architectures, without a GPU; none may spill.
 # make test-abi: the library built here, under the oldest torch it is for.   make test-sanitize: under sanitizers.
+# make docs-wheel: follows every page of the documentation on the wheel alone, in a clean environment.
 # make gpu: where there is a CUDA GPU, its tests and benchmarks, on a torch with CUDA and without network.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ pip_install := $(python) -m pip install --disable-pip-version-check --quiet -c c
 build_requirements := setuptools torch pybind11 cmake ninja
 build_sources := setup.py pyproject.toml CMakeLists.txt $(shell find cmake csrc -type f)
 
-.PHONY: demo test lint install wheel cuda-check test-abi test-sanitize gpu
+.PHONY: demo test lint install wheel docs-wheel cuda-check test-abi test-sanitize gpu
 .DELETE_ON_ERROR:
 
 demo: install
@@ -54,6 +55,9 @@ wheel: $(VENV)/.requirements
 	TRILEMMA_NATIVE=1 $(python) -m build --wheel --no-isolation --outdir build/wheel .
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(python) -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
 		--wheel-dir dist build/wheel/*.whl
+
+docs-wheel: wheel
+	tests/docs/wheel.sh "$(python)" "$$(ls -t dist/*.whl | head -n 1)"
 
 $(VENV)/.install: $(VENV)/.requirements $(build_sources)
 	$(pip_install) --no-build-isolation -e .

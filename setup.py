@@ -1,7 +1,7 @@
 """Builds the native libraries with CMake and Ninja; everything else is said in pyproject.toml.
 
-TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out. Without them the
-package runs on its reference in PyTorch, and says so in `trilemma doctor`.
+TRILEMMA_NATIVE=auto (default) builds them where it can, 1 fails where it cannot, 0 leaves them out: the wheel is for
+any Python. Without them the package runs on its reference in PyTorch, and says so in `trilemma doctor`.
 
 TRILEMMA_CUDA=auto (default) also builds `_ops_cuda` where torch has CUDA and nvcc is found, whether or not there is a
 GPU; 1 fails where it cannot, 0 leaves it out, check compiles the CUDA sources and installs nothing of them.
@@ -23,7 +23,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT / "building"))  # also where setup.py is run by itself
-from target import torch_folder  # noqa: E402
+from target import OLDEST_TORCH, native_choice, torch_folder  # noqa: E402
+
+NATIVE = native_choice()
 
 CUDA_CHOICES = ("TRILEMMA_CUDA", "TRILEMMA_CUDA_ARCHS")
 
@@ -32,19 +34,15 @@ class BuildNative(build_ext):
     """One CMake build that installs the libraries, `_C`, `_ops` and perhaps `_ops_cuda`, into the package."""
 
     def run(self) -> None:
-        wanted = os.environ.get("TRILEMMA_NATIVE") or "auto"
-        if wanted not in ("auto", "0", "1"):
-            raise SystemExit(f"TRILEMMA_NATIVE={wanted} is unknown; choose auto, 0 or 1")
-        if wanted != "0":
-            try:
-                self._build()
-                return
-            except (OSError, subprocess.CalledProcessError) as error:
-                if wanted == "1":
-                    raise SystemExit(
-                        f"TRILEMMA_NATIVE=1, but the native libraries were not built: {error}"
-                    ) from error
-                logging.warning("trilemma: the native libraries were not built: %s", error)
+        try:
+            self._build()
+            return
+        except (OSError, subprocess.CalledProcessError) as error:
+            if NATIVE == "1":
+                raise SystemExit(
+                    f"TRILEMMA_NATIVE=1, but the native libraries were not built: {error}"
+                ) from error
+            logging.warning("trilemma: the native libraries were not built: %s", error)
         logging.warning("trilemma: installing without native libraries; the reference in PyTorch will run")
         self.extensions = []
 
@@ -56,7 +54,9 @@ class BuildNative(build_ext):
         }
         torch = torch_folder()
         if torch is None:
-            raise FileNotFoundError("torch was not found; pip install torch")
+            raise FileNotFoundError(
+                "no torch {}.{} or later was found; pip install torch".format(*OLDEST_TORCH)
+            )
         cmake, ninja = (_tool(name, environment["PATH"]) for name in ("cmake", "ninja"))
         configure = [
             cmake,
@@ -94,7 +94,9 @@ def _tool(name: str, path: str) -> str:
     return found
 
 
+LIBRARIES = ("trilemma._C", "trilemma._ops")
+
 setup(
-    ext_modules=[Extension("trilemma._C", sources=[]), Extension("trilemma._ops", sources=[])],
+    ext_modules=[] if NATIVE == "0" else [Extension(name, sources=[]) for name in LIBRARIES],
     cmdclass={"build_ext": BuildNative},
 )

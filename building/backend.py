@@ -2,13 +2,14 @@
 
 pip builds in an environment of its own, which would take a torch of gigabytes from an index even where the package is
 installed beside one. The libraries are built against the torch that they will run with, and one is asked for only where
-there is none yet.
+there is none yet. Without native libraries none is needed.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import tomllib
 import zipfile
 from pathlib import Path
@@ -17,16 +18,15 @@ from typing import Any
 from setuptools import build_meta
 from setuptools.build_meta import (  # noqa: F401  # the hooks that a frontend looks for
     build_sdist,
-    build_wheel,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
 
-from target import torch_folder
+from target import OLDEST_TORCH, native_choice, torch_folder
 
 ROOT = Path(__file__).parents[1]
-TORCH = "torch>=2.11"
+TORCH = "torch>={}.{}".format(*OLDEST_TORCH)
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
@@ -39,6 +39,19 @@ def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     return [*build_meta.get_requires_for_build_editable(config_settings), *_torch_where_missing()]
 
 
+def build_wheel(
+    wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None
+) -> str:
+    """Writes a wheel of what the source tree holds now: setuptools keeps what an earlier build has put aside.
+
+    The objects of the native libraries are kept, which CMake knows to be up to date or not.
+    """
+    for pattern in ("lib*", "bdist*"):
+        for folder in (ROOT / "build").glob(pattern):
+            shutil.rmtree(folder)
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
 def build_editable(
     wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None
 ) -> str:
@@ -49,7 +62,7 @@ def build_editable(
 
 
 def _torch_where_missing() -> list[str]:
-    return [TORCH] if torch_folder() is None else []
+    return [TORCH] if native_choice() != "0" and torch_folder() is None else []
 
 
 def _by_path(wheel: Path) -> None:

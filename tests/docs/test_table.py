@@ -39,3 +39,4 @@ def test_the_pages_are_read():
     assert kinds["python"] > 10
     assert kinds["toml"]
     assert kinds["write"]
+    assert any(step.text.startswith("TRILEMMA_NATIVE=0 pip ") for step in RUN)

@@ -45,6 +45,40 @@ def test_torch_is_asked_for_only_where_there_is_none(tmp_path: Path) -> None:
     asked = "import backend; backend.torch_folder = lambda: {}; print(backend._torch_where_missing())"
     assert backend(asked.format("None")) == "['torch>=2.11']"
     assert backend(asked.format(repr("somewhere"))) == "[]"
+    assert backend(asked.format("None"), TRILEMMA_NATIVE="0") == "[]"
+
+
+@pytest.mark.parametrize(
+    ("version", "serves"), [("2.10.1", False), ("2.11.0a0+git1", True), ("2.13.0+cpu", True), ("3.0.0", True)]
+)
+def test_a_torch_that_the_installation_would_replace_is_not_built_against(
+    tmp_path: Path, version: str, serves: bool
+) -> None:
+    folder = tmp_path / "torch"
+    folder.mkdir()
+    (folder / "version.py").write_text(f"__version__ = '{version}'\ndebug = False\n")
+    (folder / "__init__.py").touch()
+    found = str(folder) if serves else "None"
+    code = f"import sysconfig; sys.path = [p for p in sys.path if 'site-packages' not in p]; place = {str(tmp_path)!r}"
+    ask = "from target import torch_folder; print(torch_folder())"
+    assert backend(f"{code}; sysconfig.get_path = lambda scheme: place; {ask}") == found
+    assert backend(f"{code}; sys.path.insert(0, place); {ask}") == found
+
+
+def test_a_wheel_holds_nothing_of_an_earlier_build(tmp_path: Path) -> None:
+    for name in (
+        "lib/trilemma/gone.py",
+        "lib.linux/trilemma/gone.py",
+        "bdist.linux/gone.py",
+        "native-cp311/kept.o",
+    ):
+        file = tmp_path / "build" / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    left = "sorted(str(p.relative_to(backend.ROOT)) for p in backend.ROOT.rglob('*.*') if p.is_file())"
+    code = f"import backend, pathlib; backend.ROOT = pathlib.Path({str(tmp_path)!r})"
+    code += f"; backend.build_meta.build_wheel = lambda *_: {left}; print(*backend.build_wheel('dist'))"
+    assert backend(code) == "build/native-cp311/kept.o"
 
 
 def test_an_editable_wheel_names_the_folders_of_the_packages(tmp_path: Path) -> None:

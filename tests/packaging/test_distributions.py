@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,19 @@ pytestmark = [
     pytest.mark.skipif(find_spec("build") is None, reason="needs the package build"),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout"),
 ]
+
+WITHOUT_NATIVE = {**os.environ, "TRILEMMA_NATIVE": "0"}
+# The tag of the wheel that setup.py would build.
+TAG = """
+import contextlib, io
+import setuptools
+from distutils.core import run_setup
+with contextlib.redirect_stdout(io.StringIO()):
+    distribution = run_setup("setup.py", stop_after="init")
+    command = distribution.get_command_obj("bdist_wheel")
+    command.ensure_finalized()
+print(*command.get_tag())
+"""
 
 
 def tracked(*folders: str) -> set[str]:
@@ -77,6 +91,20 @@ def test_wheel_holds_the_packages_and_their_data(built: tuple[set[str], set[str]
     assert {name.partition("/")[2] for name in modules} - wheel == set()
     assert not [name for name in wheel if name.endswith(".so")]
     assert not [name for name in wheel if name.startswith(("tests", "csrc", "core", "plugins", "benchmarks"))]
+
+
+def test_the_libraries_load_on_systems_older_than_the_compiler() -> None:
+    """GCC 12 and later bring helpers of half floats in their libgcc_s, which older systems lack."""
+    libraries = list((ROOT / "core" / "trilemma").glob("_*.so"))
+    versions = {int(v) for path in libraries for v in re.findall(rb"\0GCC_(\d+)\.", path.read_bytes())}
+    assert not libraries or max(versions, default=0) < 12, "build them again"
+
+
+def test_a_wheel_without_native_libraries_is_for_any_python(tmp_path: Path) -> None:
+    names = subprocess.run(
+        [sys.executable, "-c", TAG], cwd=ROOT, check=True, capture_output=True, text=True, env=WITHOUT_NATIVE
+    ).stdout.split()
+    assert names == ["py3", "none", "any"]
 
 
 def test_an_unknown_wish_for_native_code(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -109,6 +111,8 @@ def _report(error: Exception) -> int:
         code, message = error.exit_code, str(error)
     elif isinstance(error, _UsageError):
         code, message = 2, _usage(error)
+    elif isinstance(error, ModuleNotFoundError) and (package := _requirement(error.name or "")):
+        code, message = 1, f"the package {package} is not installed; pip install {package}"
     elif isinstance(error, MemoryError):
         code, message = 1, "there is not enough memory; ask for fewer or smaller samples at once"
     elif isinstance(error, OSError) and error.strerror:
@@ -121,6 +125,18 @@ def _report(error: Exception) -> int:
     with contextlib.suppress(OSError):
         print(one_line(f"error: {message}"), file=sys.stderr, flush=True)
     return code
+
+
+def _requirement(module: str) -> str | None:
+    """Returns the distribution of a module that trilemma requires; None for any other module."""
+    top = module.partition(".")[0]
+    wanted = "pillow" if top == "PIL" else top.replace("_", "-")
+    try:
+        required = metadata.requires("trilemma") or []
+    except metadata.PackageNotFoundError:
+        return None
+    names = {re.split(r"[^\w.-]", entry, maxsplit=1)[0] for entry in required if "extra ==" not in entry}
+    return wanted if wanted in names else None
 
 
 def _usage(error: Exception) -> str:

@@ -48,7 +48,7 @@ def versions() -> Facts:
     }
     found |= {name: _version(name) for name in (*_DEPENDENCIES, *_EXTRAS)}
     problems = {
-        name: f"{name} is not installed; install trilemma again" for name in _DEPENDENCIES if not found[name]
+        name: f"{name} is not installed; pip install {name}" for name in _DEPENDENCIES if not found[name]
     }
     installed = _version("trilemma")
     if installed is None:

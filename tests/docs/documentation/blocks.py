@@ -13,6 +13,7 @@ PROGRAMS = {"trilemma", "python", "pip", "make", "pytest", "mypy", "ruff", "acce
 PROGRAMS |= {"cd", "source", "git", "twine", "export", "cp", "mkdir", "curl"}
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
+_ASSIGNMENTS = re.compile(r"^(?:[A-Z_]+=\S* )+")
 _FILE_NAME = re.compile(r"# ([\w./-]+\.(?:py|toml))")
 
 Kind = Literal["command", "python", "toml", "write", "text"]
@@ -118,7 +119,7 @@ def _indented(page: str, line: int, lines: list[str]) -> Iterator[Step]:
         place += 1
         if not text:
             continue
-        if text.split()[0].removeprefix("$") in PROGRAMS:
+        if _ASSIGNMENTS.sub("", text).split()[0].removeprefix("$") in PROGRAMS:
             for command in commands(text):
                 yield Step(page, line + first, "command", command)
         else:

@@ -82,7 +82,13 @@ REPLACEMENTS = (
 
 NOT_RUN = (
     NotRun(r"make \w[\w-]*", "makes an environment, or runs the tests that this one is among"),
-    NotRun(r"source \.venv/bin/activate", "the environment of `make`"),
+    NotRun(r"python -m venv \.venv", "makes an environment; a test has one"),
+    NotRun(r"source \.venv/bin/activate", "enters that environment"),
+    NotRun(
+        r"(\w+=\d )?pip install (--no-deps |--no-build-isolation -e )?\"?(\.|dist/|\$\(echo dist/)\S*",
+        "installs Trilemma itself, as benchmarks/install.py does",
+        "docs/install.md",
+    ),
 )
 
 # Pages that a test of their own follows.
