@@ -63,9 +63,11 @@ class Evaluation:
         self._input[:count].copy_(states)
         return self._output[:count].copy_(self._called(self._input[:count], times, cond))
 
-    def combined(self, z: Tensor, t: float, outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Returns the combination [B, ...] of outputs [g·B, ...] at states z [B, ...] and time t."""
-        return self.guidance.combine(z, t, outputs.split(self.batch), targets)
+    def combined(
+        self, z: Tensor, t: float, outputs: Tensor, targets: Mapping[str, Tensor], evaluated: int
+    ) -> Tensor:
+        """Returns the combination [B, ...] of the outputs [g·B, ...] of g branches at states z [B, ...] and time t."""
+        return self.guidance.combine(z, t, outputs.chunk(evaluated), targets)
 
     def _called(self, states: Tensor, times: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         count = states.shape[0]

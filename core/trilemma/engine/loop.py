@@ -128,8 +128,9 @@ class Loop:
         """Returns outputs [g·B, ...] as the kernel takes them: as they are, where it combines them itself."""
         if self._linear:
             return outputs
-        z = self.firsts[self.program.slots[row].seen]
-        return self.evaluation.combined(z, self.program.times[row], outputs, self.targets)
+        slots = self.program.slots[row]
+        z, t = self.firsts[slots.seen], self.program.times[row]
+        return self.evaluation.combined(z, t, outputs, self.targets, slots.evaluated)
 
     def row(self, row: int, output: Tensor | None = None) -> None:
         """Takes the batch through a row; `output` stands for what the networks would answer, where it is given."""

@@ -48,9 +48,10 @@ class GuidedPrediction:
         """
         if isinstance(t, Tensor):
             return self._at_own_times(z, t, parameterization)
-        outputs = self._evaluate(z, t, self._evaluated(t))
+        evaluated = self._evaluated(t)
+        outputs = self._evaluate(z, t, evaluated)
         self.evaluations += self.guidance.own_evaluations(t)
-        combined = self._evaluation.combined(z, t, outputs, self._targets)
+        combined = self._evaluation.combined(z, t, outputs, self._targets, evaluated)
         *p, q = self._coefficients(t, parameterization)
         prediction: Tensor = _weighted(p, z) + q * combined
         return prediction
@@ -63,7 +64,7 @@ class GuidedPrediction:
         self.evaluations += max((self.guidance.own_evaluations(time) for time in times), default=0)
         combined = outputs
         if len(self.guidance.branches) > 1 or not self.guidance.linear:
-            parts = outputs.split(len(z))
+            parts = outputs.chunk(max(needed))
             samples = []
             for b, (time, evaluated) in enumerate(zip(times, needed, strict=True)):
                 one = slice(b, b + 1)

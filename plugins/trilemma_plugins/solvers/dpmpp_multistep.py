@@ -93,11 +93,12 @@ class DPMpp2M(Sampler):
         rows = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, 2)
-            weights = adams_weights(nodes, h, 1 + self.eta)
             if self.solver == "midpoint" and len(nodes) == 2:
                 whole = -math.expm1(-(1 + self.eta) * h)
                 slope = whole * h / (2 * nodes[1])
                 weights = [whole - slope, slope]
+            else:
+                weights = adams_weights(nodes, h, 1 + self.eta)
             rows.append(multistep_row(t, alpha[i + 1], (sigma[i], sigma[i + 1]), h, self.eta, weights))
         return Tableau(tuple(rows), "x0", self.clip)
 

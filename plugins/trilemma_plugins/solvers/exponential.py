@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from trilemma.interfaces.process import Process
+from trilemma.numerics.vandermonde import vandermonde
+
+EPSILON = 2.0**-53
 
 
 def alpha_sigma_lambda(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
@@ -34,7 +37,9 @@ def phi(k: int, x: float) -> float:
     """φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
     if abs(x) < 1:  # the recursion cancels there
         term = total = 1 / math.factorial(k)
-        for n in range(k + 1, k + 25):
+        n = k
+        while abs(term) > EPSILON * abs(total):
+            n += 1
             term *= x / n
             total += term
         return total
@@ -59,13 +64,8 @@ def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[f
     """
     if len(nodes) == 1:
         return [-math.expm1(-rate * h)]
-    places = torch.tensor([node / h for node in nodes], dtype=torch.float64)
-    power = torch.arange(len(nodes), dtype=torch.float64)[:, None]
-    moments = [adams_moment(k, h, rate) / h**k for k in range(len(nodes))]
-    solved: list[float] = torch.linalg.solve(
-        places**power, torch.tensor(moments, dtype=torch.float64)
-    ).tolist()
-    return solved
+    scaled = [node / h for node in nodes]
+    return vandermonde(scaled, [adams_moment(k, h, rate) / h**k for k in range(len(nodes))])
 
 
 def line_weights(nodes: Sequence[float], whole: float, slope: float) -> list[float]:
