@@ -18,7 +18,7 @@ def trilemma_register(registry: Registry) -> None:
         ModelSpec(
             name="vdm-mnist",
             target="trilemma_plugins.models:vdm_mnist",
-            summary="handwritten digits, 28×28, on a learned noise schedule (variational diffusion)",
+            summary="class-conditional handwritten digits, 28×28, on a learned noise schedule",
             reference="recipe: trilemma_plugins/models/recipes/vdm-mnist.toml",
         )
     )
@@ -26,7 +26,7 @@ def trilemma_register(registry: Registry) -> None:
         ModelSpec(
             name="cld-mnist",
             target="trilemma_plugins.models:cld_mnist",
-            summary="handwritten digits, 28×28, by critically damped Langevin diffusion",
+            summary="class-conditional handwritten digits, 28×28, by critically damped Langevin diffusion",
             reference="recipe: trilemma_plugins/models/recipes/cld-mnist.toml",
         )
     )
