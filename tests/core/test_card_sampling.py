@@ -65,7 +65,11 @@ def test_the_card_s_guidance_is_turned_off(guidance):
     assert torch.equal(drawn.samples, sample(model, 4, cond=cond, steps=5).samples)
 
 
-@pytest.mark.parametrize("process", [lookup.process("vp"), lookup.process("cld"), PhaseProcess()], ids=repr)
+@pytest.mark.parametrize(
+    "process",
+    [lookup.process("vp"), lookup.process("cld"), PhaseProcess()],
+    ids=lambda made: type(made).__name__,
+)
 def test_a_sampler_that_runs_on_the_process_stands_in(process):
     model = GaussianMixtureDenoiser(process)
     assert model.usual_sampler is None
