@@ -154,3 +154,12 @@ def test_one_point_is_met_in_any_number_of_steps():
             mu, expected = CONSTANT.moments(times[-1])
             torch.testing.assert_close(mean, 0.7 * mu, rtol=0, atol=1e-6)
             torch.testing.assert_close(cov, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", ["uniform", "quadratic", "leading", (0.9, 0.6, 0.3, 0.1)])
+def test_a_grid_that_begins_below_the_prior_pays_its_first_half_of_the_linear_part(grid):
+    """The row before the first kick reads no prediction, so `nfe` does not know of it; the provenance counts it."""
+    model = GaussianMixtureDenoiser(CLD(), parameterization="eps", shape=(1, 2, 2))
+    drawn = sample(model, 400, sampler=SSCS(grid=grid), steps=4, dtype=torch.float32)
+    assert drawn.provenance["nfe"] == 5
+    assert bool(drawn.samples.isfinite().all())

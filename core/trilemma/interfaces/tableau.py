@@ -113,7 +113,9 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
         raise TrilemmaError(
             f"{name}.plan returned a tableau whose rows are no tuple of Row; make each Row(t, A, B)"
         )
-    if evaluations is not None and plan.rows and len(plan.rows) != evaluations:
+    # A row that reads no prediction, such as noise alone before the first step, is not one that `nfe` need know of.
+    silent = sum(not row.B for row in plan.rows)
+    if evaluations is not None and plan.rows and not len(plan.rows) - silent <= evaluations <= len(plan.rows):
         raise TrilemmaError(
             f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations; "
             "plan one row for each evaluation, or declare `nfe`"
