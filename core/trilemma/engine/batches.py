@@ -1,4 +1,4 @@
-"""How samples are gathered into batches of the network, one after the other as they are asked for."""
+"""Batches of the network: samples are gathered into them one after the other, as they are asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Chunk:
 
     @property
     def full(self) -> bool:
-        """Whether every row is asked for, in order."""
+        """True where every row is asked for, in order."""
         return torch.equal(self.rows, torch.arange(len(self.indices)))
 
 

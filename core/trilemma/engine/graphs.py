@@ -30,7 +30,7 @@ ATTEMPTS: Final = {"auto": ("loop", "step"), "loop": ("loop", "step"), "step": (
 
 @dataclass(frozen=True)
 class Capture:
-    """Which capture a run had.
+    """The capture that was asked of a run, and the one that it had.
 
     Attributes:
         asked: "auto", "loop", "step" or "off".

@@ -295,7 +295,7 @@ class Inverse(Sampler):
         return self.sampler.order
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1] of the sampler, rising."""
+        """Returns the times [steps + 1] of the sampler, rising."""
         return self.sampler.times(process, steps).flip(0)
 
     def nfe(self, steps: int) -> int:
@@ -328,7 +328,7 @@ class Solved(Sampler):
         return self.sampler.order
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1] of the sampler, rising."""
+        """Returns the times [steps + 1] of the sampler, rising."""
         return self.sampler.times(process, steps).flip(0)
 
     def nfe(self, steps: int) -> int:

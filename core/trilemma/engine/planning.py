@@ -138,5 +138,5 @@ def _below(times: Tensor, strength: float) -> Tensor:
 
 
 def _is_value(component: object) -> bool:
-    """Whether equal components plan alike for ever: values do, but for those that learn."""
+    """Returns whether equal components always plan alike: they do, except for those that learn."""
     return is_value(component) and not isinstance(component, nn.Module)

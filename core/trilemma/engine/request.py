@@ -1,4 +1,4 @@
-"""What can be asked of the engine: every option once, with its default, its meaning and its checks."""
+"""Requests to the engine: every option once, with its default, its meaning and its checks."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Request(Drawing, Batching):
 
     @property
     def watched(self) -> bool:
-        """Whether the host follows the rows."""
+        """True where the host follows the rows one by one."""
         return self.progress or self.trajectory or self.callback is not None
 
 

@@ -70,7 +70,7 @@ class Resolved:
 
     @property
     def numbers(self) -> int:
-        """How many numbers all samples are, and their way where it was asked for."""
+        """The count of numbers in all samples, and in their trajectories where those were asked for."""
         way = (self.rows + 1) * math.prod(self.shape) if self.request.trajectory else 0
         return len(self.indices) * (math.prod(self.sample_shape) + way)
 

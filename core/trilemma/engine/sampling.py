@@ -190,7 +190,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the samples handed out so far; can be written as JSON."""
+        """The record of how the samples handed out so far were made; it can be written as JSON."""
         return describe(self.resolved, self._clock, self._evaluations, self._backend, self._capture)
 
     def _draw(self, chunk: Chunk) -> Tensor:

@@ -68,7 +68,7 @@ class Stepper:
 
     @property
     def done(self) -> bool:
-        """Whether all evaluations are done."""
+        """True once all evaluations are done."""
         return self.row == len(self.times)
 
     @property
@@ -78,7 +78,7 @@ class Stepper:
 
     @property
     def branches(self) -> int:
-        """How many branches of the guidance the next evaluation has, one after the other on dim 0."""
+        """The number of branches of the guidance in the next evaluation, one after the other on dim 0."""
         return 1 if self.done else self._program.slots[self.row].evaluated
 
     @property

@@ -48,7 +48,7 @@ class Modifier(Guidance):
 
     @property
     def modifies_nothing(self) -> bool:
-        """Whether it stands alone."""
+        """True where this guidance stands alone and modifies no other."""
         return isinstance(self.guidance, Unguided)
 
 

@@ -64,7 +64,7 @@ class Condition:
         ]
 
     def _beyond(self, label: Any) -> str:
-        """What is wrong with a label that is none: a class that a number names is meant by the number in quotes."""
+        """Describes what is wrong with a label that is none. A class named by a number is given in quotes."""
         return (
             f'is a label out of range, "{label}" in quotes a name'
             if str(label) in self.names

@@ -1,4 +1,4 @@
-"""What a data set is: labelled images of one size, as bytes."""
+"""Data sets: labelled images of one size, as bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
 
     def check(self) -> None:
         """Looks for what could not be read later; called before the first step of a training.
@@ -47,7 +47,7 @@ class Dataset(ABC):
         return self.read(torch.arange(len(self)))
 
     def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
+        """Returns images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
         wide = torch.promote_types(dtype, torch.float32)  # a half dtype is rounded to once
         return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
 
@@ -84,7 +84,7 @@ class InMemoryDataset(Dataset):
         return self._images
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
         return self._images[indices]
 
     def fingerprint(self) -> str:
@@ -107,5 +107,5 @@ class Subset(Dataset):
         self._whole, self._chosen = whole, chosen
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
         return self._whole.read(self._chosen[indices])

@@ -61,7 +61,7 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
+        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
     @property
     def usual_sampler(self) -> str | None:
@@ -82,7 +82,7 @@ class Denoiser(nn.Module):
             self.conditions[condition] = replace(known, names=tuple(names))
 
     def own_tensors(self) -> list[Tensor]:
-        """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
+        """Returns the network's parameters and buffers, but not those of a learned process, which has its own dtype."""
         process = self.process
         learned = (*process.parameters(), *process.buffers()) if isinstance(process, nn.Module) else ()
         apart = {id(entry) for entry in learned}
@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
         raise UsageError(f"{type(self).__name__} has no self-attention to change; use another guidance")
 
     def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
-        """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.
+        """Returns every declared condition as labels [B] for samples `indices` [B]; a missing one is the null class.
 
         Raises:
             UsageError: for a condition this denoiser does not take, or a value out of range.

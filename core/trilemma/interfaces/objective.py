@@ -1,4 +1,4 @@
-"""What a training step minimises."""
+"""Training objectives: the loss that a training step minimises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Objective(ABC):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """The scalar loss on data x₀ [B, C, H, W] with conditions [B].
+        """Returns the scalar loss on data x₀ [B, C, H, W] with conditions [B].
 
         Args:
             network: what is called: the denoiser itself, or its wrapper in a distributed run.

@@ -1,4 +1,4 @@
-"""What a sampler is: its times and its coefficients."""
+"""Samplers: their times and their coefficients."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Sampler(WithOptions, ABC):
     def deterministic(self) -> bool: ...
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1], float64, strictly falling from the prior to 0.
+        """Returns the times [steps + 1], float64, strictly falling from the prior to 0.
 
         Raises:
             UsageError: for fewer than one step, or more than a discrete process has.
@@ -79,11 +79,11 @@ class Sampler(WithOptions, ABC):
         return spaced_times(process, steps, self.grid)
 
     def nfe(self, steps: int) -> int:
-        """Evaluations of the network that one sample pays without guidance; the least of them where steps adapt."""
+        """Returns the evaluations of the network that one sample pays without guidance; the least where steps adapt."""
         return steps
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        """The sampler's coefficients on these times."""
+        """Returns the sampler's coefficients on these times."""
         raise NotImplementedError(f"{type(self).__name__} writes neither plan nor sample")
 
     def sample(
@@ -94,7 +94,7 @@ class Sampler(WithOptions, ABC):
         noise: Callable[[int], Tensor],
         report: Callable[[int, float, Tensor], None],
     ) -> Tensor:
-        """The samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
+        """Returns the samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
 
         Args:
             predict: the guided prediction, `predict(z, t, parameterization)`; it counts its evaluations. A time for
@@ -108,5 +108,5 @@ class Sampler(WithOptions, ABC):
 
     @property
     def has_plan(self) -> bool:
-        """Whether the engine runs this sampler by its plan."""
+        """True where the engine runs this sampler by its plan."""
         return type(self).sample is Sampler.sample

@@ -1,4 +1,4 @@
-"""Which times a sampler visits on a process: by the place on the clock, by the noise level, or as listed.
+"""The times a sampler visits on a process: by the place on the clock, by the noise level, or as listed.
 
     name                                           the S times
     uniform, quadratic, leading, trailing, linspace, squares  places on the clock, see `trilemma.numerics.grids`
@@ -38,7 +38,7 @@ _OPTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 def spaced_times(process: Process, steps: int, grid: Grid) -> Tensor:
-    """The steps + 1 times of a grid on a process, strictly falling from the prior to 0.
+    """Returns the steps + 1 times of a grid on a process, strictly falling from the prior to 0.
 
     Returns:
         Tensor [steps + 1], float64.
@@ -65,7 +65,7 @@ def spaced_times(process: Process, steps: int, grid: Grid) -> Tensor:
 
 
 def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
-    """A grid's name and options, or its listed times.
+    """Returns a grid's name and options, or its listed times.
 
     Raises:
         UsageError: for an unknown name or option, or a list that does not fall strictly within (0, 1].

@@ -161,7 +161,7 @@ def _numbers(value: Matrix | Vector) -> Iterator[float]:
 
 
 def matrix(coefficient: Matrix, components: int) -> list[float]:
-    """A K×K coefficient row by row; a plain number stands for so many times the identity."""
+    """Returns a K×K coefficient row by row; a plain number a stands for a·I."""
     if isinstance(coefficient, int | float):
         return [float(coefficient) if i == j else 0.0 for i in range(components) for j in range(components)]
     if len(coefficient) != components or any(len(line) != components for line in coefficient):
@@ -173,7 +173,7 @@ def matrix(coefficient: Matrix, components: int) -> list[float]:
 
 
 def vector(coefficient: Vector, components: int) -> list[float]:
-    """A coefficient of K numbers; a plain number stands for K = 1 alone."""
+    """Returns a coefficient of K numbers; a plain number stands for K = 1 alone."""
     entries = [coefficient] if isinstance(coefficient, int | float) else list(coefficient)
     if len(entries) != components:
         raise TrilemmaError(
@@ -188,7 +188,7 @@ def _components(count: int) -> str:
 
 
 def scalar(coefficient: Matrix | Vector) -> float:
-    """A coefficient of a tableau with one component, as the number it is."""
+    """Returns a coefficient of a tableau with one component as a plain number."""
     if not isinstance(coefficient, int | float):
         raise TrilemmaError(
             f"a tableau with one component has the coefficient {coefficient!r}; write a plain number"

@@ -63,7 +63,7 @@ _FREE_TABLES = {"evaluation", "provenance"}
 def load_model(
     path: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Denoiser:
-    """The denoiser in a model directory, in evaluation mode and without gradients.
+    """Loads the denoiser in a model directory, in evaluation mode and without gradients.
 
     Args:
         path: the directory.
@@ -112,7 +112,7 @@ def build_denoiser(card: Mapping[str, Any], seed: int) -> Denoiser:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The checked content of `path/model.toml`.
+    """Reads and checks `path/model.toml` and returns its content.
 
     Raises:
         ModelError: for a missing file, bad TOML, another format, an unknown or a missing key, an ill-typed value.

@@ -37,7 +37,7 @@ class IndexRanges(Sequence[int]):
 
     @property
     def overlap(self) -> bool:
-        """Whether some index comes twice."""
+        """True where some index comes twice."""
         return any(
             first[1] > second[0] for first, second in zip(self._rising, self._rising[1:], strict=False)
         )

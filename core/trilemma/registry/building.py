@@ -29,7 +29,7 @@ from trilemma.registry.specs import KINDS, ComponentSpec
 
 
 def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
-    """The object that a spec string describes, and its canonical spec: every option, defaults resolved.
+    """Builds the object that a spec string describes; returns it and its canonical spec with every default resolved.
 
     Args:
         kind: process, denoiser, sampler, guidance, objective, dataset or metric.
@@ -85,7 +85,7 @@ def _built(key: str, annotation: Any, spec: Spec) -> Any:
 
 
 def component(kind: str, name: str) -> ComponentSpec:
-    """What was registered under a name or distribution/name.
+    """Returns the component that was registered under a name or distribution/name.
 
     Raises:
         PluginUnavailable: for an unknown name, with the nearest ones and all known ones.
@@ -95,7 +95,7 @@ def component(kind: str, name: str) -> ComponentSpec:
 
 
 def import_target(found: Component) -> Callable[..., Any]:
-    """The class or function that a component names, imported now.
+    """Imports and returns the class or function that a component names.
 
     Raises:
         PluginUnavailable: where it cannot be imported, with the extra that would bring what is missing.
@@ -129,7 +129,7 @@ def import_target(found: Component) -> Callable[..., Any]:
 
 
 def samplers_of_components(components: int) -> list[str]:
-    """The names of the samplers that declare to run on a process of so many components."""
+    """Returns the names of the samplers that declare to run on a process of `components` components."""
     fitting = []
     for found in catalog().components("sampler"):
         try:
@@ -175,7 +175,7 @@ def describe(kind: str, made: Any, name: str | None = None) -> str:
 
 
 def condition(value: Any) -> Any:
-    """A condition as a record can hold it; see `recording.recorded_condition`."""
+    """Returns a condition as a record can hold it; see `recording.recorded_condition`."""
     return recorded_condition(value, _name)
 
 

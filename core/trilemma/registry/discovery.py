@@ -1,4 +1,4 @@
-"""Which plugins are installed, before any of them is imported."""
+"""Installed plugins, found before any of them is imported."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Candidate:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is ours; our names cannot be taken."""
+        """True for a plugin of Trilemma's own; its names cannot be taken."""
         return normalized(self.distribution) == BUILT_IN
 
     @property
     def names(self) -> frozenset[str]:
-        """What users may call this plugin: its entry point, its distribution, or distribution/entry point."""
+        """The names that users may give this plugin: its entry point, its distribution, or distribution/entry point."""
         distribution, name = normalized(self.distribution), self.entry_point.name
         return frozenset({name, distribution, self.distribution, f"{distribution}/{name}"})
 
 
 def installed() -> list[Candidate]:
-    """Every entry point of the group by (distribution, name), built-in ones first.
+    """Returns every entry point of the group by (distribution, name), built-in ones first.
 
     The command line comes before all others and needs no installation: it is the core's own plugin.
     """
@@ -68,7 +68,7 @@ def installed() -> list[Candidate]:
 
 
 def normalized(distribution: str) -> str:
-    """The form in which the names of distributions are compared."""
+    """Returns the form in which the names of distributions are compared."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 

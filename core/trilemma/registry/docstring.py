@@ -12,7 +12,7 @@ _ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 
 @dataclass
 class Docstring:
-    """What a docstring says.
+    """The parts of a docstring.
 
     Attributes:
         body: the first line and the equation, with its paragraphs and indented formulas.

@@ -37,7 +37,7 @@ class Loader:
     _taken: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def load(self, candidates: Iterable[Candidate]) -> list[PluginRecord]:
-        """One record a candidate; candidates come built-in ones first."""
+        """Loads each candidate and returns its record, in their order: built-in ones come first."""
         return _note_shared_names([self._load(candidate) for candidate in candidates])
 
     def _load(self, candidate: Candidate) -> PluginRecord:

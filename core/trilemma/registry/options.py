@@ -52,7 +52,7 @@ def is_value(component: object) -> bool:
 
 
 def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options with each as its annotated type: an int where a float is asked for is one.
+    """Returns the given options, each converted to its annotated type: an int where a float is asked for is one.
 
     Args:
         label: what the error calls the component, such as "sampler ddim".
@@ -82,7 +82,7 @@ def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, 
 
 
 def resolved_options(target: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options with the defaults of the others, in the order of the constructor."""
+    """Returns the given options with the defaults of the others, in the order of the constructor."""
     parameters = option_parameters(target)
     resolved = {
         name: given.get(name, parameter.default)
@@ -93,7 +93,7 @@ def resolved_options(target: Callable[..., Any], given: Mapping[str, Any]) -> di
 
 
 def option_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a constructor that can be given by name."""
+    """Returns the parameters of a constructor that can be given by name."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -109,7 +109,7 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def annotation_of(target: Callable[..., Any], option: str) -> Any:
-    """The type that an option is annotated with; Any where it has none or one that cannot be resolved."""
+    """Returns the annotated type of an option; Any where it has none or one that cannot be resolved."""
     return _annotations(target).get(option, Any)
 
 
@@ -184,7 +184,7 @@ def _plain(value: Any) -> Any:
 
 
 def _alternatives(value: Any) -> list[Any]:
-    """What else a value can stand for, without loss: an integer for a float, a path for its name, …"""
+    """Returns other values that a value can stand for without loss: a float for an integer, a path for its name, …"""
     if isinstance(value, bool):
         return []
     found: list[Any] = []
@@ -221,7 +221,7 @@ def _check_finite(label: Callable[[], str], key: str, value: Any, default: Any) 
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
+    """Returns whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
 
     A component, a network, a member of an enumeration, a path or a dtype fits its class. Anything that is annotated
     otherwise fits: it is the constructor's business.
@@ -247,7 +247,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def _is_known(annotation: Any) -> bool:
-    """Whether a class takes its own objects alone: components, networks, enumerations, paths and dtypes do."""
+    """Returns whether a class takes its own objects alone: components, networks, enumerations, paths and dtypes do."""
     if annotation is Path or _is_enumeration(annotation) or _is_dtype(annotation):
         return True
     is_class = isinstance(annotation, type)
@@ -263,7 +263,7 @@ def _is_dtype(annotation: Any) -> bool:
 
 
 def _read_as(text: str, annotation: Any) -> list[Any]:
-    """What a text means to an option of this annotation: a member of an enumeration, a path, a dtype."""
+    """Returns the meaning of a text for an option of this annotation: a member of an enumeration, a path, a dtype."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [found for argument in get_args(annotation) for found in _read_as(text, argument)]
     if _is_enumeration(annotation):

@@ -1,4 +1,4 @@
-"""What became of each installed plugin."""
+"""The fate of each installed plugin: its status and the reason for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PluginRecord:
 
     @property
     def slow(self) -> bool:
-        """Whether it delays every command so much that a user notices."""
+        """True where the plugin delays every command so much that a user notices."""
         return self.milliseconds > SLOW_MILLISECONDS
 
     @property

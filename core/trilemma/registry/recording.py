@@ -241,12 +241,12 @@ def _is_cached(attribute: object) -> bool:
 
 
 def _defined(made: type) -> set[str]:
-    """What a class and its bases but `object` define."""
+    """Returns the names that a class and its bases but `object` define."""
     return {name for base in made.__mro__ if base is not object for name in vars(base)}
 
 
 def _has_no_state(value: Any) -> bool:
-    """Whether an object of a class written in Python keeps nothing, so that its class says it all."""
+    """Returns whether an object of a class written in Python keeps no state, so that its class describes it fully."""
     of_python = all(base is object or base.__module__ != "builtins" for base in type(value).__mro__)
     return of_python and hasattr(value, "__dict__") and not callable(value) and not _state(value)
 

@@ -40,7 +40,7 @@ class Spec:
         return format_spec(self.name, self.options)
 
     def nested(self) -> str:
-        """The form that stands as a value in another spec: name(key=value)."""
+        """Returns the form that stands as a value in another spec: name(key=value)."""
         return f"{self.name}({_format_options(self.options)})"
 
 
@@ -55,7 +55,7 @@ class Recorded:
 
 
 def parse_spec(text: str) -> Spec:
-    """The spec that a string means.
+    """Returns the spec that a string means.
 
     Raises:
         UsageError: for a string of the wrong form, with the part that is at fault.
@@ -79,7 +79,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def split_sum(text: str) -> list[str]:
-    """The specs of a sum such as "cfg:scale=3+interval:lo=0.2": cut at every + before a name, outside of brackets and
+    """Splits a sum such as "cfg:scale=3+interval:lo=0.2" into its specs: at every + before a name, outside brackets and
     quotes.
 
     Raises:
@@ -100,7 +100,7 @@ def split_sum(text: str) -> list[str]:
 
 
 def format_spec(name: str, options: Mapping[str, Any]) -> str:
-    """The string that `parse_spec` reads as this name with these options.
+    """Returns the string that `parse_spec` reads as this name with these options.
 
     Raises:
         UsageError: for a value that is no literal.
@@ -113,7 +113,7 @@ def _format_options(options: Mapping[str, Any]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value that the text right of an equals sign means.
+    """Returns the value that the text right of an equals sign means.
 
     Raises:
         UsageError: for text that is neither a literal nor a bare word.
@@ -151,7 +151,7 @@ def _is_number(text: str) -> bool:
 
 
 def format_value(value: Any) -> str:
-    """The text that `parse_value` reads as this value.
+    """Returns the text that `parse_value` reads as this value.
 
     Raises:
         UsageError: for a value that is no literal.
@@ -162,7 +162,7 @@ def format_value(value: Any) -> str:
 
 
 def is_literal(value: Any) -> bool:
-    """Whether a value can stand in a spec string."""
+    """Returns whether a value can stand in a spec string."""
     try:
         _literal(value)
     except UsageError:

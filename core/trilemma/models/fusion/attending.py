@@ -38,7 +38,7 @@ class _Calls(torch.overrides.TorchFunctionMode):
 
 
 def mentions_attention(kind: type[nn.Module]) -> bool:
-    """Whether the forward of a class calls `scaled_dot_product_attention` by name, itself or in what it calls.
+    """Returns whether the forward of a class calls `scaled_dot_product_attention` by name, itself or in what it calls.
 
     Followed are the class's own methods and functions that the calling module names.
     """

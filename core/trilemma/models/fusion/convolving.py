@@ -77,7 +77,7 @@ class Convolved(Swapped):
         return conv3x3(x, weight, bias, filters=self.filters())
 
     def filters(self) -> Tensor:
-        """Those of the weights as they are now."""
+        """Returns the transformed filters of the present weights."""
         weight, kept = self.weight.detach(), self.kept
         # Compared, not asked for their version: what is written through `.data` leaves that as it was.
         if kept is None or kept[0].dtype != weight.dtype or not torch.equal(kept[0], weight):

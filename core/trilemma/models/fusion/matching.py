@@ -143,7 +143,7 @@ def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
 
 
 def _writes(node: fx.Node, owner: nn.Module) -> bool:
-    """Whether a call may write into a tensor that was there before."""
+    """Returns whether a call may write into a tensor that was there before."""
     if node.op == "call_method":
         return writes_in_place(node.target)
     if node.op == "call_function":

@@ -82,7 +82,7 @@ class Pending:
         return modulated
 
     def _takes(self, other: Any) -> bool:
-        """Whether `other` is one number a channel and sample, as the operator takes it."""
+        """Returns whether `other` is one number a channel and sample, as the operator takes it."""
         x = self._x
         if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
             return False
@@ -120,7 +120,7 @@ class Pending:
 
 
 def computed(value: Any) -> Any:
-    """The value of what is pending; anything else as it is."""
+    """Computes and returns a pending value; returns anything else as it is."""
     return value._computed() if type(value) is Pending else value
 
 
