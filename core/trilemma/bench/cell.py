@@ -15,7 +15,7 @@ COPY: Final = "copy"
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell runs.
+    """The work that a cell measures.
 
     Attributes:
         function: the operator as Python calls it; a plugin's kernel backend answers to the same arguments.
@@ -40,7 +40,7 @@ class Work:
     doing: Callable[[Callable[..., Any]], Callable[[], Any]] | None = None
 
     def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
-        """The work done by `function`."""
+        """Returns a function that does the whole work by `function`."""
         if self.doing is not None:
             return self.doing(function)
         return partial(function, *self.arguments, **self.keywords)
@@ -76,14 +76,14 @@ class Cell:
 
 
 def copying(least_bytes: int, device: torch.device) -> Callable[[], object]:
-    """A copy that reads and writes so many bytes in all: the roof of what only moves memory."""
+    """Returns a copy that reads and writes `least_bytes` in all: the roof of what only moves memory."""
     source = torch.empty(max(least_bytes // 2, 1), dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled for one cell alone: what other cells left behind would make it recompile and then give up."""
+    """Compiles for one cell alone: what other cells left behind would make torch recompile and then give up."""
     torch.compiler.reset()
     made: Callable[..., Any] = torch.compile(function, dynamic=False)
     return made

@@ -22,7 +22,7 @@ from trilemma.registry.building import import_target
 def records(
     ops: Sequence[str], device: torch.device, seconds: float, cold: bool, quick: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """A record for each cell, as it is measured.
+    """Yields a record for each cell, as it is measured.
 
     Args:
         ops: operators and steps by name, all where empty.
@@ -195,7 +195,7 @@ def _summary(times: Times) -> dict[str, float]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on besides the cell."""
+    """Returns the settings that a figure depends on besides the cell."""
     from trilemma import _C
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -28,7 +28,7 @@ class Times:
 def measure(
     contenders: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, cold: bool
 ) -> dict[str, Times]:
-    """Times of every contender, round by round.
+    """Returns the times of every contender, measured round by round.
 
     On the CPU `torch.utils.benchmark` times blocks of calls, on CUDA `triton.testing.do_bench`, which flushes the
     cache before each call.
@@ -80,7 +80,7 @@ def _on_cuda(contenders: Mapping[str, Callable[[], object]], seconds: float) -> 
 
 
 def ratio(slow: Times, fast: Times) -> tuple[float, float, float]:
-    """The ratio of the medians and its 95 % bootstrap interval."""
+    """Returns the ratio of the medians and its 95 % bootstrap interval."""
     generator = torch.Generator().manual_seed(0)
 
     def draws(times: Times) -> torch.Tensor:

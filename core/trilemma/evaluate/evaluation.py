@@ -67,7 +67,7 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
 def evaluate_model(
     model: Denoiser, evaluator: Evaluator, *, n: int = 10_000, batch_size: int = 250, seed: int = 0
 ) -> dict[str, Any]:
-    """What the metrics that draw no samples find, of an evaluator that has no other; `of_the_model` in the record.
+    """Measures a model by metrics that draw no samples, where an evaluator has no others; `of_the_model` in the record.
 
     Args:
         n: images of the split that is not the reference, at most all.
@@ -94,7 +94,7 @@ def evaluate_model(
 
 
 def untrained(model: Denoiser, seed: int) -> Denoiser:
-    """A fresh initialisation, decided by `seed`, of the network a model's card describes.
+    """Returns a fresh initialisation, decided by `seed`, of the network that a model's card describes.
 
     Raises:
         UsageError: for a model that was not loaded from a model directory.

@@ -57,7 +57,7 @@ class Evaluator:
         metrics: Sequence[str] | None = None,
         reference: str | None = None,
     ) -> Evaluator:
-        """The evaluator that a model's card names, with what is given in place of what it says.
+        """Builds the evaluator that a model's card names; what is given here takes precedence over the card.
 
         Where a part of the data was held out of the training, the reference is, unless it is given, a split without the
         images that were trained on.
@@ -85,7 +85,7 @@ class Evaluator:
         return made
 
     def _tests_are_new(self) -> bool:
-        """Whether something was held out of the training and no test image was trained on in it."""
+        """Returns whether part of the data was held out of the training and none of its images was trained on."""
         if self.training is None or not self.training.held_out:
             return False
         try:
@@ -162,7 +162,7 @@ class Evaluator:
         return Splits(self.dataset, lookup.build, self.training)
 
     def split(self, name: str) -> LabelledImages:
-        """The images and labels of a split, read once."""
+        """Returns the images and labels of a split, read once."""
         return self.splits.part(name)
 
     @cached_property
@@ -172,7 +172,7 @@ class Evaluator:
 
     @cached_property
     def reference_counts(self) -> dict[str, int]:
-        """How many reference images each metric takes."""
+        """The number of reference images that each metric takes."""
         total = len(self.split(self.reference).labels)
         limits = {spec: metric.reference_images for spec, metric in self.comparisons.items()}
         return {spec: total if limit is None else min(limit, total) for spec, limit in limits.items()}
@@ -195,7 +195,7 @@ class Evaluator:
         return filled
 
     def _seen(self, images: Tensor, labels: Tensor | None) -> Observation:
-        """What the feature network sees in 8-bit images; logits only where they are for the classes of the data."""
+        """Returns the network's features of 8-bit images; logits only where they are for the classes of the data."""
         seen = self.network.observe(pixels_of(images), labels)
         own, those = (getattr(entry, "classes", None) for entry in (self.network, self.split(self.reference)))
         return (
@@ -203,7 +203,7 @@ class Evaluator:
         )
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
-        """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; they are not kept."""
+        """Returns the metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; the images are not kept."""
         reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         for images, labels in batches:
@@ -220,7 +220,7 @@ class Evaluator:
         return self.reference if self.splits.trained_on(Training.of(model.card)) == [other] else other
 
     def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
-        """What the metrics without samples find on n images, at most all, of `measured_split`."""
+        """Returns the metrics without samples on n images, at most all, of `measured_split`."""
         if not self.of_the_model:
             return {}
         data = self.split(self.measured_split(model))
@@ -252,7 +252,7 @@ class Evaluator:
         return {"rule": self.splits.rule, "trained_on": seen}
 
     def describe(self) -> dict[str, Any]:
-        """What the numbers are measured with, as a record that can be written as JSON."""
+        """Returns how the numbers are measured, as a record that can be written as JSON."""
         return {
             "dataset": self.dataset,
             "features": self.network.identity if self.comparisons else None,
@@ -277,7 +277,7 @@ def _shape_of(data: LabelledImages) -> tuple[int, ...]:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """`count` indices in the class proportions of `labels` [N], spread evenly within every class.
+    """Returns `count` indices in the class proportions of `labels` [N], spread evenly within every class.
 
     With o the stable order by class: o[⌊i N/count⌋], i = 0 .. count − 1. Every sixth image in file order
     would not do: MNIST interleaves two groups of writers, and such a subset is far from the whole.
@@ -288,12 +288,12 @@ def stratified(labels: Tensor, count: int) -> Tensor:
 
 
 def pixels_of(images: Tensor) -> Tensor:
-    """8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
+    """Returns 8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
     return images.float() / 127.5 - 1
 
 
 def to_eight_bits(samples: Tensor) -> Tensor:
-    """Samples in [-1, 1] as a picture file holds them, uint8: what the reference images went through, too.
+    """Returns samples in [-1, 1] as a picture file holds them, uint8: the rounding that the reference images had, too.
 
     Raises:
         TrilemmaError: for samples that are not finite.

@@ -49,7 +49,7 @@ class Part(Dataset):
 
 @dataclass(frozen=True)
 class Training:
-    """What a model's card says of the images that it was trained on.
+    """The account that a model's card gives of the images that it was trained on.
 
     Attributes:
         dataset: spec of the data set.
@@ -135,7 +135,7 @@ class Splits:
         return _without_split(training.dataset) in map(_without_split, (self.spec, self._canonical))
 
     def _was(self, training: Training, whole: LabelledImages) -> bool:
-        """Whether a data set is still the one that a part was held out of."""
+        """Returns whether a data set is still the one that a part was held out of."""
         if not training.held_out or training.fingerprint is None or not self._is_data_of(training):
             return False
         return isinstance(whole, Dataset) and whole.fingerprint() == training.fingerprint

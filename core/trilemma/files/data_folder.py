@@ -1,4 +1,4 @@
-"""Where data sets lie that are named without a full path."""
+"""The folder in which data sets are looked for that are named without a full path."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _opened(blob: bytes) -> ImageFile:
 
 
 def _orientation(image: ImageFile, blob: bytes) -> int:
-    """How the pixels that Pillow gives are to be turned, by EXIF's numbers; those of a TIFF it turns itself."""
+    """Returns the turn that the pixels from Pillow need, by EXIF's numbers; those of a TIFF it turns itself."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in blob for mark in _PNG_SAYS)):
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
@@ -148,7 +148,7 @@ def _levels(image: ImageFile, blob: bytes, rawmode: str) -> tuple[Array, Array |
 
 
 def _rawmode(image: ImageFile) -> str:
-    """How the file holds its levels, by Pillow's name for it; empty where the decoder keeps it to itself."""
+    """Returns the layout of the levels in the file, by Pillow's name for it; empty where the decoder does not tell."""
     for tile in image.tile:
         found = tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
         if isinstance(found, str):

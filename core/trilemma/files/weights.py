@@ -39,7 +39,7 @@ class Header:
 
     @property
     def numbers(self) -> int:
-        """How many numbers the tensors hold together."""
+        """The count of numbers in all tensors together."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 

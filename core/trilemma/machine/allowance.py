@@ -1,4 +1,4 @@
-"""What a constructor may allocate: options that ask for absurdly much are refused before anything is."""
+"""The allowance of a constructor: options that ask for absurdly much memory are refused before it is allocated."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def allowance_of_the_machine(kind: str) -> Allowance:
 
 
 def _numbers(func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> float:
-    """How many numbers a call would make; 0 where it is called wrongly, which it will say itself."""
+    """Returns the count of numbers a call would make; 0 for a wrong call, which then raises by itself."""
     try:
         if func in _COUNTED:
             return _COUNTED[func](*args, **given)

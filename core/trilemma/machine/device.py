@@ -8,7 +8,7 @@ from trilemma.errors import TrilemmaError, UsageError
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device that a name means; CPU for None.
+    """Returns the device that a name means; CPU for None.
 
     Raises:
         UsageError: for a name that torch does not know.

@@ -1,4 +1,4 @@
-"""How much memory there is, and requests that cannot fit in it."""
+"""Memory: how much there is, and the refusal of requests that cannot fit in it."""
 
 from __future__ import annotations
 

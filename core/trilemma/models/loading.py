@@ -23,7 +23,7 @@ def load(
     *,
     fused: bool = False,
 ) -> Denoiser:
-    """A trained model by its name or directory, in evaluation mode and without gradients.
+    """Loads a trained model by its name or directory, in evaluation mode and without gradients.
 
     Args:
         model: a registered name, such as "mnist", or a model directory: a `Path`, a string with a separator, or
@@ -51,7 +51,7 @@ def _is_model(path: Path) -> bool:
 
 
 def model_path(model: str | Path) -> Path:
-    """The directory that a model's name or path means; a directory comes before a name."""
+    """Returns the directory that a model's name or path means; a directory comes before a name."""
     path = user_path(model)
     if isinstance(model, Path) or _is_model(path):
         return path

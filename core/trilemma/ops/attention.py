@@ -17,7 +17,7 @@ from trilemma.ops.operator import Operator, compute_dtype, is_transformed, libra
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, out: Tensor | None = None
 ) -> Tensor:
-    """Scaled dot-product attention (1706.03762), without a mask.
+    """Computes scaled dot-product attention (1706.03762), without a mask.
 
     With s = scale the result is
 
@@ -70,7 +70,7 @@ def attention(
 
 
 def _pytorch_is_taken(q: Tensor, k: Tensor, v: Tensor, scale: float | None, needs_gradient: bool) -> bool:
-    """Whether PyTorch's own attention is called for CUDA tensors, itself and its gradient: the reference, which must
+    """Returns whether PyTorch's own attention runs for CUDA tensors, itself and its gradient: the reference, which must
     also give logsumexp, writes all scores out.
     """
     if requested_backend() != "auto" or q.shape[-1:] == (0,):

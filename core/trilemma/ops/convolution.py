@@ -18,7 +18,7 @@ _BLOCK, _LAST_BLOCK = 32, 16
 def conv3x3(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, filters: Tensor | None = None
 ) -> Tensor:
-    """The convolution of a 3×3 kernel with stride 1 and one pixel of zeros around, by Winograd's F(4×4, 3×3).
+    """Computes the convolution of a 3×3 kernel with stride 1 and one pixel of zeros around, by Winograd's F(4×4, 3×3).
 
         y[b, k] = Σ_c x[b, c] ⋆ weight[k, c] + bias[k]
 
@@ -50,7 +50,7 @@ def conv3x3(
 
 @torch.no_grad()
 def transformed(weight: Tensor) -> Tensor:
-    """The filters that `conv3x3` multiplies with: G w Gᵀ of each kernel w, four times the memory of the weights.
+    """Returns the filters that `conv3x3` multiplies with: G w Gᵀ of each kernel w, four times the weights' memory.
 
     Args:
         weight: [K, C, 3, 3].

@@ -1,4 +1,4 @@
-"""What would run, and why nothing better."""
+"""Explanations: the backend that an operator would run on, and why no better one."""
 
 from __future__ import annotations
 

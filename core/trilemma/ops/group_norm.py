@@ -27,7 +27,7 @@ def group_norm_act(
     silu: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Group normalisation, with the modulation of AdaGN, SiLU and a residual where they are given.
+    """Computes group normalisation, with the modulation of AdaGN, SiLU and a residual where they are given.
 
         x̂ = (x − mean)/√(var + eps),    u = (x̂ weight + bias)·(1 + scale) + shift,    y = act(u) + residual
 

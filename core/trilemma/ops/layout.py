@@ -1,4 +1,4 @@
-"""Where each coefficient of the fused step stands in a row of the coefficient table."""
+"""The layout of the coefficient table: the column of each coefficient of the fused step."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -91,5 +91,5 @@ WIDTH: Final = POSITION.WIDTH
 
 
 def columns(width: int) -> Columns | None:
-    """The columns of a table of this width; None for a width that is no table's."""
+    """Returns the columns of a table of this width; None for a width that no table has."""
     return next((found for found in (POSITION, PHASE) if width == found.WIDTH), None)

@@ -29,7 +29,7 @@ def linear_step_replay(
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
 ) -> None:
-    """`trilemma.ops.linear_step`, its table, row and seed read by the kernel instead of by the host.
+    """Computes `trilemma.ops.linear_step`; the kernel, not the host, reads table, row and seed.
 
     A captured loop so replays with other coefficients, at another step and with fresh noise. The reference reads them
     on the host, and cannot be captured.

@@ -1,4 +1,4 @@
-"""What an operator is: a schema, a definition in PyTorch, and native kernels that equal it."""
+"""Operators: a schema, a definition in PyTorch, and native kernels that equal it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Operator:
         return is_transformed(*arguments)
 
     def why_not_native(self, *arguments: Any, **options: Any) -> str:
-        """Why these arguments run on the reference; "" where they run natively.
+        """Returns the reason why these arguments run on the reference; "" where they run natively.
 
         Without arguments: as for contiguous float32 tensors on the CPU.
         """
@@ -135,14 +135,14 @@ class Operator:
 
 
 def _why_not_there(device: torch.device) -> str:
-    """Why there is no native kernel for a device's tensors; "" where there can be one."""
+    """Returns the reason why there is no native kernel for a device's tensors; "" where there can be one."""
     if device.type == "cuda":
         return native.load_cuda()
     return "" if device.type == "cpu" else "where no native kernel runs"
 
 
 def requested_backend() -> str:
-    """TRILEMMA_BACKEND: "auto" (native where it can), "native" (or an error) or "reference"."""
+    """Returns TRILEMMA_BACKEND: "auto" (native where it can), "native" (or an error) or "reference"."""
     backend = os.environ.get("TRILEMMA_BACKEND") or "auto"
     if backend not in BACKENDS:
         raise UsageError(f"TRILEMMA_BACKEND={backend} is unknown; choose from {', '.join(BACKENDS)}")
@@ -150,7 +150,7 @@ def requested_backend() -> str:
 
 
 def is_transformed(*tensors: Any) -> bool:
-    """Whether this thread runs under a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
+    """Returns whether this thread is in a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
     if torch.compiler.is_compiling():
         return bool(_is_compiled_in_a_transform())
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -168,7 +168,7 @@ def _is_compiled_in_a_transform() -> bool:
 
 
 def signed(seed: int) -> int:
-    """A seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
+    """Returns a seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
     return seed - (1 << 64) if seed >= 1 << 63 else seed
 
 
@@ -179,7 +179,7 @@ def check_real(name: str, tensor: Tensor) -> None:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What an operator computes in: float32 on half storage."""
+    """Returns the dtype that an operator computes in: float32 on half storage."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

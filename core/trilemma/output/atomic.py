@@ -14,7 +14,7 @@ from trilemma.files.partials import hold, partial_name, remove_stale
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that takes the place of `path` once it is complete and on the disk.
+    """Opens a file to write into that takes the place of `path` once it is complete and on the disk.
 
     Until then it has another, hidden name beside `path`; where anything fails, the disk included, it is removed and
     `path` stays what it was.
@@ -72,5 +72,5 @@ def telling(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error that says why `path` could not be written."""
+    """Returns the error that says why `path` could not be written."""
     return OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another place")

@@ -1,4 +1,4 @@
-"""Where samples go: the kind of output that a path asks for, one interface for all kinds."""
+"""Destinations of samples: the kind of output that a path asks for, one interface for all kinds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Sink(Protocol):
     """An open destination."""
 
     def missing(self) -> Sequence[int]:
-        """The indices that are still to be drawn."""
+        """Returns the indices that are still to be drawn."""
 
     def add(
         self,
@@ -66,7 +66,7 @@ class Destination(ABC):
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[Sink]:
-        """The sink for samples of these indices, made by `provenance`."""
+        """Opens the sink for samples of these indices, made by `provenance`."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class SampleFolder:
         self._stack.close()
 
     def missing(self, indices: Sequence[int]) -> Sequence[int]:
-        """Those of the indices whose picture is not there, or not whole."""
+        """Returns those of the indices whose picture is missing or not whole."""
         ranges = IndexRanges.of(indices)
         if ranges is None:
             return [index for index in indices if not is_whole_png(self.picture(index))]
@@ -106,11 +106,11 @@ class SampleFolder:
             file.write(to_json(provenance, indent=2).encode() + b"\n")
 
     def picture(self, index: int) -> Path:
-        """The file of a sample."""
+        """Returns the path of a sample's picture."""
         return self.path / f"{index:08d}.png"
 
     def _provenance_of(self, index: int) -> dict[str, Any]:
-        """What made one sample: the identity of the folder with the sample's own conditions."""
+        """Returns the provenance of one sample: the identity of the folder with the sample's own conditions."""
         found = {key: self._provenance[key] for key in IDENTITY if key in self._provenance}
         cond = found.get("cond") or {}
         own = {
@@ -120,7 +120,7 @@ class SampleFolder:
         return {**found, "cond": own, "index": index}
 
     def drawn(self) -> list[int]:
-        """The indices whose pictures are there, rising."""
+        """Returns the indices of the pictures in the folder, rising."""
         return sorted(int(path.stem) for path in self.path.glob("*.png") if path.stem.isdecimal())
 
     def _make(self, stack: contextlib.ExitStack) -> None:
@@ -152,7 +152,7 @@ class SampleFolder:
 
 
 def is_whole_png(path: Path) -> bool:
-    """Whether a file begins and ends as a PNG does."""
+    """Returns whether a file begins and ends as a PNG does."""
     try:
         with open_regular(path) as file:
             if file.read(len(_PNG_BEGINS)) != _PNG_BEGINS:

@@ -18,7 +18,7 @@ LIMIT = 1 << 26  # bytes of one that is read
 
 
 def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:
-    """A provenance as strict JSON.
+    """Returns a provenance as strict JSON.
 
     Raises:
         OutputError: for values that JSON has no form for.

@@ -15,7 +15,7 @@ from trilemma.output.provenance_json import LIMIT
 
 
 def provenance(path: str | Path) -> dict[str, Any]:
-    """What made the samples in a picture, an archive or a folder that Trilemma wrote.
+    """Reads the provenance of the samples in a picture, an archive or a folder that Trilemma wrote.
 
     Raises:
         DataError: for a path that is missing, unreadable, or carries no provenance.

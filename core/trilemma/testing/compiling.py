@@ -1,4 +1,4 @@
-"""Whether what runs once a step compiles into one graph, and means the same there."""
+"""Checks of compilation: what runs once a step compiles into one graph, and computes the same there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 3
 
 
 def loop_compiles(sampler: Sampler) -> str:
-    """The whole loop, network included, of a few steps on an exact model."""
+    """Checks that the whole loop of a few steps on an exact model compiles, network included."""
     if not sampler.has_plan and not sampler.fullgraph:
         raise Skipped("declares fullgraph=False")
     model, times = MIXTURE.denoiser(AngleProcess()), local_times(STEPS)

@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""Checks of every data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW_VALUES = 16  # images of fewer coincide by chance
 
 
 def dataset_checks(dataset: Dataset, again: Again | None) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
 
     Args:
         again: builds it once more, with options on top; None where that is not known.

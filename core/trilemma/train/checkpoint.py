@@ -29,7 +29,7 @@ _LARGEST_STATE = 1 << 24  # bytes of the JSON
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the weights of a run: a checkpoint is resumed only where all of it is the same.
+    """The identity of a run, which decides its weights: a checkpoint is resumed only where all of it is the same.
 
     Attributes:
         recipe: fingerprint of the recipe.
@@ -76,7 +76,7 @@ class Checkpoint:
     scalars: dict[str, Any] = field(default_factory=dict)
 
     def is_finite(self) -> bool:
-        """Whether every number in it is finite."""
+        """Returns whether every number in it is finite."""
         found = [
             tensor.isfinite().all()
             for tensors in self.tensors.values()

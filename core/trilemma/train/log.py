@@ -43,7 +43,7 @@ class RunLog:
         self._noted = ""
 
     def advance(self) -> None:
-        """One step done."""
+        """Counts one step as done."""
         self._bar.update()
 
     def record(self, step: int, images: int, **values: float) -> None:

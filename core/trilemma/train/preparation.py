@@ -47,7 +47,7 @@ _COPIES = 4  # of the weights in a checkpoint: themselves, their average, two mo
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run consists of.
+    """The parts of a run, ready to train.
 
     Attributes:
         dataset: what is trained on.

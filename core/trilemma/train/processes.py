@@ -18,7 +18,7 @@ _LOCK = threading.Lock()
 
 
 class Processes:
-    """Which process of how many this is, on which device, as Accelerate finds them.
+    """The rank of this process, the number of all and its device, as Accelerate finds them.
 
     Of the environment it takes the processes and their device alone. How a step is computed, the recipe says.
 

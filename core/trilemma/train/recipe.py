@@ -132,7 +132,7 @@ class Validation(Table):
 
 @dataclass(frozen=True)
 class Sampling(Table):
-    """What the model's card says it is drawn with: a sampler, and a guidance of samples that have a condition."""
+    """The sampler, and the guidance for samples with a condition, that the model's card names as its own."""
 
     sampler: str | None = None
     guidance: str | None = None
@@ -212,7 +212,7 @@ class Recipe(Table):
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain JSON-able data."""
+        """Returns the recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def fingerprint(self, start_sha256: str | None = None) -> str:
@@ -236,7 +236,7 @@ _BESIDE_THE_WEIGHTS = {
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file, with `--set key=value` overrides (dotted keys) applied.
+    """Reads the recipe in a TOML file, with `--set key=value` overrides (dotted keys) applied.
 
     Raises:
         UsageError: for a file that is missing or no TOML, an unknown key (with the nearest known one), a missing or

@@ -47,7 +47,7 @@ OBJECTIVE, GLOBAL = 2, 3  # streams of keys
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run left: the model directory, the steps done, and the last logged values."""
+    """The result of a finished run: the model directory, the steps done, and the last logged values."""
 
     model: Path
     steps: int
@@ -369,7 +369,7 @@ def _newest(place: Path) -> Path:
 
 
 def _origin(path: Path) -> str:
-    """What a run that goes on from a checkpoint remembers it by."""
+    """Returns the origin of a run that goes on from a checkpoint: recipe, data and step."""
     checkpoint = load_checkpoint(path)
     return f"{checkpoint.identity.recipe}:{checkpoint.identity.data}:{checkpoint.step}"
 

@@ -50,7 +50,7 @@ _IN_PLACE: Final = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ip
 
 
 def writes_in_place(function: Any) -> bool:
-    """Whether a function of torch or `operator` writes into its first argument, by its name."""
+    """Returns whether a function of torch or `operator` writes into its first argument, by its name."""
     name = str(getattr(function, "__name__", function))
     return name.strip("_") in (*_IN_PLACE, "setitem") or (name.endswith("_") and not name.endswith("__"))
 
