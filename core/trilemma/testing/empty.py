@@ -1,4 +1,4 @@
-"""What must hold of nothing: a batch of no states is answered with none."""
+"""Checks of nothing: a batch of no states is answered with none."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def without_a_time(process: Process) -> str:
 
 
 def without_a_state(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> str:
-    """Of states, times and conditions of which none is taken."""
+    """Checks that the network answers a batch of no states, times and conditions with no prediction."""
     with torch.no_grad():
         none = {name: labels[:0] for name, labels in cond.items()}
         _none(_answered(lambda: model(z[:0], t[:0], **none)), model.shape)

@@ -12,13 +12,13 @@ from trilemma.testing.interpreter import interpret
 
 
 def sample_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of a sample of N(m, s²) (K = 1); see `state_law`."""
+    """Returns mean and variance of a sample of N(m, s²) (K = 1); see `state_law`."""
     found, cov = state_law(tableau, process, mean, variance)
     return float(found), float(cov)
 
 
 def state_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[Tensor, Tensor]:
-    """Mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
+    """Returns mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
 
     The exact denoiser x̂₀ = m + s² μᵀ V⁻¹ (z − μ m), V = s² μ μᵀ + Σ, is affine, so every state is an affine
     function of the standard normals that went into it: coefficients [K, 1 + K (1 + rows)] of 1, of the start and of

@@ -1,4 +1,4 @@
-"""What every metric, every metric of a model and every feature network must do."""
+"""Checks of every metric, every metric of a model and every feature network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Check = tuple[str, Callable[[], str]]
 
 
 def metric_checks(metric: Any) -> Iterator[Check]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if isinstance(metric, Metric):
         yield from _of_sets(metric)
     elif isinstance(metric, ModelMetric):

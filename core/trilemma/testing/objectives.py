@@ -1,4 +1,4 @@
-"""What every training objective must do."""
+"""Checks of every training objective."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPEATS, ALLOWED = 48, 6.0  # seeds of a mean, and standard errors that it may b
 
 
 def objective_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "the loss is one finite number", lambda: _on_each(objective, _number)
     yield "gradients reach the network", lambda: _on_each(objective, _gradients)
     yield "the network it is given is called", lambda: _on_each(objective, _calls)
@@ -221,7 +221,7 @@ def _dtypes(objective: Objective, model: GaussianMixtureDenoiser) -> str:
 
 @torch.no_grad()
 def _mean(objective: Objective, model: GaussianMixtureDenoiser) -> str:
-    """Of data four times over it is what it is of the data, but for the draws."""
+    """Checks that the loss of a batch repeated four times has the mean of the batch's loss, but for the draws."""
     x0, cond = _data(model, 8)
     wide = x0.repeat(4, 1, 1, 1), {"class": cond["class"].repeat(4)}
     few, many = (

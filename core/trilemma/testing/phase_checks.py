@@ -1,4 +1,4 @@
-"""What a sampler must do that declares to run on two components."""
+"""Checks of a sampler that declares to run on two components."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FINE, ALLOWED = 100, 0.02  # steps, and what they and the step onto the data may
 
 
 def phase_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if not sampler.has_plan:
         if sampler.tolerance is not None:
             yield "in phase space: tolerance is kept", lambda: _tolerance(sampler)

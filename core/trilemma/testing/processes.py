@@ -1,4 +1,4 @@
-"""What every noising process must do."""
+"""Checks of every noising process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trilemma.testing.empty import without_a_time
 
 
 def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "moments are exact and well-formed", lambda: _moments(process)
     yield "transitions carry the moments", lambda: _transitions(process)
     yield "transitions compose", lambda: _semigroup(process)

@@ -1,4 +1,4 @@
-"""What a sampler must do in the engine: batches, seeds, dtypes, strides, evaluations, and what can go wrong."""
+"""Checks of a sampler in the engine: batches, seeds, dtypes, strides, evaluations, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALLOWED = 6.1  # a bias of 1 and 5.03 of a standard normal: two tests are passed
 
 
 def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check."""
+    """Yields pairs of a name and a check."""
     steps = 7 if isinstance(sampler.grid, str) else len(sampler.grid)
     yield "nfe and times of the network's calls", lambda: _calls(sampler, steps)
     yield "same bits again and in every batch", lambda: _batches(sampler, steps)
@@ -195,7 +195,7 @@ def _nan(sampler: Sampler, steps: int) -> str:
 
 
 def _error(call: Callable[[], object]) -> str:
-    """What a call complains of; "" where it does not."""
+    """Returns the message of the error that a call raises; "" where it raises none."""
     try:
         call()
     except TrilemmaError as error:

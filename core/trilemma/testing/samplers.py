@@ -1,4 +1,4 @@
-"""What every sampler must do, and what one that declares something must: the mathematics."""
+"""Checks of a sampler's mathematics: those of every sampler, and those of what one declares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 
 
 def sampler_checks(sampler: Sampler) -> Checks:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "config round trip", lambda: _round_trip(sampler)
     if sampler.components is None or 2 in sampler.components:
         yield from phase_checks(sampler)
@@ -244,7 +244,7 @@ def _exact(sampler: Sampler, data: ScalarMixture) -> str:
 
 
 def _point_mass(sampler: Sampler) -> str:
-    """Where all data are one point, the samples tend to its noised states."""
+    """Checks that, where all data are one point, the samples tend to its noised states."""
     worst = 0.0
     for process in LOCAL:
         if sampler.has_plan:

@@ -19,7 +19,7 @@ _OURS = ("trilemma", "trilemma_plugins")
 
 @dataclass(frozen=True)
 class Names:
-    """What a new distribution and its parts are called.
+    """The names of a new distribution and of its parts.
 
     Attributes:
         distribution: as its author wrote it: "trilemma-two-step".
@@ -35,7 +35,7 @@ class Names:
 
 
 def names_of(distribution: str) -> Names:
-    """The names that follow from that of a distribution.
+    """Returns the names that follow from that of a distribution.
 
     Raises:
         UsageError: for one that is malformed, or from which a name follows that is taken.
@@ -61,7 +61,7 @@ def names_of(distribution: str) -> Names:
 
 
 def _owner(package: str) -> str:
-    """Whose name this is already, in words; "" where it is free."""
+    """Returns the present owner of this name, in words; "" where it is free."""
     if keyword.iskeyword(package):
         return "a word of Python's grammar"
     if package in sys.stdlib_module_names:
