@@ -21,7 +21,7 @@ _SUBSTEPS = 48
 def along_the_drift(
     process: Process, t: float, s: float, nodes: Sequence[float]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Of f = ε̂: M = F, whose flow is known, and k = ½ G Gᵀ e_K/σ."""
+    """Returns the flow and source of f = ε̂: M = F, whose flow is known, and k = ½ G Gᵀ e_K/σ."""
     root = torch.tensor([t, s], dtype=torch.float64).sqrt()
     place = root.mean() + (root[1] - root[0]) / 2 * _PLACES
     tau, mass = place.square(), (root[1] - root[0]) * _MASSES * place
@@ -36,7 +36,7 @@ def along_the_drift(
 def around_a_point(
     process: Process, t: float, s: float, nodes: Sequence[float]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Of f = x̂₀: M = F + ½ G Gᵀ Σ⁻¹ and k = −½ G Gᵀ e_K α/σ², by Runge–Kutta steps of order 4."""
+    """Returns those of f = x̂₀: M = F + ½ G Gᵀ Σ⁻¹ and k = −½ G Gᵀ e_K α/σ², by Runge–Kutta steps of order 4."""
     root = torch.linspace(t**0.5, s**0.5, 2 * _SUBSTEPS + 1, dtype=torch.float64)
     tau, h = root.square(), (root[-1] - root[0]) / _SUBSTEPS
     G, (w, alpha, sigma) = process.diffusion(tau), process.last_component(tau)

@@ -72,14 +72,14 @@ class CLD(Process):
         return 2 * math.sqrt(self.mass) if self.friction is None else self.friction
 
     def rate(self, t: Tensor) -> Tensor:
-        """β(t), float64, shape of t."""
+        """Returns β(t), float64, shape of t."""
         t = t.double()
         if self.schedule == "constant":
             return torch.full_like(t, self.beta)
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def elapsed(self, s: Tensor, t: Tensor) -> Tensor:
-        """∫β from s to t, float64: the interval times β at its middle, exact for both schedules."""
+        """Returns ∫β from s to t, float64: the interval times β at its middle, exact for both schedules."""
         s, t = s.double(), t.double()
         return (t - s) * self.rate((s + t) / 2)
 

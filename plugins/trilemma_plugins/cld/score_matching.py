@@ -66,7 +66,7 @@ class HybridScoreMatching(Objective):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """Mean over batch and pixels of the weighted squared residual."""
+        """Returns the mean over batch and pixels of the weighted squared residual."""
         process = denoiser.process
         check_components(denoiser.parameterization, process.components)
         t = self.draw_times(process, len(x0), generator)
@@ -81,14 +81,14 @@ class HybridScoreMatching(Objective):
         return (_column(weight, x0) * (guess - target).square()).mean()
 
     def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
-        """Times t [B], float64, uniform between the smallest time and 1."""
+        """Draws times t [B], float64, uniform between the smallest time and 1."""
         u = uniform_draws(batch, generator, self.stratified)
         return 1 - u * (1 - process.earliest_time)
 
     def targets(
         self, process: Process, x0: Tensor, t: Tensor, noise: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """States z_t [B, K·C, ...], the ε_K [B, C, ...] that they ask for, and w [B] of its squared residual.
+        """Returns states z_t [B, K·C, ...], the target ε_K [B, C, ...] and the weight w [B] of its squared residual.
 
         Args:
             x0: data [B, C, ...].

@@ -22,11 +22,11 @@ class VariancePreserving(Process):
 
     @abstractmethod
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """log ᾱ(t), float64, shape of t."""
+        """Returns log ᾱ(t), float64, shape of t."""
 
     @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
-        """β(t) = −d log ᾱ/dt of dz = −½ β z dt + √β dW, float64, shape of t."""
+        """Returns β(t) = −d log ᾱ/dt of dz = −½ β z dt + √β dW, float64, shape of t."""
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha_bar = self.log_alpha_bar(t)

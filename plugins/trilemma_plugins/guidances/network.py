@@ -42,7 +42,7 @@ class NoisyDigitNetwork(nn.Module):
         self.classify = nn.Linear(64, CLASSES)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """Logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
+        """Returns the logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
         angles = t.to(z.dtype)[:, None] * (math.pi * torch.arange(1, 9, device=z.device, dtype=z.dtype))
         embedding = silu(self.time(torch.cat([angles.cos(), angles.sin()], 1)))
         h = pixel_unshuffle(z, 2)

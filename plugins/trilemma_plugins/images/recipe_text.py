@@ -19,7 +19,7 @@ _LISTED = 8  # classes
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe says.
+    """The content of a suggested recipe.
 
     Attributes:
         survey: of the images.

@@ -1,4 +1,4 @@
-"""How long a step of a recipe takes on this machine."""
+"""The time that a step of a recipe takes on this machine."""
 
 from __future__ import annotations
 

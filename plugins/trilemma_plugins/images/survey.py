@@ -15,7 +15,7 @@ from trilemma_plugins.images.unreadable import of_each
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at every image of a set has found.
+    """The findings of a look at every image of a set.
 
     Attributes:
         root: folder or zip.

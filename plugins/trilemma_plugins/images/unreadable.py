@@ -1,4 +1,4 @@
-"""What is asked of every image, and which cannot answer."""
+"""Unreadable images: the questions that every image is asked, and those that cannot answer."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _sizes(path: Path, stream: BinaryIO) -> tuple[int, ...]:
 
 
 def _fill(stream: BinaryIO, place: memoryview) -> int:
-    """How many bytes came before the stream, or the place for them, was at its end."""
+    """Fills the place and returns the bytes that came before it, or the stream, was at its end."""
     found = 0
     while found < len(place):
         count = cast(int, stream.readinto(place[found:]))  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ def multistep_row(
     weights: Sequence[float],
     change: Sequence[float] = (),
 ) -> Row:
-    """z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s.
+    """Returns z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s.
 
     Where z_t is still to be corrected, `change` are the weights of the correction, newest prediction first.
     """

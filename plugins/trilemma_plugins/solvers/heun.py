@@ -74,7 +74,7 @@ class Heun(Churned):
 
 
 def heun_rows(start: Point, end: Point, onward: Point, fresh: float) -> list[Row]:
-    """A step from start to end, one row where σ = 0 there; then z̄ is kept and `fresh` noise takes it to `onward`."""
+    """Returns a step from start to end: one row where σ = 0 there, else two, and `fresh` noise on to `onward`."""
     (t, alpha, sigma), (s, alpha_s, sigma_s) = start, end
     ratio = sigma_s / sigma
     weight = alpha_s - alpha * ratio

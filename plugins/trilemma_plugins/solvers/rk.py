@@ -73,7 +73,7 @@ class RK(Sampler):
         return PAIRS[self.pair].order
 
     def nfe(self, steps: int) -> int:
-        """The evaluations of one accepted step and the one onto the data."""
+        """Returns the evaluations of one accepted step and of the one onto the data."""
         return len(PAIRS[self.pair].nodes) + 1
 
     def sample(

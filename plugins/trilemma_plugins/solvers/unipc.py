@@ -83,7 +83,7 @@ class UniPC(Sampler):
         return Tableau(tuple(rows), "x0", self.clip)
 
     def _weights(self, nodes: list[float], h: float) -> list[float]:
-        """Of the predictions at the nodes, of which one is 0 and one may be h."""
+        """Returns the weights of the predictions at the nodes, of which one is 0 and one may be h."""
         if len(nodes) != 2:
             return adams_weights(nodes, h)
         whole = -math.expm1(-h)

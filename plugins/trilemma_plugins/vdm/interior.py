@@ -17,11 +17,11 @@ class Interior(nn.Module):
     """A rising η with η(0) = 0 and η(1) = 1."""
 
     def forward(self, t: Tensor) -> Tensor:
-        """η(t), float64, shape of t."""
+        """Returns η(t), float64, shape of t."""
         raise NotImplementedError
 
     def slope(self, t: Tensor) -> Tensor:
-        """η'(t), float64, shape of t."""
+        """Returns η'(t), float64, shape of t."""
         raise NotImplementedError
 
 

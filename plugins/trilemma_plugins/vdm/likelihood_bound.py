@@ -25,7 +25,7 @@ def bound_terms(
     first: float | None = None,
     levels: int = LEVELS,
 ) -> dict[str, Tensor]:
-    """One draw of the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1]:
+    """Draws the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1] once:
 
         −log p(x) ≤ KL(q(z₁|x) ‖ p(z₁)) + ½ ∫ (G Gᵀ)_KK E‖s − ∇ log q(z_t|x)‖² dt + E[−log p(x|z₀)],
 
@@ -74,7 +74,7 @@ def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) 
 
 
 def _pixels(process: Process, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """What states z [B, K·C, ...] say of the pixels, y = x + d ε, and d: y = d² μᵀ Σ⁻¹ z, d⁻² = μᵀ Σ⁻¹ μ."""
+    """Returns y = d² μᵀ Σ⁻¹ z, the pixels x + d ε that states z [B, K·C, ...] tell of, and d: d⁻² = μᵀ Σ⁻¹ μ."""
     mean, cov = process.moments(t)
     weights = torch.linalg.solve(cov, mean)
     variance = 1 / (weights @ mean)

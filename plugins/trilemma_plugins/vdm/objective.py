@@ -95,7 +95,7 @@ class VariationalBound(Objective):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """The bound in bits per dimension, mean over the batch."""
+        """Returns the bound in bits per dimension, mean over the batch."""
         process = _schedule_of(denoiser)
         scaling = GradientScaling() if self.interior == "variance" else None
         t = self.draw_times(len(x0), generator)
@@ -109,7 +109,7 @@ class VariationalBound(Objective):
         return bits_per_dimension(diffusion + beside, x0).mean()
 
     def draw_times(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
+        """Draws times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
         u = uniform_draws(batch, generator, self.stratified)
         return u if self.steps is None else (torch.floor(u * self.steps) + 1) / self.steps
 
