@@ -109,7 +109,8 @@ def _bounded_repr(value: object) -> str:
         return f"{type(value).__name__} of {len(value)} values"  # type: ignore[arg-type]
     try:
         return repr(value)
-    except Exception:  # other people's repr may do anything
+    except Exception:
+        # Other people's repr may raise anything.
         return f"{type(value).__name__} that cannot be shown"
 
 

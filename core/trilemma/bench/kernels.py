@@ -52,11 +52,13 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
     errors = {OURS: _checked(cell, work, OURS, work.call(work.function))}
     kernels, dropped = outside_kernels(cell.op)
     for name, kernel in list(kernels.items()):
-        trial = cell.prepare(device)  # a wrong kernel may write where it should not
+        # The check has work of its own, since a wrong kernel may write where it should not.
+        trial = cell.prepare(device)
         try:
             errors[name] = _checked(cell, trial, name, trial.call(kernel))
             _checked(cell, trial, OURS, trial.call(trial.function))
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             wrong = name in errors
             errors.pop(name, None)
             del kernels[name]
@@ -151,7 +153,8 @@ def outside_kernels(op: str) -> tuple[dict[str, Callable[..., Any]], dict[str, s
                 kernels[name] = operators[op]
         except PluginUnavailable as error:
             dropped[name] = message_of(error)
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             dropped[name] = described(error)
     return kernels, dropped
 
@@ -178,7 +181,8 @@ def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
             if not isinstance(brought, Mapping):
                 raise TypeError("its `cells` is no mapping of names to functions")
             cells.update(brought)
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             why = message_of(error) if isinstance(error, PluginUnavailable) else described(error)
             owner = f"{found.plugin.distribution}/{found.spec.name}"
             warnings.warn(f"left out the cells of {owner}: {why}", UserWarning, stacklevel=2)

@@ -89,7 +89,8 @@ def _network(dtype: torch.dtype = torch.float32) -> Any:
     from diffusers import UNet2DModel
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # it warns of every change of dtype
+    # It warns of every change of dtype.
+    logging.set_verbosity_error()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -109,7 +109,8 @@ def records(
         built.setdefault(spec, (made, _owner(given)))
     known = _known(out) if out else []
     shared = _shared(model, evaluator, conditions)
-    for budget in budgets:  # a run that is stopped has every sampler at the smaller budgets
+    # Budgets come first, so that a run that is stopped has every sampler at the smaller ones.
+    for budget in budgets:
         for spec, (made, owner) in built.items():
             record = _cell(model, evaluator, made, spec, budget, {**shared, "from": owner}, conditions, known)
             if record not in known:
@@ -151,7 +152,8 @@ def _cell(
             ),
             evaluator,
         )
-    except Exception as error:  # other people's samplers may raise anything; the others are still measured
+    except Exception as error:
+        # Other people's samplers may raise anything; the others are still measured.
         text = str(error) if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {error}"
         return {"key": key, "budget": budget, "reason": one_line(text), "nfe": None, "metrics": {}}
     return {
@@ -167,7 +169,8 @@ def _cell(
 
 def _built(given: str) -> tuple[Sampler | str, str]:
     """A sampler with its canonical spec; or why it could not be made, with the spec as given."""
-    catalog().find("sampler", parse_spec(given).name)  # a name nobody has is the caller's mistake, not a row
+    # A name that nobody has is the caller's mistake, not a row of the table.
+    catalog().find("sampler", parse_spec(given).name)
     try:
         made, spec = lookup.build("sampler", given)
     except TrilemmaError as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_FLUSHED_BYTES = 128 << 20  # more than the last cache of common machines
+# More than the last cache of common machines.
+_FLUSHED_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def measure(
     }
     blocks, spent = {}, 0.0
     for name, timer in timers.items():
-        timer.timeit(3)  # the first calls compile, allocate and fault pages
+        # The first calls compile, allocate and fault pages.
+        timer.timeit(3)
         once = timer.timeit(3).median
         blocks[name] = 1 if cold else max(1, round(1e-3 / max(once, 1e-7)))
         spent += blocks[name] * once

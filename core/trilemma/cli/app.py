@@ -23,7 +23,8 @@ from trilemma.cli.facade import Facade, without_idle_validation
 from trilemma.errors import TrilemmaError, described, one_line
 from trilemma.version import __version__
 
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the class itself
+# Typer does not export the class itself.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(cls=Facade, add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
@@ -104,7 +105,8 @@ def options(
 
 def _report(error: Exception) -> int:
     """Prints what went wrong as one line and returns the exit code it stands for."""
-    with contextlib.suppress(OSError):  # stderr may be full or gone: the exit code remains
+    # Standard error may be full or gone: the exit code remains.
+    with contextlib.suppress(OSError):
         if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(error)
     if isinstance(error, TrilemmaError):
@@ -156,15 +158,18 @@ def _open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the smallest number that is free
+            # A new file takes the smallest number that is free.
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
+            # The stream stays open as long as the process lives.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _discard_output() -> None:
     """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
-    with contextlib.suppress(OSError):  # a stdout that is no file needs no peace
+    # A stdout that is no file needs no such care.
+    with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

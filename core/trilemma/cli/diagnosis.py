@@ -70,7 +70,8 @@ def native_library(with_torch: bool) -> Facts:
         try:
             ops = importlib.import_module("trilemma.ops")
             facts["backends"] = {name: str(ops.explain(name)) for name in ops.OPERATORS}
-        except Exception as error:  # a diagnosis goes on
+        except Exception as error:
+            # A diagnosis goes on.
             problems["backends"] = f"{type(error).__name__}: {error}"
     return {**facts, "problems": problems}
 
@@ -86,7 +87,8 @@ def cuda(with_torch: bool) -> Facts:
         return facts
     try:
         import torch
-    except Exception as error:  # a diagnosis goes on
+    except Exception as error:
+        # A diagnosis goes on.
         return {**facts, "usable": False, "why": f"torch cannot be imported: {type(error).__name__}: {error}"}
     facts["torch_cuda"] = torch.version.cuda
     facts["usable"] = bool(torch.cuda.is_available())

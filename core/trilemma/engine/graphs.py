@@ -255,7 +255,8 @@ class Recorder:
         """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes
         that a capture is going on, until one ends well.
         """
-        with suppress(Exception):  # where torch has ended it itself
+        # Torch may have ended it itself.
+        with suppress(Exception):
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
         number = torch.zeros(1, device=self.device)
         with warnings.catch_warnings(), suppress(Exception):
@@ -268,7 +269,8 @@ def _captured(graph: torch.cuda.CUDAGraph, body: Callable[[], Any], pool: Any) -
     try:
         body()
     except BaseException:
-        with suppress(Exception):  # what broke the capture says more than that it is broken
+        # The error that broke the capture says more than the one that follows from it.
+        with suppress(Exception):
             graph.capture_end()
         raise
     graph.capture_end()
@@ -279,7 +281,8 @@ def _waiting_refused() -> Iterator[None]:
     """A host that waits for the device breaks a capture beyond repair; here it is only an error."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it does not notice every wait; the capture does
+        # Torch warns that the mode does not notice every wait; the capture does notice.
+        warnings.simplefilter("ignore")
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

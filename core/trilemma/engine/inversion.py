@@ -236,7 +236,8 @@ class Rising(Sampler):
     def _upwards(self, process: Process, times: Tensor) -> Tableau:
         try:
             return self.sampler.plan(process, times)
-        except (ArithmeticError, ValueError) as error:  # a plan that takes it for granted that times fall
+        except (ArithmeticError, ValueError) as error:
+            # The sampler's plan relies on falling times.
             raise UsageError(
                 f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use one that can"
             ) from error

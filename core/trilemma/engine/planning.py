@@ -20,8 +20,10 @@ from trilemma.interfaces.tableau import checked_plan
 from trilemma.registry.manager import registered_name
 from trilemma.registry.options import is_value
 
-KEPT = 64  # plans
-LONGEST = 4096  # rows of one that is kept
+# Number of plans that are kept.
+KEPT = 64
+# Largest number of rows of a plan that is kept.
+LONGEST = 4096
 
 
 @dataclass(frozen=True)

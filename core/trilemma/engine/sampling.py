@@ -213,7 +213,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                         runner.capture if self._capture is None else self._capture.then(runner.capture)
                     )
         except BaseException:
-            self._bar.close()  # so that the error begins a line of its own
+            # The error then begins a line of its own.
+            self._bar.close()
             raise
         self._drawn += 1
         if self._path is not None:

@@ -204,7 +204,8 @@ class Evaluator:
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
         """Returns the metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; the images are not kept."""
-        reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
+        # The reference comes before the first batch, so that a missing data set shows at once.
+        reference = self.accumulated_reference
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         for images, labels in batches:
             batch = self._seen(images, labels)

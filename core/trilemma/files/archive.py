@@ -9,8 +9,10 @@ from pathlib import Path
 from trilemma.errors import DataError
 from trilemma.files.regular import open_regular
 
-_PIECE = 1 << 12  # of compressed bytes: bounds how much one call can inflate to, by any method
-_UTF8 = 0x800  # flag of a member whose name is in UTF-8
+# Compressed bytes read at once; they bound how much one call can inflate to, by any method.
+_PIECE = 1 << 12
+# Flag of a member whose name is in UTF-8.
+_UTF8 = 0x800
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -34,7 +36,8 @@ class ZipMembers:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(open_regular(path))
-        except Exception as error:  # a damaged directory can make zipfile raise nearly anything
+        except Exception as error:
+            # A damaged directory can make zipfile raise nearly anything.
             reason = getattr(error, "strerror", None) or error
             raise DataError(
                 f"{path} is neither a folder nor a readable zip ({reason}); give the path of one"

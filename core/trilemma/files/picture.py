@@ -21,7 +21,8 @@ WHITE = 255
 # EXIF tags.
 _ORIENTATION = 0x0112
 _DESCRIPTION = 0x010E
-_PNG_SAYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG may keep it
+# Marks of the places where a PNG may keep its orientation.
+_PNG_SAYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _COLOURS = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 _GREYS = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -52,7 +53,8 @@ def decode_picture(
     if channels not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels, not {channels}")
     with _opened(blob) as image:
-        rawmode = _rawmode(image)  # first: to ask a PNG for its orientation may decode it
+        # The raw mode comes first, since a PNG may be decoded when it is asked for its orientation.
+        rawmode = _rawmode(image)
         orientation = _orientation(image, blob)
         colours, alpha = _levels(image, blob, rawmode)
     if alpha is not None:

@@ -48,7 +48,8 @@ class Dataset(ABC):
 
     def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Returns images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
-        wide = torch.promote_types(dtype, torch.float32)  # a half dtype is rounded to once
+        # A half dtype is rounded to once, at the end.
+        wide = torch.promote_types(dtype, torch.float32)
         return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
 
     def fingerprint(self) -> str:

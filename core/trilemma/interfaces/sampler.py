@@ -58,9 +58,8 @@ class Sampler(WithOptions, ABC):
             raise UsageError(f"{name}: clip={clip!r} is no bound; give a positive number or None")
         checked = checked_grid(self.grid)
         if isinstance(checked, tuple):
-            object.__setattr__(
-                self, "grid", checked
-            )  # a list or a tensor of times, as what can be hashed and written
+            # A list or a tensor of times becomes a tuple, which can be hashed and written.
+            object.__setattr__(self, "grid", checked)
 
     @property
     @abstractmethod

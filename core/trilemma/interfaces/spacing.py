@@ -58,7 +58,8 @@ def spaced_times(process: Process, steps: int, grid: Grid) -> Tensor:
     log_snr = _falling_log_snr(process, steps, spec)
     times = torch.cat([process.time_of_log_snr(log_snr), torch.zeros(1, dtype=torch.float64)])
     if float(times[0]) > 1 - 1e-9 or spec.name != "sigmas":
-        times[0] = 1.0  # exactly the prior
+        # The prior lies at exactly 1.
+        times[0] = 1.0
     if not bool((times.diff() < 0).all()):
         raise UsageError(f"grid {grid!r} gives {steps} steps times that do not fall; give fewer steps")
     return times
@@ -126,7 +127,8 @@ def _falling_log_snr(process: Process, steps: int, spec: Spec) -> Tensor:
         return -2 * torch.lerp(values[left], values[left + 1], position - left)
     ends = torch.tensor([1.0, process.earliest_time], dtype=torch.float64)
     first, last = process.log_snr(ends)
-    if first == -math.inf:  # no signal at t = 1: the grid is spaced from a little before
+    # There is no signal at t = 1: the grid is spaced from a little before.
+    if first == -math.inf:
         first = process.log_snr(torch.tensor(1 - grids.SMALLEST_TIME, dtype=torch.float64))
     if spec.name == "lambda":
         return torch.lerp(first, last, place)

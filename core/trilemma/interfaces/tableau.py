@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trilemma.errors import TrilemmaError
 
-Matrix: TypeAlias = (
-    "float | tuple[tuple[float, ...], ...]"  # K×K, a plain number for a multiple of the identity
-)
-Vector: TypeAlias = "float | tuple[float, ...]"  # K, a plain number for K = 1
+# K×K; a plain number a stands for a·I.
+Matrix: TypeAlias = "float | tuple[tuple[float, ...], ...]"
+# K numbers; a plain number stands for K = 1.
+Vector: TypeAlias = "float | tuple[float, ...]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,8 @@ def load_model(
         try:
             with allowance_for(weights.header()):
                 denoiser = build_denoiser(card, seed=0)
-        except UsageError as error:  # not of the one who asks, but of the one who wrote the card
+        except UsageError as error:
+            # The author of the card made the error, not the user.
             raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
         tensors = weights.read(denoiser)
     denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

@@ -46,7 +46,8 @@ def load(
 def _is_model(path: Path) -> bool:
     try:
         return (path / "model.toml").is_file()
-    except OSError:  # a name that is too long, or a folder that may not be looked into
+    except OSError:
+        # The name may be too long, or the folder closed to us.
         return False
 
 
@@ -55,7 +56,8 @@ def model_path(model: str | Path) -> Path:
     path = user_path(model)
     if isinstance(model, Path) or _is_model(path):
         return path
-    registered = any(found.spec.kind == "model" for found in catalog().search(model))  # distribution/name too
+    # A name may also be distribution/name.
+    registered = any(found.spec.kind == "model" for found in catalog().search(model))
     if os.sep in model and not registered:
         return path
     component = catalog().find("model", model)

@@ -12,7 +12,8 @@ from torch import Tensor
 from trilemma.errors import UsageError
 
 PARAMETERIZATIONS = ("x0", "eps", "v", "score", "flow")
-OF_SEVERAL_COMPONENTS = ("x0", "eps", "score")  # v and flow are of one
+# v and flow are defined for one component only.
+OF_SEVERAL_COMPONENTS = ("x0", "eps", "score")
 
 
 def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:

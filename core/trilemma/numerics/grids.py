@@ -17,7 +17,8 @@ from trilemma.errors import UsageError, nearest, shown
 
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares")
 MOST_STEPS = 1_000_000
-SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
+# Continuous grids that would reach t = 0 stop here, since a network cannot be asked at 0.
+SMALLEST_TIME = 1e-3
 
 
 def times(

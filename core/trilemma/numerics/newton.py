@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DIRECTIONS = (1, 2, 4, 8, 16)  # Krylov directions of the rounds; the last holds from there on
-FIRST_SHIFT, LARGEST_SHIFT = 0.06, 1e6  # in units of ‖J‖ on the Krylov space
-REFUSALS = 3  # steps in a row that do not bring ‖F‖ down: a fold
-PATIENCE = 16.0  # rounds along −F before those along F, and twice as many after each turn
+# Krylov directions in each round; the last number holds from there on.
+DIRECTIONS = (1, 2, 4, 8, 16)
+# In units of ‖J‖ on the Krylov space.
+FIRST_SHIFT, LARGEST_SHIFT = 0.06, 1e6
+# Successive steps that do not lower ‖F‖; so many mean a fold.
+REFUSALS = 3
+# Rounds along −F before those along F; the number doubles after each turn.
+PATIENCE = 16.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def solve(
     z, F = begin, begin_F = _where(nearer, there, begin), _where(nearer, F_there, begin_F)
     best, residual = z, _largest(F) / scale
     shift = torch.zeros_like(residual, dtype=torch.float64)
-    way = torch.zeros_like(shift)  # 0: ‖F‖ falls; −1 and 1: along −F and F
+    # 0: ‖F‖ falls; −1 and 1: the iterate moves along −F and F.
+    way = torch.zeros_like(shift)
     refused, age, patience = (
         torch.zeros_like(shift),
         torch.zeros_like(shift),

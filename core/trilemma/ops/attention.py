@@ -56,7 +56,8 @@ def attention(
         result = scaled_dot_product_attention(q, k, v, scale=scale)
     elif needs_gradient or torch.compiler.is_compiling() or is_transformed(q, k, v):
         result = _ATTENTION(q, k, v, scale)[0]
-    else:  # past the autograd layer, which costs as much as a small call
+    else:
+        # This skips the autograd layer, which costs as much as a small call.
         with torch._C._AutoDispatchBelowAutograd():
             result = _ATTENTION(q, k, v, scale)[0]
     if out is None:
@@ -195,7 +196,8 @@ _ATTENTION_BACKWARD = Operator(
     _reference_backward,
     _check_backward,
     _fake_backward,
-    gradients=("dout", "q", "k", "v", "out", "logsumexp"),  # the formula refuses them
+    # The backward formula has no gradient of its own and refuses these.
+    gradients=("dout", "q", "k", "v", "out", "logsumexp"),
 )
 
 
@@ -207,7 +209,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor], **op
 
 def _gradient(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, out, logsumexp = ctx.saved_tensors
-    if 1 not in dout.stride()[-2:]:  # expanded, as after sum()
+    # The gradient is expanded, as after sum().
+    if 1 not in dout.stride()[-2:]:
         dout = _like(out).copy_(dout)
     return (*_ATTENTION_BACKWARD(dout, q, k, v, out, logsumexp, ctx.scale), None)
 

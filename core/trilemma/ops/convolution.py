@@ -11,7 +11,8 @@ from trilemma.errors import UsageError
 from trilemma.ops.operator import Operator, check_real, library
 
 # As csrc/include/trilemma/conv3x3.h has them.
-_POINTS: Final = (0.0, 0.625, -0.625, 1.5, -1.5)  # and infinity
+# The last point is infinity.
+_POINTS: Final = (0.0, 0.625, -0.625, 1.5, -1.5)
 _BLOCK, _LAST_BLOCK = 32, 16
 
 

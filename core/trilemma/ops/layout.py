@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-MAX_LAGS: Final = 7  # predictions of earlier rows that one row can read
-MAX_BRANCHES: Final = 4  # evaluations of the network that one row can mix
+# Number of predictions of earlier rows that one row can read.
+MAX_LAGS: Final = 7
+# Number of evaluations of the network that one row can mix.
+MAX_BRANCHES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Columns:
 
 
 POSITION: Final = Columns(1)
-PHASE: Final = Columns(2)  # position and velocity, stacked on dim 1 of the state
+# Two components, as position and velocity, stacked on dim 1 of the state.
+PHASE: Final = Columns(2)
 
 # The columns of one component, by themselves.
 A: Final = POSITION.A.start

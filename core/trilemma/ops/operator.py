@@ -86,7 +86,8 @@ class Operator:
                 )
             return self.reference(*arguments)
         try:
-            if backend == "auto":  # the default: a keyword costs as much as some kernels
+            # The default has no keyword, which would cost as much as some kernels.
+            if backend == "auto":
                 return self._overload(*arguments)
             return self._overload(*arguments, backend=backend)
         except RuntimeError as error:
@@ -113,7 +114,8 @@ class Operator:
         bound = self.signature.bind(*arguments, **options)
         bound.apply_defaults()
         if isinstance(bound.arguments.get("seed"), int):
-            bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
+            # The seed changes nothing here, and an operator's int has only 63 bits.
+            bound.arguments["seed"] = 0
         self.check(*bound.args)
         for name, value in bound.arguments.items():
             if isinstance(value, Tensor) and (why := _why_not_there(value.device)):

@@ -21,7 +21,8 @@ HELD = 1500
 _LENGTH = 3000
 _SHORTEST = 20
 _LONGEST = 200
-_DESCRIPTION = 0x010E  # EXIF tag
+# The EXIF tag.
+_DESCRIPTION = 0x010E
 
 
 def write_animation(

@@ -22,7 +22,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: where the disk refuses.
     """
-    target = path.resolve()  # a link goes on pointing to what it points to
+    # A link goes on pointing to the same file.
+    target = path.resolve()
     partial = partial_name(target)
     with telling(path):
         remove_stale(target)
@@ -43,7 +44,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def discard(file: BinaryIO, path: Path) -> None:
     """Closes and removes a file that came to nothing."""
     with contextlib.suppress(OSError):
-        file.close()  # tries to write what is left, which a full disk refuses again
+        # Closing tries to write the rest, which a full disk refuses again.
+        file.close()
     path.unlink(missing_ok=True)
 
 

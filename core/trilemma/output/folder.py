@@ -94,7 +94,8 @@ class SampleFolder:
             for index, partial, image in zip(indices, partials, to_bytes(samples), strict=True):
                 stack.callback(partial.unlink, missing_ok=True)
                 partial.write_bytes(encode_png(image, self._provenance_of(index)))
-            for partial in partials:  # only now, so that the disk can take them all at once
+            # Pictures appear only now, once the disk has taken all of them.
+            for partial in partials:
                 sync(partial)
             for partial, picture in zip(partials, pictures, strict=True):
                 partial.replace(picture)
@@ -134,7 +135,8 @@ class SampleFolder:
 
     def _take_over(self, stack: contextlib.ExitStack) -> None:
         """Checks what is in the folder against what is to come into it, and begins it where it is empty."""
-        for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed: the lock is ours
+        # A process that was killed left these: the lock is ours.
+        for left in self.path.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)
         record = self.path / FILE
         if os.path.lexists(record):

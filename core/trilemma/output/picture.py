@@ -19,7 +19,8 @@ from trilemma.errors import OutputError, UsageError
 from trilemma.output.atomic import replacing
 from trilemma.output.provenance_json import KEY, to_json
 
-_GRID_SIZE = 512  # pixels that a grid is enlarged towards, by a whole factor
+# A grid is enlarged towards so many pixels, by a whole factor.
+_GRID_SIZE = 512
 
 
 def to_bytes(samples: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from trilemma.errors import OutputError
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Of the text entry in a PNG, and at the beginning of a comment elsewhere.
 KEY = "trilemma"
-FILE = "provenance.json"  # in a folder of pictures
-LIMIT = 1 << 26  # bytes of one that is read
+# The name of the file in a folder of pictures.
+FILE = "provenance.json"
+# The largest provenance that is read, in bytes.
+LIMIT = 1 << 26
 
 
 def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:

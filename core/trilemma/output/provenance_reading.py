@@ -23,7 +23,8 @@ def provenance(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         found = json.loads(_text(path))
-    except Exception as error:  # a damaged file can make Pillow and NumPy raise nearly anything
+    except Exception as error:
+        # A damaged file can make Pillow and NumPy raise nearly anything.
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} holds no provenance ({type(error).__name__}: {reason}); give what trilemma sample wrote"

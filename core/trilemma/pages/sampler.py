@@ -90,7 +90,8 @@ def _model_for(sampler: Sampler) -> str:
 
 
 def _sentence(text: str) -> str:
-    if text.split()[0].isalpha():  # not the name of a sampler
+    # The name of a sampler stays as it is.
+    if text.split()[0].isalpha():
         text = text[0].upper() + text[1:]
     return text if text.endswith(".") else text + "."
 

@@ -57,7 +57,8 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
         raise
     except (TypeError, ValueError) as error:
         raise UsageError(f"{label}: {message_of(error)}; correct its options") from error
-    except Exception as error:  # what a constructor makes of a value that it did not foresee
+    except Exception as error:
+        # A constructor may fail in its own way on a value that it did not foresee.
         raise UsageError(f"{label}: {described(error)}; correct its options") from error
     if dataclasses.is_dataclass(made) and type(made) is target:
         return made, describe(kind, made, found.address)
@@ -116,7 +117,8 @@ def import_target(found: Component) -> Callable[..., Any]:
         raise PluginUnavailable(message) from error
     except (UserInterrupt, TrilemmaError):
         raise
-    except BaseException as error:  # other people's module may raise anything, SystemExit too
+    except BaseException as error:
+        # Other people's module may raise anything, SystemExit too.
         if found.built_in and isinstance(error, KeyboardInterrupt):
             raise
         message = f"{label}: importing {spec.module} failed: {described(error)}; repair {owner.distribution}"

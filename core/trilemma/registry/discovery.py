@@ -12,8 +12,10 @@ from trilemma.errors import one_line
 from trilemma.version import __version__
 
 GROUP = "trilemma"
-BUILT_IN = "trilemma"  # the distribution whose plugins are built in
-COMMAND_LINE = "trilemma.cli.commands"  # the core's own plugin
+# The distribution whose plugins are built in.
+BUILT_IN = "trilemma"
+# The core's own plugin.
+COMMAND_LINE = "trilemma.cli.commands"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,8 @@ def installed() -> list[Candidate]:
     The command line comes before all others and needs no installation: it is the core's own plugin.
     """
     own = Candidate(BUILT_IN, __version__, EntryPoint("cli", COMMAND_LINE, GROUP))
-    described: dict[
-        int, tuple[str | None, str | None, tuple[str, ...]]
-    ] = {}  # metadata are slow to read: once each
+    # Metadata are slow to read, so that each distribution is read once.
+    described: dict[int, tuple[str | None, str | None, tuple[str, ...]]] = {}
     found = []
     for entry_point in _entry_points():
         distribution = entry_point.dist
@@ -76,7 +77,8 @@ def _entry_points() -> Iterable[EntryPoint]:
     """The entry points of the group; where the file of one distribution is damaged, those of all others."""
     try:
         return entry_points(group=GROUP)
-    except Exception:  # other people's files
+    except Exception:
+        # Other people's files may be damaged.
         found: dict[tuple[str, str], EntryPoint] = {}
         for distribution in distributions():
             with suppress(Exception):
@@ -92,5 +94,6 @@ def _describe(distribution: Distribution | None) -> tuple[str | None, str | None
         assert distribution is not None
         metadata = distribution.metadata
         return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
-    except Exception:  # other people's files
+    except Exception:
+        # Other people's files may be damaged.
         return None, None, ()

@@ -69,7 +69,8 @@ class Loader:
                 components = _call_hook(module)
         except UserInterrupt:
             raise
-        except BaseException as error:  # sys.exit at import must not end the program either
+        except BaseException as error:
+            # A sys.exit at import must not end the program either.
             if candidate.built_in and isinstance(error, KeyboardInterrupt):
                 raise
             if self.trace is not None:

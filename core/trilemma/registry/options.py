@@ -124,7 +124,8 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     try:
         return _resolved(inspect.get_annotations(constructor), getattr(constructor, "__globals__", {}))
-    except TypeError:  # it is no function, and has no annotations
+    except TypeError:
+        # The target is no function and has no annotations.
         return {}
 
 
@@ -134,7 +135,8 @@ def _resolved(annotations: Mapping[str, Any], namespace: Mapping[str, Any]) -> d
         try:
             one = types.SimpleNamespace(__annotations__={name: annotation})
             found |= typing.get_type_hints(one, globalns=dict(namespace))
-        except Exception:  # an annotation may be any expression: leave the value to the constructor
+        except Exception:
+            # An annotation may be any expression: the value is left to the constructor.
             continue
     return found
 
@@ -178,7 +180,8 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, int) and (integer := as_integer(value)) is not None:
         return integer
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
-        with contextlib.suppress(Exception):  # a tensor may have no numbers to read
+        # A tensor may have no numbers to read.
+        with contextlib.suppress(Exception):
             return value.tolist()
     return value
 

@@ -58,7 +58,8 @@ def stdout_kept() -> Iterator[None]:
     sys.stdout.flush()
     try:
         kept = os.dup(1)
-    except OSError:  # closed: nothing can be written there
+    except OSError:
+        # The stream is closed: nothing can be written there.
         yield
         return
     try:
@@ -159,7 +160,8 @@ def _simple(read: Callable[[], Any], write: Callable[[Any], Any]) -> tuple[Calla
         try:
             if read() == before:
                 return False
-        except OSError:  # a working directory that is gone
+        except OSError:
+            # The working directory may be gone.
             pass
         write(before)
         return True

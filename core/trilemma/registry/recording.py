@@ -24,9 +24,12 @@ from typing import Any, cast
 
 from trilemma.registry.spec import Recorded, Spec, format_value, is_literal
 
-LONGEST_TEXT = 4096  # of a value that is written out
-MOST_ENTRIES = 4096  # of a list of conditions that is written out
-MOST_NUMBERS = 16  # of floats that are: more are an embedding
+# Characters of a value that are written out.
+LONGEST_TEXT = 4096
+# Entries of a list of conditions that are written out.
+MOST_ENTRIES = 4096
+# Floats that are written out; a longer list is an embedding.
+MOST_NUMBERS = 16
 _DIGITS = 16
 _SESSION = uuid.uuid4().hex[:12]
 _OF_TORCH = ("dtype", "device", "layout", "memory_format")
@@ -47,7 +50,8 @@ def recorded(value: Any, name_of: NameOf) -> Any:
     try:
         found = _found(value, name_of)
         text = format_value(found)
-    except Exception:  # other people's values may refuse anything
+    except Exception:
+        # Other people's values may refuse anything.
         return _unreadable(value)
     if len(text) <= LONGEST_TEXT or isinstance(found, Recorded):
         return found

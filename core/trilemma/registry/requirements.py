@@ -16,7 +16,8 @@ def unmet_requirement(requires: Iterable[str], version: str = __version__) -> st
     if not ours:
         return None
 
-    from packaging.requirements import InvalidRequirement, Requirement  # 50 ms, for the few that need it
+    # This import takes 50 ms and few distributions need it.
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for line in ours:
         try:

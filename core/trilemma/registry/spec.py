@@ -22,7 +22,8 @@ from typing import Any
 from trilemma.errors import UsageError, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z][\w.-]*)?")
-_BARE = re.compile(r"[^\s,()\[\]{}'\"]+")  # a string that needs no quotes
+# A string that needs no quotes.
+_BARE = re.compile(r"[^\s,()\[\]{}'\"]+")
 _NESTED = re.compile(_NAME.pattern + r"\s*\(")
 _WORDS = {"true": True, "false": False, "inf": math.inf, "nan": math.nan}
 _RECORDED = re.compile(r"<[^<>]+>")
@@ -93,7 +94,8 @@ def split_sum(text: str) -> list[str]:
         if piece.strip()[0].isalpha():
             terms.append(piece)
         else:
-            terms[-1] += "+" + piece  # the sign of a number
+            # The plus is the sign of a number.
+            terms[-1] += "+" + piece
     if len(terms) > 1 and not terms[0].strip():
         raise UsageError(f"spec {shown(text)} has an empty term; write name:key=value+name:key=value")
     return terms
@@ -120,7 +122,8 @@ def parse_value(text: str) -> Any:
     """
     text = text.strip()
     if _BARE.fullmatch(text) and text[0].isdigit() and not _is_number(text):
-        return text  # Python would warn of "28x28" before it refuses it
+        # Python would warn of "28x28" before it refuses it.
+        return text
     try:
         return ast.literal_eval(_WithWords().visit(ast.parse(text, mode="eval")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -179,7 +182,8 @@ def _literal(value: Any) -> str:
         case None | bool() | int() | str() | bytes() if type(value) in (type(None), bool, int, str, bytes):
             return repr(value)
         case float() if type(value) is float:
-            return repr(value)  # inf and nan are words
+            # inf and nan are words.
+            return repr(value)
         case list() if type(value) is list:
             return f"[{', '.join(map(_literal, value))}]"
         case tuple() if type(value) is tuple:

@@ -230,7 +230,8 @@ def _record(kind: str, name: str, check: Callable[[], str], expected: str | None
         return Record(kind, name, "skipped", str(skipped))
     except (AssertionError, TrilemmaError) as error:
         failure = str(error)
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         failure = f"raised {type(error).__name__}: {error}"
     else:
         if expected is None:

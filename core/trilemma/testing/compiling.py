@@ -85,7 +85,8 @@ def _compiles(call: Callable[[Tensor], Tensor], z: Tensor) -> str:
         plain = call(z.clone())
         try:
             compiled = torch.compile(call, fullgraph=True, backend="eager")(z.clone())
-        except Exception as error:  # of dynamo, which has many
+        except Exception as error:
+            # Dynamo raises many kinds of error.
             raise AssertionError(
                 f"its graph breaks: {str(error).strip().splitlines()[0]}; without a break, or declare fullgraph = False"
             ) from error

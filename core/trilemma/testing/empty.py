@@ -60,7 +60,8 @@ def without_a_prediction(guidance: Guidance, model: Denoiser, cond: Mapping[str,
 def _answered(call: Callable[[], Tensor]) -> Tensor:
     try:
         return call()
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         raise AssertionError(f"an empty batch raises {type(error).__name__}: {error}") from error
 
 

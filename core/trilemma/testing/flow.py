@@ -11,7 +11,8 @@ from torch import Tensor
 from trilemma.errors import TrilemmaError
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
-COLUMNS = 6  # of the extrapolation: order 12
+# Columns of the extrapolation; the order is twice as many.
+COLUMNS = 6
 State = TypeVar("State", float, Tensor)
 
 

@@ -32,7 +32,8 @@ def state_law(tableau: Tableau, process: Process, mean: float, variance: float) 
     gain = variance * torch.linalg.solve(V, mu.unsqueeze(-1)).squeeze(-1)
     w, alpha, sigma = process.last_component(t)
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
-    slope = p.unsqueeze(-1) * w + q.unsqueeze(-1) * gain  # f = slope·z + offset
+    # f = slope·z + offset.
+    slope = p.unsqueeze(-1) * w + q.unsqueeze(-1) * gain
     offset = q * (1 - (gain * mu).sum(-1)) * mean
 
     sources = torch.eye(1 + K * (1 + len(rows)), dtype=torch.float64)

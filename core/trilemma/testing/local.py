@@ -50,9 +50,10 @@ def startable(sampler: Sampler) -> tuple[Process, ...]:
 
 
 def local_times(steps: int) -> Tensor:
-    """Returns times from 0.9 to 0.3, above the data, as an end at σ = 0 hides the order. Each second step is twice as
-    long as
-    its neighbours: on steps that are even, or as good as even once they are small, weights for even steps would do.
+    """Returns times from 0.9 to 0.3, above the data, as an end at σ = 0 hides the order.
+
+    Each second step is twice as long as its neighbours. On even steps, or steps that become even as they shrink, a
+    plan whose weights are those of even steps would pass.
     """
     lengths = torch.linspace(1.35, 0.65, steps, dtype=torch.float64)
     lengths[1::2] *= 2

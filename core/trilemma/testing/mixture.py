@@ -88,7 +88,8 @@ class GaussianMixtureDenoiser(Denoiser):
         column = (-1,) + (1,) * len(self.shape)
         alpha, sigma = alpha.reshape(column), sigma.reshape(column)
         spread = self.variances.view(-1, 1, *column[1:])
-        V = alpha.square() * spread + sigma.square()  # [c, B, 1, ...]
+        # Shape [c, B, 1, ...].
+        V = alpha.square() * spread + sigma.square()
         centred = z - alpha * self.means.unsqueeze(1)
         r = self._posterior(centred, V, labels)
         if parameterization == "score":

@@ -23,8 +23,10 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 
 BATCH = 16
-MANY, SEEDS = 1024, 8  # examples and seeds that a minimum is looked for with
-REPEATS, ALLOWED = 48, 6.0  # seeds of a mean, and standard errors that it may be off: 1 in 5·10⁸
+# Examples and seeds used in the search for a minimum.
+MANY, SEEDS = 1024, 8
+# Seeds of a mean, and the standard errors that it may be off: 1 false alarm in 5·10⁸.
+REPEATS, ALLOWED = 48, 6.0
 
 
 def objective_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -102,7 +104,8 @@ def _taken(
             _loss(objective, model)
         except TrilemmaError:
             continue
-        except Exception:  # a plugin may raise anything, and the checks tell of it
+        except Exception:
+            # A plugin may raise anything, and the checks report it.
             if not faults:
                 continue
         yield model
@@ -213,7 +216,8 @@ def _dtypes(objective: Objective, model: GaussianMixtureDenoiser) -> str:
             loss = _loss(objective, model, given=(x0.to(dtype), cond))
         except TrilemmaError:
             raise
-        except Exception as error:  # a plugin may raise anything
+        except Exception as error:
+            # A plugin may raise anything.
             raise AssertionError(f"on data in {dtype} it raises {type(error).__name__}: {error}") from error
         assert bool(loss.isfinite()), f"the loss of data in {dtype} is {loss.detach().item()}"
     return "finite"

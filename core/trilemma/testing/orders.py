@@ -21,12 +21,16 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
 
-SLACK = 0.3  # of a measured order
-FLOOR = 1e-10  # errors below are rounding
-COUNTS = (24, 96, 384)  # the last only where the first two do not show the order yet
+# Tolerance of a measured order.
+SLACK = 0.3
+# Errors below this are rounding.
+FLOOR = 1e-10
+# The last count is used only where the first two do not show the order yet.
+COUNTS = (24, 96, 384)
 LAW_COUNTS = (16, 64, 256)
 STARTS = (-0.9, 0.4, 1.3)
-LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))  # several, as the error on one may change its sign
+# Several laws, as the error on one may change its sign.
+LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,8 @@ def measured_orders(sampler: Sampler) -> list[Measured]:
     """Measures every order that its declarations promise."""
     found: list[Measured] = []
     if sampler.tolerance is not None:
-        return found  # no steps that could be made smaller
+        # There are no steps that could be made smaller.
+        return found
     if sampler.deterministic:
         for data in (GAUSSIAN, MIXTURE):
             found += order_along_the_flow(sampler, data)

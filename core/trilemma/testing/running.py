@@ -25,11 +25,15 @@ from trilemma.testing.watching import Watch
 
 MEAN, VARIANCE = 0.3, 0.25
 DRAWN = 4096
-DEVIATIONS = 5.6  # of a standard normal: two tests are passed by what is right but for 4 in 10⁸ seeds
+# Standard deviations allowed to a normal: two tests reject a correct sampler in 4 of 10⁸ seeds.
+DEVIATIONS = 5.6
 
-MANY, FEW = 20_000, 1000  # samples where their law has no closed form; few where each has steps of its own
-FINE = 256  # steps there
-ALLOWED = 6.1  # a bias of 1 and 5.03 of a standard normal: two tests are passed but for 1 in 10⁶ seeds
+# Samples where their law has no closed form; fewer where each has steps of its own.
+MANY, FEW = 20_000, 1000
+# Steps of those samples.
+FINE = 256
+# A bias of 1 and 5.03 of a standard normal: two tests reject a correct sampler in 1 of 10⁶ seeds.
+ALLOWED = 6.1
 
 
 def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:

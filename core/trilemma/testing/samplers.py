@@ -33,7 +33,8 @@ from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
 
 Checks = Iterator[tuple[str, Callable[[], str]]]
 STEPS = (1, 2, 7, 50)
-TOLERANCES = 10.0  # of a step's error that the errors of all steps may add up to
+# All steps together may be off by so many times the tolerance of one.
+TOLERANCES = 10.0
 POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 
 
@@ -58,7 +59,8 @@ def sampler_checks(sampler: Sampler) -> Checks:
         yield "exact on a point", lambda: _exact(sampler, POINT)
     if "gaussian" in sampler.exact:
         yield "exact on a Gaussian", lambda: _exact(sampler, GAUSSIAN)
-    if sampler.order > 0:  # of order 0 it claims to tend to nothing
+    # A sampler of order 0 claims no limit.
+    if sampler.order > 0:
         yield "a point mass is found", lambda: _point_mass(sampler)
         yield from _order_checks(sampler)
     if sampler.strong_order is not None:
@@ -87,7 +89,8 @@ def _round_trip(sampler: Sampler) -> str:
     try:
         built = lookup.build("sampler", spec)[0]
     except (PluginUnavailable, UsageError):
-        return "from its fields"  # not registered, or an option that no spec can hold
+        # The sampler is not registered, or has an option that no spec can hold.
+        return "from its fields"
     if type(built) is type(sampler):
         assert built == sampler, f"{spec} is read as {built}"
     return spec

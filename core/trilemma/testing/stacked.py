@@ -26,7 +26,8 @@ def posterior(
         log_prior: log w_c [c, B], up to a constant; −∞ for what is out of the question.
     """
     K, shape = mean.shape[-1], means.shape[1:]
-    points = means.flatten(1)[:, None, None]  # [c, 1, 1, n]
+    # Shape [c, 1, 1, n].
+    points = means.flatten(1)[:, None, None]
     spread = variances.view(-1, 1, 1, 1)
     V = spread * mean.unsqueeze(-1) * mean.unsqueeze(-2) + cov
     centred = z.reshape(len(z), K, means[0].numel()) - mean.unsqueeze(-1) * points

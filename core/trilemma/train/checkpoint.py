@@ -24,7 +24,8 @@ from trilemma.files.partials import PARTIAL, held, partial_name, remove_stale
 FORMAT = 2
 _PREFIX = "step-"
 _TENSORS, _STATE = "state.safetensors", "state.json"
-_LARGEST_STATE = 1 << 24  # bytes of the JSON
+# Bytes of the JSON.
+_LARGEST_STATE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,8 @@ def _damaged(path: Path) -> Iterator[None]:
     except (
         Exception,
         RecursionError,
-    ) as error:  # bytes of any kind can make the readers raise nearly anything
+    ) as error:
+        # Bytes of any kind can make the readers raise nearly anything.
         reason = (" ".join(str(error).split()) or type(error).__name__)[:80]
         raise ModelError(
             f"checkpoint {path} is damaged ({reason}); delete it to resume from the one before"

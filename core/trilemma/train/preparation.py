@@ -42,7 +42,8 @@ from trilemma.train.start import Start, begin_with
 # Stream of keys of the step that is tried before the first.
 TRIAL = 5
 _USUAL_STEPS = 50
-_COPIES = 4  # of the weights in a checkpoint: themselves, their average, two moments
+# Copies of the weights in a checkpoint: themselves, their average and two moments.
+_COPIES = 4
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,8 @@ class Processes:
                 f'training needs the package accelerate ({error}); pip install "trilemma[train]"'
             ) from error
         cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
-        cpu |= (
-            not torch.accelerator.is_available()
-        )  # else Accelerate takes torchrun's processes for lone ones
+        # Without this, Accelerate takes torchrun's processes for single ones.
+        cpu |= not torch.accelerator.is_available()
         try:
             with _LOCK:
                 state = PartialState(cpu=cpu)

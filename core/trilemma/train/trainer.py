@@ -42,7 +42,8 @@ from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.schedule import learning_rate
 from trilemma.train.validation import validation_loss
 
-OBJECTIVE, GLOBAL = 2, 3  # streams of keys
+# Streams of keys.
+OBJECTIVE, GLOBAL = 2, 3
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,8 @@ class _Run:
             )
         self._restore(checkpoint, other)
         self.origin = _origin(other)
-        self._save(checkpoint.step)  # so that this run, too, can be killed at any moment
+        # This run, too, can then be killed at any moment.
+        self._save(checkpoint.step)
         return checkpoint.step
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:

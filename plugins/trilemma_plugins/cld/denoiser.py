@@ -74,5 +74,6 @@ class MixedScoreDenoiser(Denoiser):
         """r(t) [B]."""
         place = ((t.float().sqrt() - self._first) / self._step).clamp(0, _INTERVALS)
         index = place.long().clamp_max(_INTERVALS - 1)
-        ratios = cast(Tensor, self.ratios)  # in whatever dtype the network was put
+        # The ratios have the dtype that the network was moved to.
+        ratios = cast(Tensor, self.ratios)
         return torch.lerp(ratios[index].float(), ratios[index + 1].float(), place - index)

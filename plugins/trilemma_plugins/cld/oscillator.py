@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.leggauss(24))
-_LONG = 2.0  # in units of the fastest rate
+# In units of the fastest rate.
+_LONG = 2.0
 
 
 def propagator(B: Tensor, m: float, friction: float) -> Tensor:
@@ -36,7 +37,8 @@ def gathered_covariance(B: Tensor, m: float, friction: float) -> Tensor:
     long = still - E @ still @ E.mT
     fastest = a + abs(delta) ** 0.5
     stretch = B.clamp(max=_LONG / fastest)
-    e = propagator(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]  # [..., places, 2]
+    # Shape [..., places, 2].
+    e = propagator(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]
     weighted = e * (stretch.unsqueeze(-1) * _MASSES * friction).unsqueeze(-1)
     return torch.where((B * fastest > _LONG)[..., None, None], long, weighted.mT @ e)
 
@@ -56,7 +58,8 @@ def _parts(B: Tensor, m: float, friction: float) -> tuple[float, Tensor, Tensor]
     else:
         return a, decay, decay * B
     series_c, series_s = torch.zeros_like(y), torch.zeros_like(y)
-    for k in range(8, 0, -1):  # Horner on Σ yᵏ/(2k)! and Σ yᵏ/(2k+1)!
+    # Horner's rule on Σ yᵏ/(2k)! and Σ yᵏ/(2k+1)!.
+    for k in range(8, 0, -1):
         series_c = (1 + series_c) * y / (2 * k * (2 * k - 1))
         series_s = (1 + series_s) * y / (2 * k * (2 * k + 1))
     c = torch.where(near, decay * (1 + series_c), far_c)

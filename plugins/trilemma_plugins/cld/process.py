@@ -85,7 +85,8 @@ class CLD(Process):
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         psi, Q = self.transition(torch.zeros_like(t), t)
-        kick = psi[..., 1]  # where v₀ goes
+        # The image of v₀.
+        kick = psi[..., 1]
         return psi[..., 0], self.gamma * self.mass * kick.unsqueeze(-1) * kick.unsqueeze(-2) + Q
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

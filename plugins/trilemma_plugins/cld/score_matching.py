@@ -140,9 +140,8 @@ class DenoisingScoreMatching(HybridScoreMatching):
         mean_0, cov_0 = process.moments(zero)
         psi, Q = process.transition(zero, t)
         factor = torch.linalg.cholesky(Q)
-        start = torch.diagonal(
-            cov_0, dim1=-2, dim2=-1
-        ).sqrt()  # of components that know nothing of each other
+        # At t = 0 the components are independent.
+        start = torch.diagonal(cov_0, dim1=-2, dim2=-1).sqrt()
         z = _combined((psi @ mean_0.unsqueeze(-1)), (x0,))
         z = z + _combined(psi * start.unsqueeze(-2), noise[K:]) + _combined(factor, noise[:K])
         own, sigma = factor[..., -1, -1], process.last_component(t)[2]

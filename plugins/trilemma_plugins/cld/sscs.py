@@ -77,9 +77,11 @@ class SSCS(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         S = stationary_covariance(process)
         onto = float(times[-1]) == 0
-        inner = times[:-1] if onto else times  # between them the steps split
+        # The steps between these times are split.
+        inner = times[:-1] if onto else times
         middle = (inner[:-1] + inner[1:]) / 2
-        ends = torch.cat([middle[1:], inner[-1:]])  # where the linear part after each kick leads
+        # The linear part after each kick ends here.
+        ends = torch.cat([middle[1:], inner[-1:]])
         rows: list[Row] = []
         if len(middle) and float(times[0]) < 1:
             psi, factor = linear_flow(process, S, inner[0], middle[0])

@@ -146,7 +146,8 @@ def main() -> None:
             log=log,
         )
         weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(weights)  # what is reported is the accuracy of the weights that are shipped
+        # The accuracy that is reported is that of the shipped weights.
+        network.load_state_dict(weights)
         scores = accuracy_by_level(network, test.images, test.labels)
         print(
             json.dumps({"test_accuracy": scores, "parameters": sum(w.numel() for w in weights.values())}),

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 CORNERS = 4
-_PART = 7 / 8  # of the shorter side
+# A fraction of the shorter side.
+_PART = 7 / 8
 
 
 def corner(pixels: Tensor, which: int, size: int) -> Tensor:

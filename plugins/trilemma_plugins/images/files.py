@@ -122,6 +122,7 @@ def _is_hidden(part: str) -> bool:
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, which Python keeps as surrogates
+    except UnicodeEncodeError:
+        # Python keeps bytes that are not UTF-8 as surrogates.
         return False
     return True

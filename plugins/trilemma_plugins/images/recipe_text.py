@@ -14,7 +14,8 @@ from trilemma_plugins.images.network import Network
 from trilemma_plugins.images.survey import Survey
 
 _GRIDS, _GRID_STEPS = 4, 25
-_LISTED = 8  # classes
+# Number of classes that are listed.
+_LISTED = 8
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callab
     for view in views:
         try:
             answers.append(read(view))
-        except Exception as error:  # a damaged file can make Pillow and zipfile raise nearly anything
+        except Exception as error:
+            # A damaged file can make Pillow and zipfile raise nearly anything.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             reasons[names[view % len(names)]] = " ".join(reason.split())[:60]
     if reasons:

@@ -26,7 +26,8 @@ class AgreementCount:
 class ClassAgreement(Metric[AgreementCount]):
     """The fraction of the samples that the feature network's classifier gives the class asked for."""
 
-    reference_images = 0  # it looks at the samples only
+    # It looks at the samples only.
+    reference_images = 0
 
     def accumulator(self) -> AgreementCount:
         return AgreementCount()

@@ -84,7 +84,8 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     shift = (mean1 - mean2).square().sum()
     distance = shift + covariance1.trace() + covariance2.trace() - 2 * cross
-    return max(distance.item(), 0.0)  # rounding alone takes it below zero
+    # Rounding alone takes it below zero.
+    return max(distance.item(), 0.0)
 
 
 @dataclass(frozen=True)

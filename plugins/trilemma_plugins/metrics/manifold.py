@@ -12,7 +12,8 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.metric import Metric, Observation
 
 MOST_NEIGHBOURS = 9_999
-CHUNK = 512  # rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB
+# Rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB.
+CHUNK = 512
 
 
 class FeatureBank:
@@ -62,7 +63,8 @@ def neighbour_radii(points: Tensor, k: int) -> Tensor:
         block = distances(points[start : start + CHUNK], points)
         rows = torch.arange(len(block))
         block[rows, rows + start] = torch.inf
-        radii.append(block.topk(k, dim=1, largest=False).values[:, -1])  # ten times as fast as kthvalue
+        # This is ten times as fast as kthvalue.
+        radii.append(block.topk(k, dim=1, largest=False).values[:, -1])
     return torch.cat(radii)
 
 

@@ -50,7 +50,8 @@ class NormalisedDigitNetwork(nn.Module):
     def folded(self) -> DigitNetwork:
         """Returns the plain network that computes the same function with the running statistics."""
         self.eval()
-        with torch.device("meta"):  # every layer is replaced: draw no initial weights
+        # Every layer is replaced, so that no initial weights are drawn.
+        with torch.device("meta"):
             network = DigitNetwork().eval()
         network.conv1, network.conv2, network.conv3 = (
             fuse_conv_bn_eval(layer, norm)

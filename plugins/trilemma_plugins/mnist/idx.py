@@ -17,7 +17,8 @@ from trilemma.files.regular import open_regular, size_of
 
 LIMIT = 1 << 30
 _MAGIC = b"\x00\x00\x08"
-_RATIO = 1032  # of bytes, the most that a byte of gzip can stand for
+# The most bytes that one byte of gzip can stand for.
+_RATIO = 1032
 
 
 def read_idx(path: Path) -> Tensor:

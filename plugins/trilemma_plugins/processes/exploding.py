@@ -117,8 +117,9 @@ class EDM(Exploding):
         super().__post_init__()
         _check_levels("edm", self.sigma_min, self.sigma_max)
 
+    # It follows from the options.
     @property
-    def smallest_time(self) -> float:  # type: ignore[override]  # it follows from the options
+    def smallest_time(self) -> float:  # type: ignore[override]
         return self.sigma_min / self.sigma_max
 
     def variance(self, t: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def multistep_row(
     Where z_t is still to be corrected, `change` are the weights of the correction, newest prediction first.
     """
     sigma_t, sigma_s = sigmas
-    decay = eta * h if eta else 0.0  # h may be infinite
+    # h may be infinite.
+    decay = eta * h if eta else 0.0
     A = sigma_s / sigma_t * math.exp(-decay)
     terms = [alpha * w + A * c for w, c in zip_longest(weights, change, fillvalue=0.0)]
     return Row(t, A, tuple(enumerate(terms)), sigma_s * math.sqrt(-math.expm1(-2 * decay)))

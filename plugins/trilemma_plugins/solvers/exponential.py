@@ -32,7 +32,8 @@ def time_of(process: Process, half_log_snr: float) -> float:
 
 def phi(k: int, x: float) -> float:
     """Returns φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
-    if abs(x) < 1:  # the recursion cancels there
+    # The recursion cancels there.
+    if abs(x) < 1:
         term = total = 1 / math.factorial(k)
         for n in range(k + 1, k + 25):
             term *= x / n

@@ -15,7 +15,8 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 
-Point: TypeAlias = tuple[float, float, float]  # t, α, σ
+# t, α, σ.
+Point: TypeAlias = tuple[float, float, float]
 
 _ADAMS_BASHFORTH = (
     (1.0,),
@@ -75,7 +76,8 @@ class PNDM(Sampler):
         points: list[Point] = list(zip(times.tolist(), *levels, strict=True))
         warm = self._warm(len(points) - 1)
         rows: list[Row] = []
-        on_grid: list[int] = []  # rows that see the final state of a time: later ones read these predictions
+        # Rows that see the final state of a time: later rows read their predictions.
+        on_grid: list[int] = []
         for i in range(len(points) - 1):
             start, end = points[i], points[i + 1]
             on_grid.append(len(rows))

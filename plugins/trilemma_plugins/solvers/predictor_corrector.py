@@ -60,8 +60,9 @@ class PredictorCorrector(Sampler):
     def order(self) -> int:
         return 0 if self.corrections else 1
 
+    # It follows from the options.
     @property
-    def exact(self) -> tuple[str, ...]:  # type: ignore[override]  # it follows from the options
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.corrections else ("point",)
 
     def nfe(self, steps: int) -> int:

@@ -72,7 +72,8 @@ class UniPC(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
-        change: list[float] = []  # of the state that this row starts from, newest prediction first
+        # Change of the state that this row starts from, newest prediction first.
+        change: list[float] = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, self.p)
             predictor = self._weights(nodes, h)
@@ -88,4 +89,5 @@ class UniPC(Sampler):
             return adams_weights(nodes, h)
         whole = -math.expm1(-h)
         half = (h if self.variant == "bh1" else whole) / 2
-        return line_weights(nodes, whole, half * h)  # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h
+        # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h.
+        return line_weights(nodes, whole, half * h)

@@ -28,7 +28,8 @@ def draw_continuous_times(
         low, high = -process.log_snr(interval)
         return process.time_of_log_snr(-(low + (high - low) * u)), (high - low).expand(batch) / 2
     first, last = interval.log()
-    places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)  # log t
+    # Nodes in log t.
+    places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)
     heights = _rate(process, places.exp()) * places.exp()
     cells = (heights[1:] + heights[:-1]) / 2
     shares = cells / cells.sum()

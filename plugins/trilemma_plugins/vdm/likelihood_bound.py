@@ -68,7 +68,8 @@ def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) 
     noise = torch.randn((K, *x.shape), generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     mean, cov = process.moments(t)
     factor = torch.linalg.cholesky(cov)
-    table = torch.cat([mean.unsqueeze(-1), factor], -1).to(x)  # [B, K, 1 + K]
+    # Shape [B, K, 1 + K].
+    table = torch.cat([mean.unsqueeze(-1), factor], -1).to(x)
     z = torch.einsum("bij,jb...->bi...", table, torch.cat([x.unsqueeze(0), noise]))
     return z.flatten(1, 2), noise[-1]
 

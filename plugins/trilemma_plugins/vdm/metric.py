@@ -99,10 +99,11 @@ class BitsPerDimension(ModelMetric):
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
         like = next((p for p in model.own_tensors() if p.is_floating_point()), torch.zeros(()))
+        # States near the data differ in digits that a half dtype does not have.
         if like.dtype in (
             torch.float16,
             torch.bfloat16,
-        ):  # states near the data differ in digits these do not have
+        ):
             model, like = copy.deepcopy(model).float(), like.float()
         for entries in torch.arange(len(images)).split(batch_size):
             x = images[entries].to(like.device)

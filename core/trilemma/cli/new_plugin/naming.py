@@ -13,7 +13,8 @@ from trilemma.registry.discovery import normalized
 from trilemma.registry.manager import catalog
 
 _DISTRIBUTION = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_PREFIX = "trilemma-"  # customary before the name of a distribution, idle before that of a component
+# The prefix is customary in the name of a distribution and redundant in that of a component.
+_PREFIX = "trilemma-"
 _OURS = ("trilemma", "trilemma_plugins")
 
 

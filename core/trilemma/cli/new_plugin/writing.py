@@ -93,7 +93,8 @@ def _write(target: Path, contents: dict[str, str]) -> None:
             place.write_text(text, encoding="utf-8")
         if not exists:
             made.rename(target)
-        else:  # it may be somebody's working directory, which must stay the same folder
+        else:
+            # The folder may be somebody's working directory, so it stays and is filled.
             for entry in sorted(made.iterdir()):
                 entry.rename(target / entry.name)
 

@@ -11,7 +11,8 @@ from trilemma.models.fusion.swapping import Swapped, other_class, run_own, why_o
 from trilemma.ops.convolution import conv3x3, transformed
 from trilemma.ops.operator import is_transformed
 
-LEAST_CHANNELS = 8  # of fewer input channels the direct sum is as fast
+# With fewer input channels the direct sum is as fast.
+LEAST_CHANNELS = 8
 
 
 def why_unfit(convolution: nn.Conv2d) -> str:

@@ -80,7 +80,8 @@ def trace(module: nn.Module) -> fx.Graph:
         tracer.graph.output(tracer.create_arg(result))
     except CannotTrace:
         raise
-    except Exception as error:  # whatever a foreign forward may raise on proxies
+    except Exception as error:
+        # Another author's forward may raise anything on proxies.
         raise CannotTrace((str(error) or type(error).__name__).split(". ")[0].splitlines()[0]) from error
     if _held(vars(shadow)):
         raise CannotTrace("it keeps a tensor that it computes")

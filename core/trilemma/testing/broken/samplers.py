@@ -40,7 +40,8 @@ class Right(Sampler):
 class RightByHand(Right):
     """The same without a plan, so that the state is in its own hands."""
 
-    fullgraph = False  # its coefficients are numbers
+    # Its coefficients are plain numbers.
+    fullgraph = False
 
     def sample(
         self,
