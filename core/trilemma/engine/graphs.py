@@ -2,7 +2,7 @@
 
 A graph replays launches as they were recorded, so that everything that changes from one replay to the next must lie on
 the device: the row and its time, the seed, the samples and their conditions. `RecordedLoop` is the loop in that form.
-It needs no GPU to be right, only to be fast; the graphs are made by `Recorder` alone.
+That form runs on any device; only `Recorder`, which makes the graphs, needs a GPU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Capture:
     Attributes:
         asked: "auto", "loop", "step" or "off".
         ran: "loop" (one graph of all rows), "step" (a graph of a row, replayed for the rows like it) or "off".
-        passed_over: why each that was tried before did not run, a line each.
+        passed_over: by mode, in one line, why a mode that was tried before did not run.
     """
 
     asked: str
@@ -64,7 +64,7 @@ def none_of_a_plan(asked: str) -> Capture:
 
 
 def choose(asked: str, loop: Loop, noise: NoiseSource, watched: bool, batches: int) -> Capture:
-    """Returns the capture of a run, by what a graph cannot do and, for "auto", by what it is not worth.
+    """Returns the capture of a run: the first mode that a graph can do and, for "auto", that pays.
 
     Args:
         asked: one of `ATTEMPTS`.
@@ -123,7 +123,7 @@ def _hooked(loop: Loop) -> bool:
 
 
 class RecordedLoop(Loop):
-    """A loop as graphs hold it, and the graphs: the number of the row, its time and the seed lie on the device.
+    """A loop and its graphs; the number of the row, its time and the seed lie on the device.
 
     Args: those of `Loop`.
     """
@@ -148,7 +148,7 @@ class RecordedLoop(Loop):
         self._number.add_(1)
 
     def begin(self, batch: Batch) -> None:
-        """Takes a batch in. The first one's tensors are copied, and later ones are written over them."""
+        """Loads a batch: the first one's tensors are copied, and later ones are written over these copies."""
         if not hasattr(self, "indices"):
             super().begin(
                 Batch(
@@ -242,7 +242,7 @@ class Recorder:
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
-        """On a stream of our own, ordered with the current one."""
+        """Runs the block on a stream of its own, ordered with the current one."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         try:
@@ -252,8 +252,8 @@ class Recorder:
             current.wait_stream(self._stream)
 
     def _mend(self) -> None:
-        """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes
-        that a capture is going on, until one ends well.
+        """Ends what torch leaves open after a broken capture. Memory still goes to its pool, and until a capture ends
+        well the generator believes that one is going on.
         """
         # Torch may have ended it itself.
         with suppress(Exception):
@@ -278,7 +278,7 @@ def _captured(graph: torch.cuda.CUDAGraph, body: Callable[[], Any], pool: Any) -
 
 @contextmanager
 def _waiting_refused() -> Iterator[None]:
-    """A host that waits for the device breaks a capture beyond repair; here it is only an error."""
+    """Turns a wait of the host for the device into an error, as it would break a capture beyond repair."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         # Torch warns that the mode does not notice every wait; the capture does notice.

@@ -44,15 +44,15 @@ def invert(*arguments: Any, **options: Any) -> Inverted:
 
     A sampler whose rows are one step each is run backwards, row by row. Each step z' = A z + B f(z, t) is solved for z
     by a Newton–Krylov method (`trilemma.numerics.newton.solve`), every image by itself, until the two sides differ by
-    no more than `tolerance`; the provenance says by how much they differ at most. The way there and back is then exact
-    to about that. Where z' has no preimage, or none is found in `refine` rounds, the nearest state that was met is
-    taken, and a warning says so. Where z' has several preimages, under guidance, one of them is taken.
+    no more than `tolerance`; the provenance says by how much they differ at most. Inverting and drawing again is then
+    exact to about that. Where z' has no preimage, or none is found in `refine` rounds, the nearest state that was met
+    is taken, and a warning says so. Where z' has several preimages, under guidance, one of them is taken.
 
-    Any other deterministic plan, with stages or a history, is a method for the probability-flow equation, which it
-    solves just as well upwards: the last step of the way back, from the smallest time t > 0 to the data, is solved as
-    above, and from t on the sampler's own plan is taken on the rising times. There and back then agree to the sampler's
-    error, which falls at its order. One that adapts its steps to a tolerance goes up from the smallest time a network
-    is asked at, and agrees to it. The residual is that of the one step alone.
+    Any other deterministic plan, with stages or a history, solves the probability-flow equation, and can solve it
+    upwards too. The sampler's last step, from the smallest time t > 0 to the data, is solved for z as above; from t on
+    the sampler's own plan runs on the rising times. Inverting and drawing again then agree to the sampler's error,
+    which falls at its order. A sampler that adapts its steps to a tolerance runs upwards from the smallest time a
+    network is asked at, and agrees to that tolerance. The residual is that of the one solved step.
 
     Args: of InversionRequest
 
@@ -385,7 +385,7 @@ def _rounding(*dtypes: torch.dtype) -> float:
 def inverse(tableau: Tableau, process: Process) -> Tableau:
     """Returns the tableau that runs a one-step deterministic sampler backwards, to the error of its steps.
 
-    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' stands for v̂ at z:
+    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' replaces v̂ at z:
 
         z = (z' − b v̂(z', t))/a.
 

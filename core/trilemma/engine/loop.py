@@ -132,7 +132,7 @@ class Loop:
         return self.evaluation.combined(z, self.program.times[row], outputs, self.targets)
 
     def row(self, row: int, output: Tensor | None = None) -> None:
-        """Takes the batch through a row; `output` stands for what the networks would answer, where it is given."""
+        """Takes the batch through a row; a given `output` replaces the networks' answer."""
         if output is None:
             output = self.output(row)
         slots = self.program.slots[row]

@@ -1,4 +1,4 @@
-"""Plans, lowered: what a sampler computed for a process is kept, and costs nothing the next time."""
+"""Lowered plans: a plan that a sampler made for a process is kept, and costs nothing the next time."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def planned(
     strength: float | None = None,
     passes: tuple[int, int] = (1, 1),
 ) -> Planned:
-    """Returns what a sampler plans for a process, lowered for a network of this parameterization.
+    """Returns a sampler's times and its plan for a process, lowered for a network of this parameterization.
 
     Args:
         sampler: whose plan it is.
@@ -70,7 +70,7 @@ def planned(
 
 
 def warn(found: Planned, process: Process, starts_at_the_prior: bool) -> None:
-    """Warns of what cannot be right, at each request anew."""
+    """Warns of a plan that cannot draw well, at each request."""
     concerns = (_of_prior(process) if starts_at_the_prior else "", found.concern)
     for concern in filter(None, concerns):
         warnings.warn(concern, UserWarning, stacklevel=4)
@@ -102,7 +102,7 @@ def _plan(
 
 
 def _written(sampler: Sampler, process: Process) -> tuple[object, ...]:
-    """The functions that a plan comes from: one that was written anew plans anew."""
+    """Returns the functions that a plan comes from: a redefined function plans anew."""
     return type(sampler).plan, type(sampler).times, type(process).moments, type(process).transition
 
 

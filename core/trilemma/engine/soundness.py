@@ -1,4 +1,5 @@
-"""Tells of requests that run and cannot be right: a plan that blows up, a prior that the process does not reach."""
+"""Warnings about requests that run but cannot be right: a plan that blows up, a prior that the process does not
+reach."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from trilemma.interfaces.tableau import Tableau, scalar
 from trilemma.numerics.conversion import convert
 
 BLOWN_UP = 3.0
-# Nats a number of the data, for data of size 1: of a variance-preserving process α² = .1 of the signal is left.
+# Nats for each number of the data, for data of size 1. A variance-preserving process then keeps α² = 0.1.
 FAR = 0.05
 ROWS = 64
 

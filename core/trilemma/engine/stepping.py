@@ -32,7 +32,7 @@ class Stepper:
         request: what is drawn, by a sampler that has a plan.
 
     Attributes:
-        times: time of each evaluation, falling within a step and from step to step as the sampler has it.
+        times: time of each evaluation, in the sampler's order.
         steps: how many evaluations each step of the sampler has.
         row: how many evaluations are done.
 

@@ -14,7 +14,7 @@ class Dataset(ABC):
 
     Args:
         labels: int64 [N], indices into `classes`.
-        classes: names of the classes; () for images without, whose labels mean nothing.
+        classes: names of the classes; () for images without classes, whose labels mean nothing.
         shape: (C, H, W) of one image.
 
     Attributes:
@@ -34,7 +34,7 @@ class Dataset(ABC):
         """Returns the images uint8 [B, C, H, W] at indices [B]."""
 
     def check(self) -> None:
-        """Looks for what could not be read later; called before the first step of a training.
+        """Checks that all images can be read; called before the first step of a training.
 
         Raises:
             DataError: naming all that cannot be read at once.
@@ -53,10 +53,10 @@ class Dataset(ABC):
         return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
 
     def fingerprint(self) -> str:
-        """Returns a digest of what the data set holds, under which alone a training run resumes.
+        """Returns a digest of the content; a training run resumes only on data with the same digest.
 
-        This one is of the labels, the classes and the shape. A data set whose images can change while those stay
-        overrides it and takes in the images.
+        This default covers labels, classes and shape. A data set whose images can change while those stay the same
+        overrides it and includes the images.
         """
         digest = hashlib.sha256(repr((self.classes, tuple(self.shape))).encode(errors="surrogateescape"))
         digest.update(self.labels.cpu().flatten().numpy().data)

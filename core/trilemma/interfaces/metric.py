@@ -39,7 +39,7 @@ class Observation:
 class FeatureNetwork(Protocol):
     """A fixed network whose activations are the space in which distributions are compared.
 
-    It may have `classes`, the names of those its logits are for: on a data set of others the logits are not looked at.
+    It may have `classes`, the names of the classes of its logits. On data with other classes the logits are ignored.
 
     Attributes:
         identity: its name and the sha256 of its weights; distances in different networks do not compare.
@@ -72,7 +72,7 @@ class Metric(WithOptions, ABC, Generic[A]):
 
     Attributes:
         reference_images: the most reference images it takes (in the split's class proportions), None for all.
-        lower_is_better: how to read it.
+        lower_is_better: whether a lower number is the better one.
     """
 
     reference_images: int | None = None
@@ -98,7 +98,7 @@ class ModelMetric(WithOptions, ABC):
     """Numbers of a model itself on images of the data, such as a likelihood; it draws no samples.
 
     Attributes:
-        lower_is_better: how to read the first of them.
+        lower_is_better: whether a lower first number is the better one.
     """
 
     lower_is_better: bool = True

@@ -42,7 +42,7 @@ def check_drop(name: str, probability: float) -> None:
 def drop_conditions(
     denoiser: Denoiser, cond: Mapping[str, Tensor], probability: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Returns the conditions [B] with those of an example replaced by the null ones, all at once, with a probability.
+    """Returns the conditions [B]; all conditions of an example are the null ones with this probability.
 
     Raises:
         UsageError: for a condition without a null, where the probability is positive.

@@ -23,7 +23,7 @@ class Process(WithOptions, ABC):
     Attributes:
         components: K; 1 for x alone, 2 for position and velocity.
         table: T for a discrete process that lives at t_k = (k+1)/T, None for a continuous one.
-        smallest_time: where grids in continuous time that would reach t = 0 stop.
+        smallest_time: time at which grids in continuous time stop that would otherwise reach t = 0.
     """
 
     components: int = 1
@@ -50,8 +50,8 @@ class Process(WithOptions, ABC):
     def last_component(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns w [..., K] and α, σ [...] of w·z = α x₀ + σ ε_K, float64, for t [...] above 0.
 
-        What a network of a process of K components predicts is of the last one. With z = μ x₀ + L ε, L Lᵀ = Σ lower
-        triangular, the part of z_K that the components before it do not explain is free of their noise:
+        A network of a process of K components predicts the noise of the last one. With z = μ x₀ + L ε, L lower
+        triangular and L Lᵀ = Σ, the part of z_K that the other components do not explain is free of their noise:
 
             w = (−Σ₁₁⁻¹ c, 1),   α = w·μ,   σ = L_KK = √(d − cᵀ Σ₁₁⁻¹ c),   Σ = [[Σ₁₁, c], [cᵀ, d]],
 

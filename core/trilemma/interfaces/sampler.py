@@ -34,10 +34,10 @@ class Sampler(WithOptions, ABC):
         deterministic: whether the state at the prior decides the sample.
         strong_order: order of convergence along one path of the noise; None where none is claimed.
         from_pure_noise: whether it can take its first step from α = 0, where a rectified flow starts.
-        tolerance: of each step's error, where the sampler adapts its steps to it; None where they are those of the
-            grid. The conformance kit holds it to what it says in place of an order.
-        fullgraph: whether its own `sample` compiles into one graph (`torch.compile`), which reading a value on the
-            host, such as a coefficient or an error, prevents; of no meaning for a sampler with a plan.
+        tolerance: of each step's error, where the sampler adapts its steps; None where the steps are those of the grid.
+            The conformance kit checks this tolerance in place of an order.
+        fullgraph: whether its own `sample` compiles into one graph (`torch.compile`). Reading a value on the host, such
+            as a coefficient or an error, prevents that. It means nothing for a sampler with a plan.
         components: numbers of components K of the processes it runs on; None for any.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """

@@ -8,7 +8,7 @@
     sigmas:values=[…]                              σ̂ as listed, log-linear between them where S differs (2404.14507)
     (t_1, …, t_S)                                  as listed
 
-Those by noise level run from the prior to the smallest time a network is asked at. Every grid ends at 0.
+Grids by noise level run from the prior to the smallest time a network is asked at. Every grid ends at 0.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
 
 
 def _listed(grid: object) -> tuple[float, ...]:
-    """The numbers of a list; none of what is no list of numbers."""
+    """Returns the numbers of a list; () for anything else."""
     entries: Any = grid.tolist() if hasattr(grid, "tolist") else grid
     try:
         return tuple(float(entry) for entry in entries)

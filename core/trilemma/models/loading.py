@@ -30,8 +30,8 @@ def load(
             the name of a directory that holds a `model.toml`.
         device: where to put it; CPU by default.
         dtype: dtype of the weights; float32 by default.
-        fused: let its operators be the native ones, see `trilemma.fuse`, as a model has that is named to `sample`;
-            on a CPU, where they were measured.
+        fused: use the native operators, see `trilemma.fuse`, as `sample` does for a model given by name; only on a CPU,
+            where they were measured.
 
     Raises:
         PluginUnavailable: for an unknown name.

@@ -23,7 +23,7 @@ def weights_digest(network: nn.Module, stated: str | None = None) -> str | None:
 
     Args:
         network: its parameters and buffers count, with their names, shapes and dtypes.
-        stated: what to trust where it is not known to be of other weights.
+        stated: sha256 to trust unless the weights are known to be others.
     """
     marks, sha256 = _known.get(network, (None, None))
     now = _marks(network)

@@ -37,9 +37,9 @@ def wrap(
         model = trilemma.wrap(unet, "vp:schedule=scaled_linear", "eps", (3, 32, 32), clock="index")
         trilemma.sample(model, 16, sampler="dpmpp-2m", steps=20)
 
-    An answer that is a tuple counts by its first entry, one with a field `sample` (diffusers) by that field. Modules
-    keep their weights, modes, device and dtype. Of a module's bound method or a `functools.partial` of one the module
-    is known too; of any other function the device and dtype are those that the request gives.
+    The first entry of a tuple counts as the answer, and so does the field `sample` of an object that has one
+    (diffusers). Modules keep their weights, modes, device and dtype. A module is found behind its bound method or a
+    `functools.partial` of it, too; any other function gets the device and dtype that the request gives.
 
     Args:
         network: an `nn.Module`, which becomes a part of the denoiser, or a function. It must leave its input as it is.

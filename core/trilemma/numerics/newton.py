@@ -53,9 +53,8 @@ def solve(
     fold of F, the sample goes on along dz/dτ = −F: it then keeps steps that go down the potential of which F is the
     gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient
     continuation).
-    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is
-    read on
-    the host: whether all have arrived.
+    A sample that has arrived stands still, so that none depends on the others of its batch. The host reads one value a
+    round: whether all have arrived.
 
     Args:
         function: F, [B, ...] → [B, ...]. It is evaluated twice before the first round, 2, 3, 5, 9 times in the next
@@ -65,7 +64,7 @@ def solve(
         tolerance: of max |F|/scale.
         rounds: at most.
         precision: relative rounding error of F.
-        slope: of F, about: z − F/slope is where the first round begins, where it is nearer.
+        slope: rough slope of F; the first round begins at z − F/slope where ‖F‖ is smaller there.
 
     References:
         Knoll & Keyes, Jacobian-free Newton–Krylov methods, J. Comput. Phys. 193 (2004).
@@ -130,7 +129,7 @@ def _krylov(
     for m in range(directions):
         w = (at(z + h[:, None] * basis[m]) - F) / h[:, None]
         before = w.norm(dim=1)
-        # Once more for what rounding left.
+        # A second pass removes what rounding left.
         for _ in range(2):
             for j, v in enumerate(basis):
                 along = (w * v).sum(1)

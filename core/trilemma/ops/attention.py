@@ -26,8 +26,8 @@ def attention(
     The tensors may be views of a packed projection, as [B, 3·H·D, L] or [B, L, 3·H·D]: the native kernel reads them
     where they lie if their depth or their tokens are contiguous, and no permuted copy is needed. The memory of the
     result follows that of `q`: where the depth of `q` is contiguous it is stored as [B, L, H, D], where its tokens
-    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16 and by tensor cores, products of half
-    types are of probabilities rounded to them, as in PyTorch. A row whose scores are all -inf gives zeros.
+    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16 and on tensor cores, probabilities are
+    rounded to the half type before they multiply v, as in PyTorch. A row whose scores are all -inf gives zeros.
 
     On CUDA PyTorch's own attention is called, and lays out the result, where the native kernel was not measured to be
     faster on this GPU, and where a gradient is asked for.

@@ -27,8 +27,8 @@ class WithOptions:
     """A component whose options are the fields of a frozen dataclass, checked as it is made.
 
     Whatever way it is made, by a spec or by its class, each option has its annotated type afterwards: NumPy's numbers
-    and tensors of one are Python numbers, integers stand for floats, and no number is NaN or, unless the default is,
-    infinite. A class with checks of its own calls `super().__post_init__()` first.
+    and tensors of one element are Python numbers, integers stand for floats, and no number is NaN or, unless the
+    default is, infinite. A class with checks of its own calls `super().__post_init__()` first.
 
     Raises:
         UsageError: for an option of another type, or a number that is not finite.
@@ -40,7 +40,7 @@ class WithOptions:
 
 
 def is_value(component: object) -> bool:
-    """Returns whether a component is what its fields are: a frozen dataclass, and one that has a hash."""
+    """Returns whether a component is a value, decided by its fields: a frozen dataclass that has a hash."""
     parameters = vars(type(component)).get("__dataclass_params__")
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False

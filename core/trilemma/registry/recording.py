@@ -1,11 +1,12 @@
-"""Any value as a record of it: text that builds it again where text can, else a digest of its content.
+"""Records of any value: text that builds it again where that is possible, else a digest of its content.
 
 Two values that differ have different records. Numbers of other libraries, enumerations, paths and dtypes are written
 as what they stand for; a component is its name with its options; tensors, arrays, networks and functions are digests:
 
     <tensor 3×4 float32 sha256:…>   <network MLP 1234 parameters sha256:…>   <function mine.rule sha256:…>
 
-A value whose content cannot be read is recorded by its identity in this process, so that none is taken for it later.
+A value whose content cannot be read is recorded by its identity in this process, so that no later value is mistaken for
+it.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _DIGITS = 16
 _SESSION = uuid.uuid4().hex[:12]
 _OF_TORCH = ("dtype", "device", "layout", "memory_format")
 
-# What is being digested, from the outermost inwards: an object may hold itself.
+# The objects that are being digested, the outermost first: an object may hold itself.
 _ACTIVE: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("active", default=())
 
 NameOf = Callable[[Any], str]
 
 
 def recorded(value: Any, name_of: NameOf) -> Any:
-    """Returns what a spec holds in place of a value: a literal, a `Spec` or a `Recorded`.
+    """Returns the form in which a spec holds a value: a literal, a `Spec` or a `Recorded`.
 
     Args:
         value: anything.
@@ -86,10 +87,10 @@ def _held(entries: list[Any], name_of: NameOf) -> str:
 
 
 def options_of(made: Any, name_of: NameOf) -> dict[str, Any]:
-    """Returns the options of a component as a spec holds them: its fields, or what its constructor took and it keeps.
+    """Returns the options of a component as a spec holds them: its fields, or the arguments that its object keeps.
 
-    Of a class that does not keep them, and of one with weights, the digest of its state as `state`; none where it has
-    no state.
+    Where an object does not keep its arguments, or has weights, `state` is a digest of its state; without state there
+    is none.
     """
     if "__dataclass_fields__" in vars(type(made)):
         kept = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.init}

@@ -5,7 +5,7 @@
 A value is a Python literal; inf, nan, true and false are what they say; a name with options in parentheses is a
 component, as in Inverse(sampler=ddim(eta=0)); any other bare word, in a list too, is a string. Brackets, quotes and
 the commas in them are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one
-that no text holds: a record tells it from others, and nothing can be built from it.
+that no text can hold: a record tells it from others, but nothing can be built from it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A value that no text holds, by a text that tells it from others, between angle brackets."""
+    """A value that no text can hold, named in angle brackets by a text that tells it from others."""
 
     text: str
 

@@ -16,7 +16,7 @@ from trilemma.ops.operator import is_transformed
 
 
 class Attending(Owner):
-    """A module in whose forward `scaled_dot_product_attention` is the operator's where that fits."""
+    """A module whose calls of `scaled_dot_product_attention` go to the operator where it fits."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():

@@ -29,11 +29,11 @@ class Found:
     """The patterns in the forward of a module.
 
     Attributes:
-        patterns: what begins with each normalisation among its children.
+        patterns: the pattern that begins at each normalisation among its children.
         norms: those that nothing but a modulation and an activation follows, each with the activation's name where that
             is a module.
-        attention: how often it attends so that the operator may fit.
-        unfit: why it does not fit the other times.
+        attention: number of attention calls that the operator may fit.
+        unfit: why it does not fit the other calls.
     """
 
     patterns: dict[str, str] = field(default_factory=dict)

@@ -26,7 +26,7 @@ _running = _Running()
 
 
 class Owner(Swapped):
-    """A module whose forward goes on with the results of its normalisations as the operator can."""
+    """A module whose forward follows its normalisations by steps that the operator can compute."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():

@@ -18,9 +18,9 @@ _SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__
 
 
 class Pending:
-    """act(GN(x)·factor + shift), as far as it is known; a tensor to all who ask.
+    """act(GN(x)·factor + shift), as far as it is known; it behaves as a tensor.
 
-    Whatever is done with it but to multiply, add or activate is done with its value, computed then.
+    A multiplication, addition or activation is only noted; any other operation computes the value first.
     """
 
     def __init__(
