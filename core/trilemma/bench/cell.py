@@ -25,8 +25,8 @@ class Work:
             found against float64; above 1 the cell fails.
         least_bytes: that any implementation must move.
         operations: floating-point operations; 0 where only memory counts.
-        explained: the native operator's arguments, where they are others than those of the call.
-        doing: makes the whole work, done once, of an implementation, where that is more than the call.
+        explained: the native operator's arguments, where they differ from those of the call.
+        doing: makes a function that does the whole work of an implementation once, where that is more than the call.
     """
 
     function: Callable[..., Any]
@@ -55,7 +55,7 @@ class Cell:
         shape: as the table shows it.
         dtype: of the storage.
         prepare: makes the work on a device.
-        variant: memory format, direction, or what else tells cells of one shape apart.
+        variant: memory format, direction, or another difference between cells of one shape.
         may_hand_over: whether the operator may leave the work to PyTorch, where that was measured to be faster.
         operator: the operator of the engine that does the work, where it has another name than the cell's.
     """

@@ -33,8 +33,8 @@ def records(
 
     Raises:
         UsageError: for an operator without cells.
-        TrilemmaError: where an operator of ours is wrong, or did not run on native kernels: nothing is timed then. A
-            plugin's kernel that is wrong, or raises, is left out, and the record says why under "dropped".
+        TrilemmaError: where an operator of ours is wrong or did not run on native kernels; then nothing is timed. A
+            plugin's kernel that is wrong or raises is left out, and the record says why under "dropped".
     """
     grid = {**outside_cells(), **ALL_CELLS}
     for op in ops:
@@ -170,7 +170,8 @@ def _none_but_cells(backend: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
-    """Returns the cells that plugins bring in `cells` of a kernel backend, by name, but for names of the engine's.
+    """Returns the cells that plugins bring in `cells` of a kernel backend, by name, without those named as the
+    engine's.
 
     A backend that cannot be asked is left out with a UserWarning that says why.
     """

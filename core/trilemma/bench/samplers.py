@@ -35,7 +35,7 @@ class Conditions:
     Attributes:
         n: samples a cell; the bias of the Fréchet distance depends on it, so cells of unequal n do not compare.
         seed, batch_size: as in `trilemma.sample`.
-        speed: whether images/s are recorded; without, cells can be measured on a busy machine.
+        speed: whether images/s are recorded; without them, cells can be measured on a busy machine.
         progress: show a progress bar a cell on stderr.
     """
 
@@ -70,7 +70,7 @@ def _fits(entry: Component, components: int) -> bool:
 
 
 def steps_within(sampler: Sampler, budget: int) -> int:
-    """Returns the largest number of steps, at most `budget`, that pays no more evaluations of the network than it.
+    """Returns the largest number of steps that pays at most `budget` evaluations of the network.
 
     Raises:
         UsageError: where one step pays more, or where steps adapt to a tolerance.

@@ -1,4 +1,4 @@
-"""The command line `trilemma`: one line on stderr for every error, and an exit code that says what kind it is.
+"""The command line `trilemma`: one line on stderr for every error, and an exit code for its kind.
 
 0 ok    1 failure    2 usage    3 plugin unavailable    4 conformance    130 interrupted
 """
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line on `sys.argv[1:]`, or these arguments, and returns its exit code."""
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that has no α still gets its table, and a file name that is no text its line.
+        # A terminal that has no α still shows its table, and a file name that is no text can still be printed.
         sys.stdout.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
@@ -150,9 +150,9 @@ def _usage(error: Exception) -> str:
 
 
 def _open_streams() -> None:
-    """Gives the streams that were closed before the program began somewhere to write: nothing can go wrong there.
+    """Opens the null device for the streams that were closed before the program began.
 
-    Otherwise the next file that is opened takes their number, and what is printed goes into it.
+    Otherwise the next file that is opened takes their number, and printed text goes into that file.
     """
     for number in (0, 1, 2):
         try:
@@ -167,7 +167,7 @@ def _open_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
+    """Sends buffered output to the null device, so that the interpreter ends quietly where stdout cannot be written."""
     # A stdout that is no file needs no such care.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

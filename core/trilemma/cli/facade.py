@@ -20,7 +20,7 @@ from trilemma.registry.building import import_target
 class Facade(TyperGroup):
     """Lists every registered command by its summary and imports the one that is called.
 
-    Plugins hand in plain functions with typer annotations; what typer is built on stays out of their sight.
+    Plugins hand in plain functions with typer annotations, and never see the library that typer is built on.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -70,7 +70,7 @@ def _invoke(invoke: Callable[[Any], Any], context: Any) -> Any:
 def without_idle_validation(command: Any) -> Any:
     """Returns the command; it leaves alone the options that were not given.
 
-    typer validates even their None, and importing what it validates with takes longer than a light command does.
+    typer validates even their None, and importing its validation takes longer than a light command does.
     """
     command.get_params = partial(_parameters, command.get_params)
     for child in getattr(command, "commands", {}).values():

@@ -29,14 +29,14 @@ class Evaluator:
     """Compares sets of images with one split of a data set.
 
     The reference split is read at first use and its accumulators are kept, so that one evaluator serves many
-    models and samplers. Training images are only ever the reference, never what is measured.
+    models and samplers. Training images serve as the reference only and are never measured.
 
     Args:
         dataset: spec of a labelled data set; one without the splits `train` and `test` is split by `splits.RULE`.
         features: spec of a feature network; None for the first of the registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
-        training: of the model to measure: what was held out of it is the split `test` of a data set without splits.
+        training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -63,7 +63,7 @@ class Evaluator:
         images that were trained on.
 
         Raises:
-            UsageError: where neither says the data set, and as the constructor does.
+            UsageError: where neither names a data set, and as the constructor does.
         """
         card = model.card or {}
         advised = card.get("evaluation", {})
@@ -98,7 +98,7 @@ class Evaluator:
         """Refuses a model whose samples are no images of the data set and the feature network.
 
         Raises:
-            UsageError: where shapes differ, or labels are none of the model's classes.
+            UsageError: where shapes differ, or labels are not among the model's classes.
         """
         data = self.split(self.reference)
         shape = tuple(model.shape)
@@ -216,7 +216,8 @@ class Evaluator:
         }
 
     def measured_split(self, model: Denoiser) -> str:
-        """Returns the split for metrics without samples: the reference where the model has seen the other only."""
+        """Returns the split for metrics without samples: the one that is not the reference, or the reference where the
+        model was trained on the other split alone."""
         other = OTHER_SPLIT[self.reference]
         return self.reference if self.splits.trained_on(Training.of(model.card)) == [other] else other
 
@@ -242,9 +243,9 @@ class Evaluator:
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe_splits(self, model: Denoiser) -> dict[str, Any]:
-        """Returns the rule that a data set without splits was split by, and the parts a model saw in training.
+        """Returns the rule by which a data set without splits was split, and the parts a model saw in training.
 
-        None stands for a data set with splits, and for what is not known of the model.
+        The rule is None for a data set with splits; the parts are None where they are not known.
         """
         card = model.card or {}
         # An untrained network has the card of the trained one, without its weights.

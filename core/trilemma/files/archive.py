@@ -19,8 +19,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 class ZipMembers:
     """The files in a zip.
 
-    Names are what is left of those in the zip without empty and `.` parts, with forward slashes. A name that is not
-    said to be in UTF-8 but is, is read so.
+    Names have forward slashes and no empty or `.` parts. A name that is UTF-8 is read as UTF-8, even where the zip does
+    not mark it so.
 
     Args:
         path: of the zip.

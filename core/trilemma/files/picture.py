@@ -1,4 +1,4 @@
-"""Pictures as 8-bit pixels, by one policy for all who read them; docs/pictures.md states it."""
+"""Pictures as 8-bit pixels, by one policy for all readers; docs/pictures.md states it."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def decode_picture(
 ) -> Tensor:
     """Returns the pixels uint8 [channels, H, W] of a picture file, turned upright.
 
-    16-bit levels v become round(v/257), floating-point ones in [0, 1] round(255 v). What is transparent shows the
+    16-bit levels v become round(v/257), floating-point ones in [0, 1] round(255 v). Transparent pixels show the
     background: u = round((a u + (255 − a) background)/255). Grey is the luma of ITU-R 601, .299 R + .587 G + .114 B.
     Of an animation the first frame is read.
 
     Args:
         blob: the file.
         channels: 1 for grey, 3 for red, green and blue.
-        size: (H, W), or the side of a square, that the picture is resized (Lanczos, until it just covers that) and
-            centre-cropped to; one that has it already is left alone.
+        size: (H, W), or the side of a square. The picture is resized (Lanczos, until it just covers this size) and
+            centre-cropped to it; a picture of this size stays as it is.
         background: grey level, 0 to 255, behind what is transparent.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Regular files alone: nothing that hangs, as a pipe does, or has no end, as a device has none."""
+"""Regular files alone, since a pipe may never answer and a device may have no end."""
 
 from __future__ import annotations
 

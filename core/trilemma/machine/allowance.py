@@ -53,12 +53,12 @@ _COUNTED: Final[dict[Any, Callable[..., float]]] = {
 
 
 class Allowance(TorchFunctionMode):
-    """Refuses to make, in this thread, more tensors than so many, or tensors of more bytes together.
+    """Refuses, in this thread, more tensors than `tensors`, or tensors of more than `size` bytes together.
 
     Args:
         size: bytes of all tensors together, those given up again included.
         tensors: how many tensors may be made; None for any number.
-        why: what the bound comes from, for the message.
+        why: the reason of the bound, for the message.
 
     Raises:
         ValueError: where more is asked for, before it is made.

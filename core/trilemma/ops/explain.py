@@ -17,7 +17,7 @@ class Explanation:
     Attributes:
         op: name of the operator.
         backend: "native" or "reference".
-        passed_over: why not, by backend.
+        passed_over: by backend, the reason why it was passed over.
         signature: what the operator is called with; shown where it was asked for without arguments.
     """
 

@@ -25,7 +25,8 @@ class Operator:
 
     The reference runs on every device. The native libraries, where they load, add kernels for CPU and CUDA tensors
     that run what they support and hand the rest to the twin `trilemma::NAME_reference`; the option `backend` says
-    whether they may. For the same arguments `NAME_why_not_native` says why they could not, "" where they can.
+    whether they may. For the same arguments `NAME_why_not_native` returns why they cannot run natively, "" where they
+    can.
 
     Args:
         name: the name.
@@ -74,7 +75,7 @@ class Operator:
         """Runs the operator on the backend that TRILEMMA_BACKEND allows.
 
         Raises:
-            UsageError: where the arguments do not fit together, or a derivative is asked for that there is none of.
+            UsageError: where the arguments do not fit together, or for a derivative that does not exist.
             TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
         """
         backend = requested_backend()

@@ -1,4 +1,4 @@
-"""A folder of pictures, one a sample, that grows as they are drawn and can be gone on with."""
+"""A folder of pictures, one for each sample. It grows as they are drawn, and an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.provenance_json import FILE, LIMIT, to_json
 
-# What decides the picture of a sample index; a folder holds pictures that agree in all of it.
+# The parts of a provenance that decide the picture of a sample index; all pictures in a folder agree in them.
 IDENTITY = (
     "model",
     "sampler",
@@ -47,7 +47,7 @@ class SampleFolder:
     """A folder with `00000017.png` for sample 17 and `provenance.json`, open for writing.
 
     Use it as a context manager; only one process may have it open. Pictures appear whole, a batch at a time,
-    and one that is there already is kept: what was interrupted is gone on with by drawing `missing`.
+    and one that is there already is kept: an interrupted run is continued by drawing `missing`.
 
     Args:
         path: the folder; made where it is not there.
@@ -148,7 +148,7 @@ class SampleFolder:
             stack.callback(self._forget_if_none)
 
     def _forget_if_none(self) -> None:
-        """Leaves no folder behind that a failure kept without a picture."""
+        """Removes a folder that a failure left without a picture."""
         if not self.drawn():
             (self.path / FILE).unlink(missing_ok=True)
 

@@ -31,7 +31,7 @@ from trilemma.testing.samplers import sampler_checks
 
 Check = tuple[str, Callable[[], str]]
 
-# Of each kind: the classes that its components are of one of, none for any, and its checks.
+# By kind: the classes that a component must be an instance of (none for any), and its checks.
 _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
     "process": ((Process,), process_checks),
     "denoiser": ((Denoiser,), denoiser_checks),
@@ -49,7 +49,7 @@ def checks(kind: str, spec: Any) -> Iterator[Check]:
 
     There are none for an unknown kind.
 
-    A check returns what it found, and raises AssertionError where the component does not do what it must or declares.
+    A check returns its finding in words, and raises AssertionError where the component breaks a rule or a declaration.
 
     Raises:
         TrilemmaError: where the component cannot be built.
@@ -120,7 +120,7 @@ def check_metric(metric: Any, expected_failures: Mapping[str, str] | None = None
 def check_dataset(
     dataset: Dataset | type[Dataset] | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
-    """Runs every check of a data set; of an object, its splits are not known. See `run_checks`."""
+    """Runs every check of a data set; the splits of a data set given as an object are not known. See `run_checks`."""
     return run_checks("dataset", dataset, expected_failures)
 
 

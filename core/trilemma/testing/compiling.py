@@ -44,7 +44,7 @@ def network_compiles(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, T
 
 
 class ModelPrediction:
-    """`trilemma.engine.prediction.Prediction` of an exact model, with no memory."""
+    """`trilemma.interfaces.prediction.Prediction` of an exact model, with no memory."""
 
     def __init__(self, denoiser: GaussianMixtureDenoiser) -> None:
         self.denoiser = denoiser
@@ -60,7 +60,7 @@ def _silent(step: int, t: float, state: Tensor) -> None:
 
 
 def _run(program: Program, model: Denoiser, start: Tensor) -> Tensor:
-    """The rows of a program, the noise of each its number."""
+    """Runs the rows of a program; the noise of each row is its number."""
     states = [start.clone() for _ in range(program.states)]
     history = start.new_zeros((program.history, *start.shape)) if program.history else None
     for row, (t, slots) in enumerate(zip(program.times, program.slots, strict=True)):

@@ -29,7 +29,7 @@ def dataset_checks(dataset: Dataset, again: Again | None) -> Iterator[tuple[str,
     """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
 
     Args:
-        again: builds it once more, with options on top; None where that is not known.
+        again: builds the data set once more, with further options; None where that is not possible.
     """
     yield "images are bytes of one shape", lambda: _images(dataset)
     yield "labels are places of the classes", lambda: _labels(dataset)

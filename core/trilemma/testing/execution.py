@@ -46,7 +46,7 @@ def run_plan(
 
 
 class ExactPrediction:
-    """`trilemma.engine.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
+    """`trilemma.interfaces.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
 
     Attributes:
         evaluations: calls so far.

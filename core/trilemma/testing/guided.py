@@ -39,7 +39,7 @@ def classifier_free_target(
 ) -> Tensor:
     """Returns ε_∅ + s (ε_c − ε_∅), exactly; the same in every parameterization, as each is affine in ε (2207.12598).
 
-    No process has p_∅^(1−s) p_c^s noised for its law unless s is 0 or 1: the target is one of predictions.
+    Unless s is 0 or 1, no process has the law p_∅^(1−s) p_c^s, noised: the target is a prediction, not a law.
 
     Args:
         z: states [B, ...], float64.

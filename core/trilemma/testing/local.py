@@ -1,4 +1,4 @@
-"""Processes with closed forms on which coefficients are measured, and the times on which they are."""
+"""Processes in closed form on which coefficients are measured, and the times of the measurement."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _marginals(sampler: Sampler, steps: int) -> str:
 def _marginals_of_data(sampler: Sampler) -> str:
     """Mean and variance of many samples in many small steps against those of the data, for a sampler without a plan.
 
-    A bias of one standard error is let pass, so that a right sampler of order 1 is not taken for a wrong one.
+    A bias of one standard error is allowed, so that a correct sampler of order 1 is not rejected.
     """
     if not isinstance(sampler.grid, str):
         raise Skipped("its grid cannot be made fine, and the law of its samples is known of a plan only")

@@ -149,7 +149,7 @@ def _history(sampler: Sampler) -> str:
 
 
 def _memory(sampler: Sampler) -> str:
-    """The states and predictions that the engine must keep are as many for 50 steps as for 25."""
+    """The engine must keep as many states and predictions for 50 steps as for 25."""
     if not isinstance(sampler.grid, str):
         raise Skipped("its grid has one number of steps")
     process = AngleProcess()

@@ -66,7 +66,7 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done; it is also the position in the data and in the learning-rate schedule.
-        identity: what a run must have in common with it to go on from it.
+        identity: must equal that of a run that resumes from it.
         tensors: groups of tensors by name: model, ema, optimizer, log.
         scalars: JSON-able values that are no tensors.
     """
@@ -157,7 +157,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with _damaged(path):
         if state.pop("sha256") != _digest_of(state):
             raise ValueError(f"the checksum of {_STATE} does not fit")
-        # Read, not mapped: what was verified is what the run goes on with, whatever happens to the file.
+        # The file is read, not mapped: the run goes on with the verified bytes, whatever happens to the file.
         content = _regular(path / _TENSORS).read_bytes()
         if state["tensors_sha256"] != hashlib.sha256(content).hexdigest():
             raise ValueError(f"the checksum of {_TENSORS} does not fit")
@@ -179,7 +179,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` gave."""
+    """Restores the state that `optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition("/")

@@ -159,8 +159,8 @@ class Recipe(Table):
         weights_dtype: dtype of the written weights, "float32" or "float16".
         start: name or directory of a model whose weights the training begins with (fine-tuning).
         validation: the loss on images that are not trained on.
-        sampling: what the model is drawn with where nothing else is asked for.
-        evaluation: what `trilemma eval` measures it with: dataset, features, metrics.
+        sampling: sampler and guidance of the model where a request names none.
+        evaluation: dataset, features and metrics with which `trilemma eval` measures the model.
 
     Raises:
         UsageError: for a value of another type or out of range.
@@ -216,10 +216,11 @@ class Recipe(Table):
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def fingerprint(self, start_sha256: str | None = None) -> str:
-        """Returns the sha256 of what the weights depend on: a run resumes only under the recipe that started it.
+        """Returns the sha256 of all settings that the weights depend on: a run resumes only under the recipe that
+        started it.
 
         Args:
-            start_sha256: of the weights that the training begins with, whatever their model is called.
+            start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.
         """
         decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
         if start_sha256 is not None:

@@ -37,7 +37,7 @@ class Wish:
         start: name or directory of a model to begin with.
 
     Raises:
-        UsageError: for a time that is none.
+        UsageError: for a time that is not positive.
     """
 
     source: Path

@@ -1,10 +1,10 @@
 """The damped oscillator with noise, dx = m v dB, dv = −(x + Γ m v) dB + √(2Γ) dW, m = 1/M, over a stretch B.
 
-With a = Γm/2 and δ = a² − m, the square of its drift plus a is δ times the identity, so that
+With a = Γm/2 and δ = a² − m, (F + a)² = δ I for its drift F, so that
 
     E(B) = e^(−aB) [c + s (F + a)],   c = cosh(√δ B),   s = sinh(√δ B)/√δ.
 
-δ < 0 oscillates, δ = 0 (Γ = 2√M) is damped critically, δ > 0 creeps; the three are one series in δB² near 0.
+δ < 0 is underdamped, δ = 0 (Γ = 2√M) critically damped, δ > 0 overdamped; near 0 all three are one series in δB².
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def propagator(B: Tensor, m: float, friction: float) -> Tensor:
 def gathered_covariance(B: Tensor, m: float, friction: float) -> Tensor:
     """Returns Q(B) = 2Γ ∫₀ᴮ e eᵀ du [..., 2, 2], e = E(u) (0, 1): the covariance of the noise gathered over B.
 
-    The position's is of third order in B. A long stretch takes it from what stands still, Q = S − E S Eᵀ with
-    S = diag(1, M), where that cancels no more than a few digits; a short one by quadrature, where nothing cancels.
+    The position's is of third order in B. For a long stretch Q = S − E S Eᵀ with the stationary S = diag(1, M), which
+    cancels a few digits at most; for a short one it is computed by quadrature, where nothing cancels.
     """
     a, delta = friction * m / 2, friction**2 * m**2 / 4 - m
     still = torch.diag(torch.tensor([1.0, 1 / m], dtype=torch.float64))

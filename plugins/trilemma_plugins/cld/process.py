@@ -21,8 +21,8 @@ class CLD(Process):
 
         mean = E (1, 0),   cov = E diag(0, γM) Eᵀ + Q.
 
-    N(0, 1) × N(0, M) stands still and is the prior. Γ = 2√M damps critically: the fastest way there without
-    oscillations. No entry is a difference of larger ones, so that all of them stay exact as t → 0.
+    N(0, 1) × N(0, M) is stationary and is the prior. Γ = 2√M damps critically, which reaches it fastest without
+    oscillations. No entry is computed as a difference of larger numbers, so that all stay exact as t → 0.
 
     Args:
         inverse_mass: 1/M.

@@ -1,4 +1,4 @@
-"""Score matching in phase space, over the marginal of the velocity at t = 0 or from its value."""
+"""Score matching in phase space: the velocity at t = 0 is integrated out (`hsm`) or drawn."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Weighting = Literal["noise", "score", "likelihood"]
 class HybridScoreMatching(Objective):
     """E w(t) ‖ε_K − ε̂_K‖² for z_t = μ x₀ + L ε drawn from q(z_t | x₀), the velocity at t = 0 integrated out.
 
-    L is the lower Cholesky factor of the covariance, so that of its noise the last component's alone is left in the
-    score of the velocity, ∇_v log q(z_t | x₀) = −ℓ ε_K, ℓ = 1/L_KK. ε̂_K is what the network's answer says of ε_K; the
-    residual is that of the score s over −ℓ.
+    L is the lower Cholesky factor of the covariance. So the score of the velocity depends on the last component's noise
+    alone, ∇_v log q(z_t | x₀) = −ℓ ε_K, ℓ = 1/L_KK. ε̂_K is the network's answer converted to ε_K; the residual is that
+    of the score s, divided by −ℓ.
 
         noise: w = 1;     score: w = ℓ², that is ‖s + ℓ ε_K‖²;     likelihood: w = ½ (G Gᵀ)_KK ℓ² = Γβ ℓ² (`cld`).
 
-    Weighted by "likelihood" it is the bound of −log p(x₀) but for what the network does not decide, and an estimate of
-    the bound where t is uniform.
+    Weighted by "likelihood" and with uniform t, it is an estimate of the bound of −log p(x₀), up to terms that the
+    network does not change.
 
     Args:
         weighting: "noise", "score" or "likelihood".
@@ -38,8 +38,8 @@ class HybridScoreMatching(Objective):
         drop: probability of replacing the conditions of an example by the null ones (2207.12598).
 
     Raises:
-        UsageError: for an unknown weighting or a drop outside [0, 1]; in training, for a network whose answer is not of
-            the last component.
+        UsageError: for an unknown weighting or a drop outside [0, 1]; in training, for a network that does not predict
+            the noise of the last component.
 
     References:
         Dockhorn et al., Score-Based Generative Modeling with Critically-Damped Langevin Diffusion, arXiv:2112.07068.

@@ -17,8 +17,8 @@ class NoisyDigitNetwork(nn.Module):
         h ← SiLU(GN(conv h)·(1 + a(t)) + b(t))   three times, 2×2 patches of 28 → 14 → 7 → 4
         logits = cos(πt/2) (W₂ SiLU(W₁ vec(h) + b₁) + b₂)
 
-    Smooth everywhere, for its gradient at z is what guides. The cosine is the signal that is left (α of the cosine
-    schedule): as it fades, so must the evidence, whose gradient normalised channels would not let fade.
+    It is smooth everywhere, since its gradient at z guides. The cosine is the signal that is left (α of the cosine
+    schedule). It makes the logits fade with the signal, as the gradient through normalised channels would not.
 
     Attributes:
         shape: of the states it takes.

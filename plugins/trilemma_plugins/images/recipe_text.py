@@ -60,7 +60,7 @@ def recipe_text(plan: Plan) -> str:
 
 
 def said_time(seconds: float) -> str:
-    """Returns a time as one says it."""
+    """Returns a time in words."""
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.{1 if seconds < 10 * length else 0}f} {unit}".replace(".0 ", " ")

@@ -1,4 +1,4 @@
-"""Unreadable images: the questions that every image is asked, and those that cannot answer."""
+"""Images that cannot be read, collected into one error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Unreadable(DataError):
 
 
 def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callable[[int], R]) -> list[R]:
-    """Returns what `read` says of each of the views; view i is one of image i mod N.
+    """Returns the results of `read` for each of the views; view i is one of image i mod N.
 
     Raises:
         Unreadable: where it failed, with how many there are, the first names, and why.

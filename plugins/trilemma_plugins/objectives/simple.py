@@ -89,7 +89,7 @@ class Simple(Objective):
         """Returns the weight [B] of the squared residual in the denoiser's parameterization, float64."""
         if self.weighting == "uniform" and self.target in (None, denoiser.parameterization):
             return torch.ones_like(t, dtype=torch.float64)
-        # Where nothing is left of the data the ratio of two slopes may be 0/0; its limit is what counts.
+        # Where nothing is left of the data the ratio of two slopes may be 0/0; its limit is taken.
         alpha, sigma = denoiser.process.alpha(t).clamp_min(1e-6), denoiser.process.sigma(t)
         residual = _squared_slope(denoiser.parameterization, alpha, sigma)
         snr = (alpha / sigma).square()

@@ -20,8 +20,8 @@ class MLP(Denoiser):
 
         h₀ = W z + b,    h ← h + W₂ SiLU((1 + s) W₁ SiLU(LN h) + d),    s, d = V e,    answer = W' SiLU(LN h) + b',
 
-    with e = SiLU(e(t) + E[y]); near the data the answer is a slope times the state that grows without bounds, which a
-    time that is only added cannot give.
+    with e = SiLU(e(t) + E[y]); the factor 1 + s is needed near the data, where the answer is the state times a slope
+    that grows without bound.
 
     The last layer of each block and of the network starts at zero; label `classes` is the null class of classifier-free
     guidance (2207.12598).

@@ -33,11 +33,11 @@ class RK(Sampler):
 
     (PI control, q the order of the error; see `trilemma.numerics.runge_kutta.integrate`). Steps are a sample's own, so
     no other sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the
-    smallest time a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The steps asked for are
-    the guess that the first is made by. Inversion, of one component, takes the same path upwards.
+    smallest time a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The number of steps
+    asked for decides the first step's length. Inversion, of one component, takes the same path upwards.
 
-    Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The step is decided
-    by what is seen, so this sampler reads the host once a step and is fused and captured by nothing.
+    Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The error decides
+    the step, so this sampler reads a value on the host once a step and is neither fused nor captured.
 
     Args:
         pair: "bosh3" (Bogacki & Shampine 3(2), 3 evaluations a step) or "dopri5" (Dormand & Prince 5(4), 6).

@@ -13,7 +13,7 @@ from trilemma.numerics.runge_kutta import a_number_a_sample
 
 
 class Path(ABC):
-    """From one time to another, down to the data or up from it.
+    """A path from one time to another, down to the data or up from it.
 
     Attributes:
         start, end: the variable u at the two.
@@ -86,7 +86,8 @@ class Root(Path):
     as R⁻¹ dR/dt is that half triangle. For K = 1 it is z/r again.
     """
 
-    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this is among those that ask for the fewest evaluations
+    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this is among the choices that need the fewest
+    # evaluations
     # on mixtures, one Gaussian and a point together: ε̂/σ grows as 1/√t, which √t takes away, and L⁻¹z as 1/t, which
     # R⁻¹z does not. A tolerance means the same at every t.
 

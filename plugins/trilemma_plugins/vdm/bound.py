@@ -31,7 +31,7 @@ def prior_kl(x: Tensor, alpha: Tensor, sigma: Tensor, scale: Tensor | float = 1.
 def reconstruction(x: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, levels: int = LEVELS) -> Tensor:
     """Returns −log p(x | z₀) [B] of pixels x [B, ...] on grey levels, from z₀ = α₀x + σ₀ε.
 
-    The softmax of `level_log_probabilities` over the levels within 12 σ₀/α₀ of x alone; those further weigh nothing.
+    It is the softmax of `level_log_probabilities` over the levels within 12 σ₀/α₀ of x; others have no weight.
 
     Args:
         alpha, sigma: α₀ and σ₀, single.
@@ -62,8 +62,8 @@ def noise_error(
 ) -> Tensor:
     """Returns ‖ε − ε̂‖² [B] of a prediction [B, ...] in any parameterization, at levels α, σ broadcastable against it.
 
-    It is measured as the residual of what the network puts out and rescaled: converted to ε first, an x₀ near the data
-    would lose its digits.
+    The residual of the network's own output is computed and rescaled: an x̂₀ near the data would lose digits if it were
+    converted to ε first.
     """
     a, b = functional(parameterization, alpha, sigma)
     residual = a * x + b * noise - prediction

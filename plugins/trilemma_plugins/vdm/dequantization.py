@@ -1,4 +1,4 @@
-"""From grey levels to points of the continuous space, on which a density can be asked, and what that costs.
+"""Dequantization: points of the continuous space for grey levels, and its cost in nats.
 
 Each function gives points y [B, ...] and nats [B] with −log P(x) ≤ E[nats − log p(y)].
 """

@@ -29,17 +29,17 @@ def bound_terms(
 
         −log p(x) ≤ KL(q(z₁|x) ‖ p(z₁)) + ½ ∫ (G Gᵀ)_KK E‖s − ∇ log q(z_t|x)‖² dt + E[−log p(x|z₀)],
 
-    the gradient that by the last of K components, the one that noise enters. A component that knows nothing of x at
-    t = 0, such as a velocity, is integrated out in q and costs nothing. In continuous time one component has
+    where the gradient is by the last of K components, the one that noise enters. A component that is independent of x
+    at t = 0, such as a velocity, is integrated out in q and costs nothing. In continuous time one component has
     L∞ = ½ (γ₁ − γ₀) E ‖ε − ε̂‖² for γ uniform between its ends: the bound does not depend on the schedule. With `steps`
-    it is the bound of that many steps, evenly spaced in time; a process on a table has no other, by default that of
-    its T − 1.
+    it is the bound of that many steps, evenly spaced in time. A process on a table has only this bound, by default of
+    its T − 1 steps.
 
     Args:
         model: in any parameterization.
         generator: on the CPU.
         steps: T, on processes of one component.
-        first: t₀; by default the process's own. The bound holds for any.
+        first: t₀; by default the process's own. Any t₀ gives a bound.
     """
     process = model.process
     if process.table is not None and steps is None:

@@ -25,8 +25,8 @@ class VDM(Process, nn.Module):
     with γ = −log SNR and an interior η that rises from 0 to 1. A denoiser on this process holds it as a part of
     itself, so that its weights are trained, averaged and saved with the network's.
 
-    What samplers ask for (`moments` and all that follows) carries no gradient: an objective other than the bound would
-    move the noise to wherever its own loss is small. `gamma` and `slope` carry it.
+    `moments`, and all that samplers derive from it, carries no gradient: an objective other than the bound would move
+    the noise to where its own loss is small. `gamma` and `slope` carry a gradient.
 
     Args:
         schedule: "linear" or "cosine" in γ, or "learned", the monotonic network.

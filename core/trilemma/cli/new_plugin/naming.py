@@ -39,7 +39,7 @@ def names_of(distribution: str) -> Names:
     """Returns the names that follow from that of a distribution.
 
     Raises:
-        UsageError: for one that is malformed, or from which a name follows that is taken.
+        UsageError: for a malformed name, or one from which a taken name follows.
     """
     if not _DISTRIBUTION.fullmatch(distribution):
         rule = "letters, digits, '-', '_' and '.', from a letter to a letter or digit"
