@@ -170,8 +170,7 @@ def _none_but_cells(backend: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
-    """Returns the cells that plugins bring in `cells` of a kernel backend, by name, without those named as the
-    engine's.
+    """Returns the cells in `cells` of the kernel backends of plugins, by name, without those named as ours.
 
     A backend that cannot be asked is left out with a UserWarning that says why.
     """

@@ -66,8 +66,7 @@ class Processes:
                 torch.distributed.barrier()
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Returns, in every process, the result of `work`, which the main process alone runs; an error is raised in
-        all.
+        """Returns, in every process, the result of `work`, which the main one alone runs; an error is raised in all.
 
         Raises:
             TrilemmaError: that `work` raised.

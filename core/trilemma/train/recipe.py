@@ -216,8 +216,7 @@ class Recipe(Table):
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def fingerprint(self, start_sha256: str | None = None) -> str:
-        """Returns the sha256 of all settings that the weights depend on: a run resumes only under the recipe that
-        started it.
+        """Returns the sha256 of all settings that decide the weights: a run resumes only under an equal one.
 
         Args:
             start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.

@@ -18,8 +18,7 @@ MOST_SEED = 2**32 - 1
 
 
 class Mixture2D(InMemoryDataset):
-    """Points of normals of deviation s, equally many around each centre on a ring, as images of two channels and one
-    pixel.
+    """Points of a mixture of normals of deviation s, centred on a ring, as images of two channels and one pixel.
 
     They are rounded to 256 levels as images are, x = 2u/255 − 1, so that likelihoods are in bits per dimension and the
     best that any model can reach, `entropy`, is known. The label of a point is its mode; the modes take turns.

@@ -86,8 +86,7 @@ class Root(Path):
     as R⁻¹ dR/dt is that half triangle. For K = 1 it is z/r again.
     """
 
-    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this is among the choices that need the fewest
-    # evaluations
+    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this needs about the fewest evaluations
     # on mixtures, one Gaussian and a point together: ε̂/σ grows as 1/√t, which √t takes away, and L⁻¹z as 1/t, which
     # R⁻¹z does not. A tolerance means the same at every t.
 

@@ -45,8 +45,7 @@ class VariationalBound(Objective):
         steps: T; None for continuous time.
         weighting: "bound", "sigmoid" or "uniform".
         bias: b of the sigmoid weighting.
-        floor: least w of the sigmoid weighting, reached at noise levels where only the finest details are left to
-            learn.
+        floor: least w of the sigmoid weighting, reached where only the finest details are left to learn.
         interior: the quantity that the interior of a learned schedule minimises: the "variance" of the diffusion term,
             or the "bound", which in continuous time does not depend on the interior.
         scale: factor of the gradient of the variance. Adam divides it out again, but clipping the norm of all gradients
