@@ -76,7 +76,7 @@ class Cell:
 
 
 def copying(least_bytes: int, device: torch.device) -> Callable[[], object]:
-    """Returns a copy that reads and writes `least_bytes` in all: the roof of what only moves memory."""
+    """Returns a copy that reads and writes `least_bytes` in all: the upper bound for work that only moves memory."""
     source = torch.empty(max(least_bytes // 2, 1), dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)

@@ -14,7 +14,7 @@ from trilemma.errors import UsageError
 
 @dataclass(frozen=True)
 class Known:
-    """Images and the mask of what is kept of them.
+    """Images and the mask of the region that is kept.
 
     Attributes:
         images: [N, C, H, W]; sample i takes entry i modulo N.

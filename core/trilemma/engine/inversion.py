@@ -115,7 +115,7 @@ def _warn(residual: Tensor, tolerance: float) -> None:
 
 
 def _parts(sampler: Sampler, process: Process, steps: int, solved: Solved | None) -> list[Sampler]:
-    """Returns what is run one after the other to invert a sampler.
+    """Returns the samplers that run one after the other to invert a sampler.
 
     Args:
         solved: runs steps backwards by solving them; None where they are not solved.
@@ -156,14 +156,14 @@ def _rows(part: Sampler, process: Process, steps: int) -> int:
 
 
 def _counted(callback: Callback | None, before: int, total: int) -> Callback | None:
-    """The callback of one part of an inversion, which counts the rows of all of them."""
+    """Returns the callback of one part of an inversion, which counts the rows of all parts."""
     if callback is None:
         return None
     return lambda row, rows, t, state: callback(before + row, total, t, state)
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of what was run one after the other: what it cost together."""
+    """Returns the provenance of the parts together, with their total cost."""
     if not first:
         return dict(second)
     seconds = first["seconds"] + second["seconds"]

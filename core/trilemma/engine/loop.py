@@ -50,7 +50,7 @@ class Loop:
     itself makes no tensor and reads nothing back from the device.
 
     Args:
-        program: what is run.
+        program: the program to run.
         guidance: which networks are evaluated, and how they combine.
         batch: B.
         shape: of one state, (K·C, ...).

@@ -53,7 +53,7 @@ def planned(
 
     Args:
         sampler: whose plan it is.
-        process: what it is planned for.
+        process: the process that it is planned for.
         steps: of the whole grid.
         parameterization: of the network's output.
         strength: largest time that is run; None for all.

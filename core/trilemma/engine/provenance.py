@@ -39,7 +39,7 @@ class Clock:
 def describe(
     resolved: Resolved, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
 ) -> dict[str, Any]:
-    """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that really ran.
+    """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that ran.
 
     The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own; it
     and the capture are None before anything was drawn.

@@ -65,7 +65,7 @@ class Common:
 
 @dataclass(frozen=True)
 class Batching(Common):
-    """Options of what is run a batch at a time.
+    """Options of runs that go batch by batch.
 
     Args:
         batch_size: largest number of samples in one call of the network; a guided call has as many for each branch.

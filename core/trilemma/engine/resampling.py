@@ -1,4 +1,4 @@
-"""Resampling: a plan that goes back up in noise and down again, so that a given region and the rest agree."""
+"""Resampling: a plan adds noise again and repeats its steps, so that a given region and the rest agree."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Stepper:
         images = stepper.samples
 
     Args:
-        request: what is drawn, by a sampler that has a plan.
+        request: the request to draw, by a sampler that has a plan.
 
     Attributes:
         times: time of each evaluation, in the sampler's order.

@@ -29,7 +29,7 @@ class ZipMembers:
         names: of the files, in the order of the zip.
 
     Raises:
-        DataError: for what is no readable zip, two members of one name, or a name that leads out of the zip.
+        DataError: for a file that is no readable zip, two members of one name, or a name that leads out of the zip.
     """
 
     def __init__(self, path: Path) -> None:

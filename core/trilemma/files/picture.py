@@ -44,7 +44,7 @@ def decode_picture(
         channels: 1 for grey, 3 for red, green and blue.
         size: (H, W), or the side of a square. The picture is resized (Lanczos, until it just covers this size) and
             centre-cropped to it; a picture of this size stays as it is.
-        background: grey level, 0 to 255, behind what is transparent.
+        background: grey level, 0 to 255, behind transparent pixels.
 
     Raises:
         ValueError: for pixels that the policy has no rule for, more than 2²⁶ of them, or another number of channels.

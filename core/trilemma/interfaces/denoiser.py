@@ -30,9 +30,9 @@ class Denoiser(nn.Module):
 
     Attributes:
         process: the noising process it was trained on.
-        parameterization: what it puts out: x0, eps, v, score or flow.
+        parameterization: of its output: x0, eps, v, score or flow.
         shape: shape (C, H, W) of one sample of the data.
-        conditions: what it can be conditioned on, by name.
+        conditions: the conditions that it takes, by name.
         components: numbers of components K of the processes it works on; None for any number.
         fullgraph: whether it compiles into one graph (`torch.compile`); False where its forward branches on tensor
             values.

@@ -20,7 +20,7 @@ class Branch:
 
     Attributes:
         cond: conditions by name; None stands for the null condition.
-        network: what is evaluated: the model itself, or one that a guidance brings.
+        network: the network that is evaluated: the model itself, or one that a guidance brings.
     """
 
     cond: Mapping[str, Any]
@@ -35,7 +35,7 @@ class BoundGuidance(ABC):
     sample does not pay for them.
 
     Attributes:
-        branches: what is evaluated, all in one batch; the first is the prediction that is guided.
+        branches: the evaluations, all in one batch; the first gives the prediction that is guided.
         linear: whether the combination is Σ_g w_g·prediction_g.
         uncapturable: why the combination cannot be part of a CUDA graph; "" where it can.
     """
@@ -96,7 +96,7 @@ class Weighted(BoundGuidance):
     """Σ_g w_g(t)·prediction_g.
 
     Args:
-        branches: what is evaluated.
+        branches: the evaluations.
         weights: w_g, one a branch; a function of the time where they depend on it.
     """
 

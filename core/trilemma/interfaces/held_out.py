@@ -1,4 +1,4 @@
-"""The part of a data set that is not trained on."""
+"""The held-out part of a data set, which is not trained on."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Objective(ABC):
         """Returns the scalar loss on data x₀ [B, C, H, W] with conditions [B].
 
         Args:
-            network: what is called: the denoiser itself, or its wrapper in a distributed run.
+            network: the module to call: the denoiser itself, or its wrapper in a distributed run.
             denoiser: the denoiser, for its process, parameterization and conditions.
             generator: CPU generator that every random draw comes from, so that a resumed run repeats it.
         """

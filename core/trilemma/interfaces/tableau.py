@@ -62,7 +62,7 @@ class Tableau:
 
     Attributes:
         rows: at least one row.
-        parameterization: what f is: x0, eps, v, score or flow.
+        parameterization: of f: x0, eps, v, score or flow.
         clip: bound c of a static clip of x̂₀ to [−c, c] before f is formed; None for none.
         components: K of the process.
         steps: rows of each step of the sampler, of which only the last leads to the next time of the grid; by default a

@@ -6,8 +6,8 @@
     [denoiser]    spec, parameterization, [denoiser.options]
     [weights]     file, sha256
     [data]        shape, range, classes, dataset
-    [sampling]    sampler, guidance: what it is drawn with where no other is asked for
-    [evaluation]  what `trilemma eval` measures it with
+    [sampling]    sampler, guidance: those used where a request names none
+    [evaluation]  data set, features and metrics of `trilemma eval`
     [provenance]  how it was made
 
 Reading checks the format version and the sha256 of the weights; nothing is unpickled. `weights.file` is the plain name

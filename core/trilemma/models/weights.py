@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trilemma.registry.recording import tensors_digest
 
-# What is known of a network: its tensors with their versions, and the sha256 of what they held then.
+# By network: its tensors with their versions, and the sha256 of their values at that time.
 _Marks = list[tuple["weakref.ref[Tensor]", int]]
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[_Marks, str | None]] = weakref.WeakKeyDictionary()
 

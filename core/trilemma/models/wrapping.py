@@ -44,14 +44,14 @@ def wrap(
     Args:
         network: an `nn.Module`, which becomes a part of the denoiser, or a function. It must leave its input as it is.
         process: the noising process it was trained on, or its spec.
-        parameterization: what it answers with: x0, eps, v, score or flow.
+        parameterization: of its answer: x0, eps, v, score or flow.
         shape: (C, H, W) of one sample of the data.
-        clock: what it is told of the time, a float tensor [B]: "t" in [0, 1]; "index", the row of a process's table
-            from 0 to T − 1, with a fraction between rows; "log-snr", log(α²/σ²); "sigma", σ/α.
+        clock: the form in which it gets the time, a float tensor [B]: "t" in [0, 1]; "index", the row of a process's
+            table from 0 to T − 1, with a fraction between rows; "log-snr", log(α²/σ²); "sigma", σ/α.
         call: how it is called, `call(network, z, clock, cond)` with the conditions [B] by name; by default
             `network(z, clock)`, and `network(z, clock, class_labels=…)` where there are classes. A network that looks
             its time up in a table wants `lambda network, z, clock, cond: network(z, clock.long())`.
-        classes: number of classes that it is told of, or their names; 0 for none.
+        classes: number of its classes, or their names; 0 for none.
         null: label that means no class; None where there is none.
 
     Raises:
@@ -113,7 +113,7 @@ class Wrapped(Denoiser):
 
     @property
     def described_as(self) -> str:
-        """Name in records: of the network, what it answers with, and what it is told of the time."""
+        """Name in records: the network, its parameterization and its clock."""
         named = self.owner if self.owner is not None else self.network
         name = getattr(self.network, "__qualname__", type(named).__name__)
         return f"wrap({name}, {self.parameterization}, clock={self.clock})"

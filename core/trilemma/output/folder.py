@@ -134,7 +134,7 @@ class SampleFolder:
             stack.callback(_remove_empty, self.path)
 
     def _take_over(self, stack: contextlib.ExitStack) -> None:
-        """Checks what is in the folder against what is to come into it, and begins it where it is empty."""
+        """Checks that the content of the folder fits the samples to come, and begins it where it is empty."""
         # A process that was killed left these: the lock is ours.
         for left in self.path.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)

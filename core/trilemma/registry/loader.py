@@ -23,8 +23,8 @@ from trilemma.registry.specs import ComponentSpec
 class Loader:
     """Turns candidates into records.
 
-    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a
-    registry of its own; what it wrote counts only if the hook returns and takes no name that is taken.
+    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a registry of
+    its own. The components count only if the hook returns and takes no name that is taken.
 
     Attributes:
         disabled: why the user does not want a candidate, None where it is wanted.

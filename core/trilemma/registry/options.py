@@ -213,7 +213,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def _check_finite(label: Callable[[], str], key: str, value: Any, default: Any) -> None:
-    """Refuses NaN, and what is infinite where the default is not."""
+    """Refuses NaN, and infinite numbers where the default is finite."""
     if isinstance(value, list | tuple):
         for entry in value:
             _check_finite(label, key, entry, default)
@@ -227,7 +227,7 @@ def fits(value: Any, annotation: Any) -> bool:
     """Returns whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
 
     A component, a network, a member of an enumeration, a path or a dtype fits its class. Anything that is annotated
-    otherwise fits: it is the constructor's business.
+    otherwise fits; the constructor checks it.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):

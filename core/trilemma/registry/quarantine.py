@@ -25,7 +25,7 @@ class EndedProcess(BaseException):
 
 @contextmanager
 def quarantine() -> Iterator[list[str]]:
-    """Runs a block so that it leaves the process as it was, but for what it imports.
+    """Runs a block and restores the state of the process afterwards, except for imported modules.
 
     Its output goes to stderr, also from subprocesses and through the file descriptor. State of the process that it
     changed is put back. A Ctrl-C ends the block and the program, whatever the block makes of it; a KeyboardInterrupt of
@@ -54,7 +54,7 @@ def quarantine() -> Iterator[list[str]]:
 
 @contextmanager
 def stdout_kept() -> Iterator[None]:
-    """Sends what is written to descriptor 1 in the block to stderr."""
+    """Sends the output of the block to descriptor 1 to stderr."""
     sys.stdout.flush()
     try:
         kept = os.dup(1)

@@ -1,7 +1,7 @@
 """Records of any value: text that builds it again where that is possible, else a digest of its content.
 
-Two values that differ have different records. Numbers of other libraries, enumerations, paths and dtypes are written
-as what they stand for; a component is its name with its options; tensors, arrays, networks and functions are digests:
+Two values that differ have different records. Numbers of other libraries, enumerations, paths and dtypes are written as
+plain values; a component is its name with its options; tensors, arrays, networks and functions are digests:
 
     <tensor 3×4 float32 sha256:…>   <network MLP 1234 parameters sha256:…>   <function mine.rule sha256:…>
 

@@ -29,7 +29,7 @@ class GaussianMixtureDenoiser(Denoiser):
         means: m_c, a number or a tensor of shape `shape` each.
         variances: s_c² ≥ 0, one for all or one each.
         weights: w_c > 0, up to a factor; equal by default.
-        parameterization: what it puts out.
+        parameterization: of its output.
         shape: of one sample.
 
     Raises:

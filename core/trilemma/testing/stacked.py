@@ -23,7 +23,7 @@ def posterior(
         mean, cov: μ [B, K] and Σ [B, K, K].
         means: m_c [c, C, ...].
         variances: s_c² [c].
-        log_prior: log w_c [c, B], up to a constant; −∞ for what is out of the question.
+        log_prior: log w_c [c, B], up to a constant; −∞ for components that are excluded.
     """
     K, shape = mean.shape[-1], means.shape[1:]
     # Shape [c, 1, 1, n].

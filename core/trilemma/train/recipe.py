@@ -43,7 +43,7 @@ class Component(Table):
 
 @dataclass(frozen=True)
 class Network(Table):
-    """The denoiser: its spec, what it predicts, and its options."""
+    """The denoiser: its spec, parameterization and options."""
 
     spec: str = "unet"
     parameterization: str = "v"

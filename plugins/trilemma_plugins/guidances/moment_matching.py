@@ -89,7 +89,7 @@ class ByMoments(BoundGuidance):
 
     Args:
         options: σ_y and the number of iterations.
-        branch: what is guided.
+        branch: the evaluation that is guided.
         region: y and m.
     """
 

@@ -18,7 +18,7 @@ def corner(pixels: Tensor, which: int, size: int) -> Tensor:
     Args:
         pixels: uint8 [C, H, W].
         which: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
-        size: side of what is returned.
+        size: side of the result.
     """
     channels, height, width = pixels.shape
     side = _PART * min(height, width)

@@ -42,7 +42,7 @@ class Survey:
 
 
 def look(root: Path) -> Survey:
-    """Returns what is found in a folder or zip; every image is decoded.
+    """Returns the survey of a folder or zip; every image is decoded.
 
     Raises:
         DataError: for images that cannot be read, all at once, or that lie in folders that are not one a class.

@@ -25,8 +25,8 @@ class RK(Sampler):
         d(z/r)/dφ = v̂/r,   v̂ = α ε̂ − σ x̂₀,
 
     and of several components R⁻¹ z in √t, R Rᵀ the covariance of z for data of variance 1
-    (`trilemma_plugins.solvers.rk_path`), by an embedded pair of Runge–Kutta methods. With y what is integrated, a step
-    h is accepted where its error e, the root mean square over the sample's elements of the pair's difference over
+    (`trilemma_plugins.solvers.rk_path`), by an embedded pair of Runge–Kutta methods. With y the integrated variable, a
+    step h is accepted where its error e, the root mean square over the sample's elements of the pair's difference over
     tolerance·(1 + |y|), is at most 1; the next is
 
         h ← h · 0.9 e^(−0.7/q) e_before^(0.4/q)

@@ -30,7 +30,7 @@ class VDM(Process, nn.Module):
 
     Args:
         schedule: "linear" or "cosine" in γ, or "learned", the monotonic network.
-        gamma_min, gamma_max: γ₀ and γ₁, or what they start from.
+        gamma_min, gamma_max: γ₀ and γ₁, or their initial values.
         endpoints: whether γ₀ and γ₁ are learned; by default where the schedule is.
         width: hidden units of the monotonic network.
 

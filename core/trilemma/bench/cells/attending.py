@@ -1,4 +1,4 @@
-"""`attention`: from the packed projection to what the next layer reads, in both memory formats."""
+"""`attention`: from the packed projection to the input of the next layer, in both memory formats."""
 
 from __future__ import annotations
 

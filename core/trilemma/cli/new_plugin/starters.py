@@ -16,7 +16,7 @@ class Starter:
         registered: kind under which the registry knows it.
         suffix: of the name of its class.
         summary: one line for listings.
-        usage: a line for a shell that uses it, with $component for its name.
+        usage: a shell command that uses it, with $component for its name.
     """
 
     kind: str

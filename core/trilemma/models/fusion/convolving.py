@@ -80,7 +80,7 @@ class Convolved(Swapped):
     def filters(self) -> Tensor:
         """Returns the transformed filters of the present weights."""
         weight, kept = self.weight.detach(), self.kept
-        # Compared, not asked for their version: what is written through `.data` leaves that as it was.
+        # The weights are compared, since a write through `.data` does not change their version.
         if kept is None or kept[0].dtype != weight.dtype or not torch.equal(kept[0], weight):
             kept = (weight.clone(), transformed(weight))
             object.__setattr__(self, "kept", kept)

@@ -116,7 +116,7 @@ class _Tracer(fx.Tracer):
         if type(a) is _TensorProxy:
             return a.node
         if isinstance(a, Tensor | nn.Module):
-            # The graph never runs: only what calls what is read from it.
+            # The graph never runs; only its calls are read.
             return None
         return super().create_arg(a)
 
