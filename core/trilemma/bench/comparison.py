@@ -1,4 +1,4 @@
-"""An earlier run beside this one."""
+"""The comparison of a run with an earlier one."""
 
 from __future__ import annotations
 

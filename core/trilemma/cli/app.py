@@ -104,7 +104,7 @@ def options(
 
 
 def _report(error: Exception) -> int:
-    """Prints what went wrong as one line and returns the exit code it stands for."""
+    """Prints an error as one line and returns its exit code."""
     # Standard error may be full or gone: the exit code remains.
     with contextlib.suppress(OSError):
         if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):

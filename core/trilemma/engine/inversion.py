@@ -203,7 +203,7 @@ class Rising(Sampler):
     """A sampler's plan on its times upwards, from the smallest above 0 to the first.
 
     Where nothing is left of the data at the top (α = 0, λ = −∞) the last step is one of first order,
-    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the way back is.
+    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the sampler itself is.
 
     Args:
         sampler: whose plan is run.

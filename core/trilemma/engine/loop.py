@@ -1,4 +1,4 @@
-"""A batch on its way through a program, a row at a time, in buffers made before the first."""
+"""The loop: it takes a batch through a program, row by row, in buffers made before the first."""
 
 from __future__ import annotations
 

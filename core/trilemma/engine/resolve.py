@@ -228,7 +228,7 @@ def _of_ranges(indices: range | IndexRanges) -> Sequence[int]:
 
 
 def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
-    """Raises UsageError where a guidance brings a network that cannot be called beside the model."""
+    """Raises UsageError where a guidance brings a network that cannot be called together with the model."""
     for branch in guidance.branches:
         if branch.network is model:
             continue
@@ -239,7 +239,7 @@ def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
 
 
 def _check_batch(resolved: Resolved) -> None:
-    """Refuses, before any work, a batch that does not fit in memory and conditions that are none."""
+    """Refuses, before any work, a batch that does not fit in memory, and invalid conditions."""
     request, branches = resolved.request, len(resolved.guidance.branches)
     entries = DETERMINISTIC_BATCH if request.deterministic else min(request.batch_size, len(resolved.indices))
     check_memory(

@@ -1,4 +1,4 @@
-"""Guidances together: sums, and the meaning of a+b+c."""
+"""Sums of guidances, and the meaning of a+b+c."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class IndexRanges(Sequence[int]):
         )
 
     def without(self, indices: Iterable[int]) -> IndexRanges:
-        """Returns these but for some, in their order."""
+        """Returns these indices without some, in their order."""
         taken = sorted(indices)
         return IndexRanges(
             chain.from_iterable(

@@ -1,4 +1,4 @@
-"""Checks of nothing: a batch of no states is answered with none."""
+"""Checks of empty batches: a batch without states is answered without predictions."""
 
 from __future__ import annotations
 

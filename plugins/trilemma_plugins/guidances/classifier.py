@@ -37,7 +37,7 @@ class Classifier(Guidance):
         label: y.
 
     Raises:
-        UsageError: for a scale that is not finite, or a label that is none.
+        UsageError: for a scale that is not finite, or an invalid label.
 
     References:
         Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, arXiv:2105.05233.

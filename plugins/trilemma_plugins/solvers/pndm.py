@@ -35,8 +35,8 @@ class PNDM(Sampler):
     Warm-up `heun`: the first step is Heun's, with the mean of ε̂ at both ends; then two, three and four predictions are
     used. `prk`: the first three steps are those of the classic Runge–Kutta method at four evaluations each, to the
     middle in t and to s by the same transfer, the last with (ε̂₁ + 2 ε̂₂ + 2 ε̂₃ + ε̂₄)/6; then four predictions are
-    used. A step onto σ = 0 is none of the warm-up. As the weights are those of even steps in whatever variable the grid
-    is even in, the equation is met to first order only where it is not ρ.
+    used. A step onto σ = 0 is not part of the warm-up. As the weights are those of even steps in whatever variable the
+    grid is even in, the equation is met to first order only where it is not ρ.
 
     Use: to reproduce models tuned for it; `deis` is the same idea with weights for the steps as they are.
 

@@ -75,7 +75,7 @@ def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) 
 
 
 def _pixels(process: Process, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns y = d² μᵀ Σ⁻¹ z, the pixels x + d ε that states z [B, K·C, ...] tell of, and d: d⁻² = μᵀ Σ⁻¹ μ."""
+    """Returns y = d² μᵀ Σ⁻¹ z, the pixels x + d ε given by states z [B, K·C, ...], and d: d⁻² = μᵀ Σ⁻¹ μ."""
     mean, cov = process.moments(t)
     weights = torch.linalg.solve(cov, mean)
     variance = 1 / (weights @ mean)

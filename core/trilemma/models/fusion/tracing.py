@@ -89,7 +89,7 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 class _TensorProxy(fx.Proxy):
-    """A proxy that passes for a tensor: a forward that asks `isinstance` takes the way it takes for tensors."""
+    """A proxy that passes for a tensor: a forward that asks `isinstance` takes the branch for tensors."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
