@@ -1,4 +1,4 @@
-"""Numbers that a user gives: the one check for all of them."""
+"""Checks of the numbers that a user gives."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def checked_integer(
 ) -> int:
     """Returns a value as a Python int, where it is one in [least, most].
 
-    Whatever Python itself takes for an index is an integer: NumPy's, a tensor of one whole number. A bool is none.
+    An integer is any value that Python takes for an index, such as NumPy's or a tensor of one integer. A bool is none.
 
     Args:
         value: what was given.
         name: how the message calls it, such as "seed".
         least, most: bounds, themselves allowed; None for none.
-        what: what is wrong with another value, such as "is not a number of samples".
+        what: fault of another value, for the message, such as "is not a number of samples".
 
     Raises:
         UsageError: for anything else.

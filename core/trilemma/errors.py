@@ -30,7 +30,7 @@ class UsageError(TrilemmaError, ValueError):
 
 
 class PluginUnavailable(TrilemmaError):
-    """A plugin that cannot be used here, for want of a package or because it failed to load."""
+    """A plugin that cannot be used here, as a package is missing or it failed to load."""
 
     exit_code = 3
 
@@ -61,8 +61,8 @@ def shown(value: object, limit: int = LONGEST_VALUE) -> str:
 def one_line(text: str, limit: int = LONGEST_MESSAGE) -> str:
     """Returns a message as one printable line of at most `limit` characters.
 
-    Values that are echoed in it are shortened first; where that is not enough, what stands before the cure, which
-    follows the last semicolon.
+    Values that are echoed in it are shortened first. Where that is not enough, the text before the cure is shortened;
+    the cure follows the last semicolon.
     """
     flat = printable(" ".join(shortened(text, _SCANNED).split()))
     if len(flat) <= limit:
@@ -109,12 +109,13 @@ def _bounded_repr(value: object) -> str:
         return f"{type(value).__name__} of {len(value)} values"  # type: ignore[arg-type]
     try:
         return repr(value)
-    except Exception:  # other people's repr may do anything
+    except Exception:
+        # Other people's repr may raise anything.
         return f"{type(value).__name__} that cannot be shown"
 
 
 def message_of(error: BaseException, limit: int = 200) -> str:
-    """Returns what an exception says in one line; one that cannot say it is no exception to this."""
+    """Returns the message of an exception in one line, even where its own text raises."""
     try:
         return one_line(str(error), limit)
     except BaseException as unreadable:
@@ -122,6 +123,6 @@ def message_of(error: BaseException, limit: int = 200) -> str:
 
 
 def described(error: BaseException, limit: int = 200) -> str:
-    """Returns the type of an exception, and what it says where it says something."""
+    """Returns the type of an exception, with its message where it has one."""
     name, message = type(error).__name__, message_of(error, limit)
     return one_line(f"{name}: {message}" if message else name, limit)

@@ -1,4 +1,4 @@
-"""From spec strings to the objects they describe, each typed by the interface it fills in."""
+"""Objects from spec strings, each typed by the interface it fills in."""
 
 from __future__ import annotations
 

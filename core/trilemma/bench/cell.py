@@ -15,7 +15,7 @@ COPY: Final = "copy"
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell runs.
+    """The work that a cell measures.
 
     Attributes:
         function: the operator as Python calls it; a plugin's kernel backend answers to the same arguments.
@@ -25,8 +25,8 @@ class Work:
             found against float64; above 1 the cell fails.
         least_bytes: that any implementation must move.
         operations: floating-point operations; 0 where only memory counts.
-        explained: the native operator's arguments, where they are others than those of the call.
-        doing: makes the whole work, done once, of an implementation, where that is more than the call.
+        explained: the native operator's arguments, where they differ from those of the call.
+        doing: makes a function that does the whole work of an implementation once, where that is more than the call.
     """
 
     function: Callable[..., Any]
@@ -40,7 +40,7 @@ class Work:
     doing: Callable[[Callable[..., Any]], Callable[[], Any]] | None = None
 
     def call(self, function: Callable[..., Any]) -> Callable[[], Any]:
-        """The work done by `function`."""
+        """Returns a function that does the whole work by `function`."""
         if self.doing is not None:
             return self.doing(function)
         return partial(function, *self.arguments, **self.keywords)
@@ -55,7 +55,7 @@ class Cell:
         shape: as the table shows it.
         dtype: of the storage.
         prepare: makes the work on a device.
-        variant: memory format, direction, or what else tells cells of one shape apart.
+        variant: memory format, direction, or another difference between cells of one shape.
         may_hand_over: whether the operator may leave the work to PyTorch, where that was measured to be faster.
         operator: the operator of the engine that does the work, where it has another name than the cell's.
     """
@@ -76,14 +76,14 @@ class Cell:
 
 
 def copying(least_bytes: int, device: torch.device) -> Callable[[], object]:
-    """A copy that reads and writes so many bytes in all: the roof of what only moves memory."""
+    """Returns a copy that reads and writes `least_bytes` in all: the upper bound for work that only moves memory."""
     source = torch.empty(max(least_bytes // 2, 1), dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled for one cell alone: what other cells left behind would make it recompile and then give up."""
+    """Compiles for one cell alone: what other cells left behind would make torch recompile and then give up."""
     torch.compiler.reset()
     made: Callable[..., Any] = torch.compile(function, dynamic=False)
     return made

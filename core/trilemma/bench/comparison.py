@@ -1,4 +1,4 @@
-"""An earlier run beside this one."""
+"""The comparison of a run with an earlier one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Key = tuple[str, ...]
 
 
 def key(record: Mapping[str, Any]) -> Key:
-    """What makes two records one cell."""
+    """Returns the key of a cell: records with equal keys measure the same one."""
     return tuple(str(record[name]) for name in ("op", "shape", "dtype", "variant", "cold"))
 
 
 def earlier_runs(path: Path) -> dict[Key, dict[str, Any]]:
-    """The records in a file of JSON lines, the last of each cell.
+    """Reads the records in a file of JSON lines, the last of each cell.
 
     Raises:
         UsageError: for a file that cannot be read or holds something else.
@@ -33,5 +33,5 @@ def earlier_runs(path: Path) -> dict[Key, dict[str, Any]]:
 
 
 def change(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> float:
-    """How much faster than earlier, each in units of its own run's copy: machines and their moods cancel."""
+    """Returns how much faster it is than earlier, each relative to the copy of its own run: the machine cancels."""
     return float(record["of_copy"] / earlier["of_copy"])

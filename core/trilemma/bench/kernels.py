@@ -22,7 +22,7 @@ from trilemma.registry.building import import_target
 def records(
     ops: Sequence[str], device: torch.device, seconds: float, cold: bool, quick: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """A record for each cell, as it is measured.
+    """Yields a record for each cell, as it is measured.
 
     Args:
         ops: operators and steps by name, all where empty.
@@ -33,8 +33,8 @@ def records(
 
     Raises:
         UsageError: for an operator without cells.
-        TrilemmaError: where an operator of ours is wrong, or did not run on native kernels: nothing is timed then. A
-            plugin's kernel that is wrong, or raises, is left out, and the record says why under "dropped".
+        TrilemmaError: where an operator of ours is wrong or did not run on native kernels; then nothing is timed. A
+            plugin's kernel that is wrong or raises is left out, and the record says why under "dropped".
     """
     grid = {**outside_cells(), **ALL_CELLS}
     for op in ops:
@@ -52,11 +52,13 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
     errors = {OURS: _checked(cell, work, OURS, work.call(work.function))}
     kernels, dropped = outside_kernels(cell.op)
     for name, kernel in list(kernels.items()):
-        trial = cell.prepare(device)  # a wrong kernel may write where it should not
+        # The check has work of its own, since a wrong kernel may write where it should not.
+        trial = cell.prepare(device)
         try:
             errors[name] = _checked(cell, trial, name, trial.call(kernel))
             _checked(cell, trial, OURS, trial.call(trial.function))
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             wrong = name in errors
             errors.pop(name, None)
             del kernels[name]
@@ -151,7 +153,8 @@ def outside_kernels(op: str) -> tuple[dict[str, Callable[..., Any]], dict[str, s
                 kernels[name] = operators[op]
         except PluginUnavailable as error:
             dropped[name] = message_of(error)
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             dropped[name] = described(error)
     return kernels, dropped
 
@@ -167,7 +170,7 @@ def _none_but_cells(backend: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
-    """Returns the cells that plugins bring in `cells` of a kernel backend, by name, but for names of the engine's.
+    """Returns the cells in `cells` of the kernel backends of plugins, by name, without those named as ours.
 
     A backend that cannot be asked is left out with a UserWarning that says why.
     """
@@ -178,7 +181,8 @@ def outside_cells() -> dict[str, Callable[[], Iterator[Cell]]]:
             if not isinstance(brought, Mapping):
                 raise TypeError("its `cells` is no mapping of names to functions")
             cells.update(brought)
-        except Exception as error:  # other people's code
+        except Exception as error:
+            # Other people's code may raise anything.
             why = message_of(error) if isinstance(error, PluginUnavailable) else described(error)
             owner = f"{found.plugin.distribution}/{found.spec.name}"
             warnings.warn(f"left out the cells of {owner}: {why}", UserWarning, stacklevel=2)
@@ -195,7 +199,7 @@ def _summary(times: Times) -> dict[str, float]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on besides the cell."""
+    """Returns the settings that a figure depends on besides the cell."""
     from trilemma import _C
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

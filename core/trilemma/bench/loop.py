@@ -24,7 +24,7 @@ Contenders = Mapping[str, Callable[[], Tensor]]
 
 
 def loop_record(n: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Times a forward pass and a whole loop, every contender once a round, in turn, and compares what they give.
+    """Times a forward pass and a whole loop, every contender once a round, in turn, and compares their results.
 
     The network is diffusers' `UNet2DModel` of 64, 128 and 128 channels, with attention at the middle level, and random
     weights; all loops start from the same noise.
@@ -89,7 +89,8 @@ def _network(dtype: torch.dtype = torch.float32) -> Any:
     from diffusers import UNet2DModel
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # it warns of every change of dtype
+    # It warns of every change of dtype.
+    logging.set_verbosity_error()
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -128,7 +129,7 @@ def _ours(network: torch.nn.Module, start: Tensor, steps: int) -> Callable[[], T
 
 
 def _theirs(network: Any, start: Tensor, steps: int, autocast: bool = False) -> Callable[[], Tensor]:
-    """What `DDIMPipeline.__call__` does after it has drawn its noise, to the state instead of to pictures."""
+    """Does what `DDIMPipeline.__call__` does after it has drawn its noise, but returns the state, not pictures."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)

@@ -11,7 +11,7 @@ from trilemma.errors import UsageError
 
 
 def plot_roofline(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Achieved bandwidth of every cell over the bytes that it moves, under the copy's in the same run.
+    """Plots the achieved bandwidth of every cell over the bytes that it moves, under the copy's in the same run.
 
     Raises:
         UsageError: where matplotlib is missing or the file cannot be written.

@@ -30,12 +30,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all cells of a run share.
+    """The conditions that all cells of a run share.
 
     Attributes:
         n: samples a cell; the bias of the Fréchet distance depends on it, so cells of unequal n do not compare.
         seed, batch_size: as in `trilemma.sample`.
-        speed: whether images/s are recorded; without, cells can be measured on a busy machine.
+        speed: whether images/s are recorded; without them, cells can be measured on a busy machine.
         progress: show a progress bar a cell on stderr.
     """
 
@@ -47,7 +47,7 @@ class Conditions:
 
 
 def contenders(given: Sequence[str] = (), components: int = 1) -> list[str]:
-    """The specs to measure: those given, or every registered sampler that runs on a process of so many components,
+    """Returns the specs to measure: those given, or every registered sampler that runs on so many components,
     with its defaults and its variants."""
     if given:
         return list(given)
@@ -61,7 +61,7 @@ def contenders(given: Sequence[str] = (), components: int = 1) -> list[str]:
 
 
 def _fits(entry: Component, components: int) -> bool:
-    """Whether a sampler runs on such a process; one that cannot be imported is measured, to say why it cannot."""
+    """Returns whether a sampler runs on such a process; one that fails to import is measured, to report the reason."""
     try:
         declared = getattr(building.import_target(entry), "components", (1,))
     except PluginUnavailable:
@@ -70,7 +70,7 @@ def _fits(entry: Component, components: int) -> bool:
 
 
 def steps_within(sampler: Sampler, budget: int) -> int:
-    """The largest number of steps, at most `budget`, that pays no more evaluations of the network than it.
+    """Returns the largest number of steps that pays at most `budget` evaluations of the network.
 
     Raises:
         UsageError: where one step pays more, or where steps adapt to a tolerance.
@@ -91,7 +91,7 @@ def records(
     conditions: Conditions,
     out: Path | None = None,
 ) -> Iterator[Record]:
-    """A record a sampler and budget; one that cannot be run there says why as `reason`.
+    """Yields a record for each sampler and budget; one that cannot be run there says why as `reason`.
 
     With `out`, records are appended to that file as they come, and a cell that it holds for the same weights, n,
     seed, dtype and versions is not measured again; one that failed is.
@@ -109,7 +109,8 @@ def records(
         built.setdefault(spec, (made, _owner(given)))
     known = _known(out) if out else []
     shared = _shared(model, evaluator, conditions)
-    for budget in budgets:  # a run that is stopped has every sampler at the smaller budgets
+    # Budgets come first, so that a run that is stopped has every sampler at the smaller ones.
+    for budget in budgets:
         for spec, (made, owner) in built.items():
             record = _cell(model, evaluator, made, spec, budget, {**shared, "from": owner}, conditions, known)
             if record not in known:
@@ -151,7 +152,8 @@ def _cell(
             ),
             evaluator,
         )
-    except Exception as error:  # other people's samplers may raise anything; the others are still measured
+    except Exception as error:
+        # Other people's samplers may raise anything; the others are still measured.
         text = str(error) if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {error}"
         return {"key": key, "budget": budget, "reason": one_line(text), "nfe": None, "metrics": {}}
     return {
@@ -167,7 +169,8 @@ def _cell(
 
 def _built(given: str) -> tuple[Sampler | str, str]:
     """A sampler with its canonical spec; or why it could not be made, with the spec as given."""
-    catalog().find("sampler", parse_spec(given).name)  # a name nobody has is the caller's mistake, not a row
+    # A name that nobody has is the caller's mistake, not a row of the table.
+    catalog().find("sampler", parse_spec(given).name)
     try:
         made, spec = lookup.build("sampler", given)
     except TrilemmaError as error:
@@ -181,7 +184,7 @@ def _owner(given: str) -> str:
 
 
 def _shared(model: Denoiser, evaluator: Evaluator, conditions: Conditions) -> Record:
-    """What decides the numbers of all cells; the threads only where speed is one of them."""
+    """Returns the settings that decide the numbers of all cells; the threads only where speed is one of them."""
     parameter = next(iter(model.own_tensors()), None)
     return {
         "model": describe_model(model),

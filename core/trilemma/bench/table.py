@@ -83,17 +83,17 @@ def _mean_and_least(records: Sequence[Mapping[str, Any]], peer: str) -> tuple[fl
 
 
 def bandwidth(record: Mapping[str, Any]) -> float:
-    """Gigabytes a second, counted at the least bytes."""
+    """Returns the gigabytes a second, counted at the least bytes."""
     return float(record["least_bytes"] / record["microseconds"][OURS]["median"] / 1e3)
 
 
 def copy_bandwidth(record: Mapping[str, Any]) -> float:
-    """Gigabytes a second of the copy in the same run."""
+    """Returns the gigabytes a second of the copy in the same run."""
     return float(record["least_bytes"] / record["microseconds"][COPY]["median"] / 1e3)
 
 
 def show_loop(record: Mapping[str, Any]) -> None:
-    """The table of `trilemma bench loop`."""
+    """Returns the table of `trilemma bench loop`."""
     out = console()
     out.print(f"{record['network']}; {record['threads']} threads, torch {record['torch']}")
     titles = {
@@ -118,7 +118,7 @@ def show_loop(record: Mapping[str, Any]) -> None:
 
 
 def show_samplers(records: Sequence[Mapping[str, Any]]) -> None:
-    """The table of `trilemma bench samplers`, and below it the cells that could not be run."""
+    """Returns the table of `trilemma bench samplers`, and below it the cells that could not be run."""
     out = console()
     first = records[0]["key"]
     out.print(

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_FLUSHED_BYTES = 128 << 20  # more than the last cache of common machines
+# More than the last cache of common machines.
+_FLUSHED_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Times:
 def measure(
     contenders: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, cold: bool
 ) -> dict[str, Times]:
-    """Times of every contender, round by round.
+    """Returns the times of every contender, measured round by round.
 
     On the CPU `torch.utils.benchmark` times blocks of calls, on CUDA `triton.testing.do_bench`, which flushes the
     cache before each call.
@@ -56,7 +57,8 @@ def measure(
     }
     blocks, spent = {}, 0.0
     for name, timer in timers.items():
-        timer.timeit(3)  # the first calls compile, allocate and fault pages
+        # The first calls compile, allocate and fault pages.
+        timer.timeit(3)
         once = timer.timeit(3).median
         blocks[name] = 1 if cold else max(1, round(1e-3 / max(once, 1e-7)))
         spent += blocks[name] * once
@@ -80,7 +82,7 @@ def _on_cuda(contenders: Mapping[str, Callable[[], object]], seconds: float) -> 
 
 
 def ratio(slow: Times, fast: Times) -> tuple[float, float, float]:
-    """The ratio of the medians and its 95 % bootstrap interval."""
+    """Returns the ratio of the medians and its 95 % bootstrap interval."""
     generator = torch.Generator().manual_seed(0)
 
     def draws(times: Times) -> torch.Tensor:

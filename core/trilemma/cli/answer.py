@@ -24,7 +24,7 @@ def print_json(value: Any, indent: int | None = None) -> None:
 
 @contextmanager
 def alone_on_stdout() -> Iterator[None]:
-    """Sends all but `print_json` to stderr: what plugins print, by whatever way, does not mix with the answer."""
+    """Sends all but `print_json` to stderr, so that no output of a plugin mixes with the answer."""
     global _answers
     before, stdout = _answers, sys.stdout
     try:

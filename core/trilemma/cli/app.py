@@ -1,4 +1,4 @@
-"""The command line `trilemma`: one line on stderr for every error, and an exit code that says what kind it is.
+"""The command line `trilemma`: one line on stderr for every error, and an exit code for its kind.
 
 0 ok    1 failure    2 usage    3 plugin unavailable    4 conformance    130 interrupted
 """
@@ -23,7 +23,8 @@ from trilemma.cli.facade import Facade, without_idle_validation
 from trilemma.errors import TrilemmaError, described, one_line
 from trilemma.version import __version__
 
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the class itself
+# Typer does not export the class itself.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(cls=Facade, add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line on `sys.argv[1:]`, or these arguments, and returns its exit code."""
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that has no α still gets its table, and a file name that is no text its line.
+        # A terminal that has no α still shows its table, and a file name that is no text can still be printed.
         sys.stdout.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
@@ -103,8 +104,9 @@ def options(
 
 
 def _report(error: Exception) -> int:
-    """Prints what went wrong as one line and returns the exit code it stands for."""
-    with contextlib.suppress(OSError):  # stderr may be full or gone: the exit code remains
+    """Prints an error as one line and returns its exit code."""
+    # Standard error may be full or gone: the exit code remains.
+    with contextlib.suppress(OSError):
         if os.environ.get("TRILEMMA_TRACEBACK", "") not in ("", "0"):
             traceback.print_exception(error)
     if isinstance(error, TrilemmaError):
@@ -148,23 +150,26 @@ def _usage(error: Exception) -> str:
 
 
 def _open_streams() -> None:
-    """Gives the streams that were closed before the program began somewhere to write: nothing can go wrong there.
+    """Opens the null device for the streams that were closed before the program began.
 
-    Otherwise the next file that is opened takes their number, and what is printed goes into it.
+    Otherwise the next file that is opened takes their number, and printed text goes into that file.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the smallest number that is free
+            # A new file takes the smallest number that is free.
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for as long as the process lives
+            # The stream stays open as long as the process lives.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _discard_output() -> None:
-    """Lets the interpreter end in peace where stdout cannot be written: what is buffered goes nowhere."""
-    with contextlib.suppress(OSError):  # a stdout that is no file needs no peace
+    """Sends buffered output to the null device, so that the interpreter ends quietly where stdout cannot be written."""
+    # A stdout that is no file needs no such care.
+    with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

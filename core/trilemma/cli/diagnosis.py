@@ -1,4 +1,4 @@
-"""What `trilemma doctor` finds out: versions, native kernels, CUDA, plugins and data, each as plain facts."""
+"""The findings of `trilemma doctor`: versions, native kernels, CUDA, plugins and data, each as plain facts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXTRAS = {"accelerate": "train", "tensorboard": "train", "scikit-learn": "digit
 
 
 def diagnose(with_torch: bool) -> dict[str, Facts]:
-    """Every section by name; `problems` lists what needs the user's hand. Without torch nothing imports it."""
+    """Returns every section by name; `problems` lists what needs the user's hand. Without torch nothing imports it."""
     sections = {
         "versions": versions(),
         "native": native_library(with_torch),
@@ -40,7 +40,7 @@ def diagnose(with_torch: bool) -> dict[str, Facts]:
 
 
 def versions() -> Facts:
-    """Versions of Python, trilemma and what it requires; None for what is not installed."""
+    """Returns the versions of Python, trilemma and what it requires; None for what is not installed."""
     found: Facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -59,7 +59,7 @@ def versions() -> Facts:
 
 
 def native_library(with_torch: bool) -> Facts:
-    """Whether the native library was built, how, and which backend each operator runs on."""
+    """Returns whether the native library was built, how, and which backend each operator runs on."""
     facts: Facts = {"library": [str(path) for path in _libraries()] or None, **_build()}
     problems = {}
     if not facts["library"]:
@@ -70,13 +70,14 @@ def native_library(with_torch: bool) -> Facts:
         try:
             ops = importlib.import_module("trilemma.ops")
             facts["backends"] = {name: str(ops.explain(name)) for name in ops.OPERATORS}
-        except Exception as error:  # a diagnosis goes on
+        except Exception as error:
+            # A diagnosis goes on.
             problems["backends"] = f"{type(error).__name__}: {error}"
     return {**facts, "problems": problems}
 
 
 def cuda(with_torch: bool) -> Facts:
-    """Whether CUDA can be used and, where it cannot, why."""
+    """Returns whether CUDA can be used and, where it cannot, why."""
     driver, devices = _driver()
     facts: Facts = {"driver": driver, "devices": devices, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
     if not with_torch:
@@ -86,7 +87,8 @@ def cuda(with_torch: bool) -> Facts:
         return facts
     try:
         import torch
-    except Exception as error:  # a diagnosis goes on
+    except Exception as error:
+        # A diagnosis goes on.
         return {**facts, "usable": False, "why": f"torch cannot be imported: {type(error).__name__}: {error}"}
     facts["torch_cuda"] = torch.version.cuda
     facts["usable"] = bool(torch.cuda.is_available())
@@ -100,7 +102,7 @@ def cuda(with_torch: bool) -> Facts:
 
 
 def data_folder() -> Facts:
-    """Where data sets are looked for."""
+    """Returns the folder in which data sets are looked for."""
     folder = os.environ.get("TRILEMMA_DATA")
     facts: Facts = {"TRILEMMA_DATA": folder}
     if folder is None:
@@ -112,7 +114,7 @@ def data_folder() -> Facts:
 
 
 def plugins() -> Facts:
-    """How many plugins have which status, and what is wrong with those that do not work."""
+    """Counts the plugins of each status and says what is wrong with those that do not work."""
     records = catalog().records
     facts: Facts = {}
     for record in records:
@@ -146,7 +148,7 @@ def _libraries() -> list[Path]:
 
 
 def _build() -> Facts:
-    """What the extension module says of its build and of this processor; a reason where there is none."""
+    """Returns what the extension module says of its build and of this processor; a reason where there is none."""
     try:
         module = importlib.import_module("trilemma._C")
     except ImportError as error:

@@ -61,7 +61,8 @@ def command(
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
     evaluator = evaluate.Evaluator.of(network, dataset, features, metrics, reference)
-    if evaluator.of_the_model:  # which differentiate the network, as its fused operators cannot be
+    # Metrics of the model differentiate the network, and its fused operators have no derivative.
+    if evaluator.of_the_model:
         network = trilemma.load(model, device=device, dtype=kind)
     measured = evaluate.untrained(network, seed) if untrained else network
     if not evaluator.comparisons:

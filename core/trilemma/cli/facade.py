@@ -20,7 +20,7 @@ from trilemma.registry.building import import_target
 class Facade(TyperGroup):
     """Lists every registered command by its summary and imports the one that is called.
 
-    Plugins hand in plain functions with typer annotations; what typer is built on stays out of their sight.
+    Plugins hand in plain functions with typer annotations, and never see the library that typer is built on.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -44,7 +44,7 @@ class Facade(TyperGroup):
 
 
 def command_of(component: Component) -> Any:
-    """The command line's command of a component whose target is a function, or a `typer.Typer` with its own."""
+    """Returns the command of a component whose target is a function, or a `typer.Typer` with its own."""
     target: Any = import_target(component)
     if not isinstance(target, typer.Typer):
         function, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -68,9 +68,9 @@ def _invoke(invoke: Callable[[Any], Any], context: Any) -> Any:
 
 
 def without_idle_validation(command: Any) -> Any:
-    """The command, with options that were not given left alone.
+    """Returns the command; it leaves alone the options that were not given.
 
-    typer validates even their None, and importing what it validates with takes longer than a light command does.
+    typer validates even their None, and importing its validation takes longer than a light command does.
     """
     command.get_params = partial(_parameters, command.get_params)
     for child in getattr(command, "commands", {}).values():
@@ -79,7 +79,7 @@ def without_idle_validation(command: Any) -> Any:
 
 
 def _parameters(get_params: Callable[[Any], list[Any]], context: Any) -> list[Any]:
-    """What get_params says, the option --help included, each made to skip a value that was not given."""
+    """Returns the parameters of the command, --help included, each made to skip a value that was not given."""
     parameters = get_params(context)
     for parameter in parameters:
         if not parameter.required and not isinstance(parameter.process_value, partial):

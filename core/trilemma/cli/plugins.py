@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Kind = Annotated[str | None, typer.Option(help=f"Only components of this kind: {', '.join(KINDS)}.")]
-STARTED = ("sampler", "process", "denoiser", "guidance", "objective", "metric", "dataset", "kernels")  # light
+# The kinds that `new` has starters for, listed here since help must not import them.
+STARTED = ("sampler", "process", "denoiser", "guidance", "objective", "metric", "dataset", "kernels")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""Options of the command line that are those of a request: their meaning and default are read where they are written.
+"""Options of the command line that a request has, too: their meaning and default are read from its source.
 
 The source is read and not imported, so that help needs no torch.
 """
@@ -33,7 +33,7 @@ def option(name: str, *flags: str, **settings: Any) -> Any:
     Args:
         name: of the option.
         flags: such as "-n"; by default typer's own.
-        settings: further ones of typer.
+        settings: further settings of typer.
     """
     sentence = re.split(r"(?<=\.) (?=[A-Z])", _written()[name].meaning)[0]
     return typer.Option(*flags, help=sentence[0].upper() + sentence[1:], **settings)

@@ -1,4 +1,4 @@
-"""How samples are gathered into batches of the network, one after the other as they are asked for."""
+"""Batches of the network: samples are gathered into them one after the other, as they are asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Chunk:
 
     @property
     def full(self) -> bool:
-        """Whether every row is asked for, in order."""
+        """True where every row is asked for, in order."""
         return torch.equal(self.rows, torch.arange(len(self.indices)))
 
 
@@ -38,7 +38,7 @@ class Chunks:
     """The samples `indices` in batches of at most `batch_size`; each is made when the iteration comes to it.
 
     Deterministic: every batch has 64 rows and sample i sits in row i mod 64 of the one for i // 64, so that
-    the network's kernels see a sample in the same place of the same shape whoever its neighbours are.
+    the network's kernels see a sample in the same place of the same shape, whatever its neighbours are.
 
     Args:
         indices: which samples.
@@ -57,7 +57,7 @@ class Chunks:
         return map(_block_chunk, self._blocks) if self._blocks is not None else self._in_order()
 
     def of_size(self, rows: int) -> int:
-        """Returns how many of the batches have so many rows."""
+        """Returns how many of the batches have this number of rows."""
         if self._blocks is not None:
             return len(self) if rows == DETERMINISTIC_BATCH else 0
         whole, rest = divmod(len(self._indices), self._batch)

@@ -20,7 +20,7 @@ class Evaluation:
         guidance: whose branches are evaluated, in one call a network.
         batch: B.
         shape: of one state, (K·C, ...).
-        dtype: of the states. A network in another dtype gets and gives its own through two more buffers.
+        dtype: of the states. A network in another dtype reads and writes its own dtype through two more buffers.
         network_dtype: of the networks.
         device: of everything.
     """

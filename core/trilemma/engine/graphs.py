@@ -2,7 +2,7 @@
 
 A graph replays launches as they were recorded, so that everything that changes from one replay to the next must lie on
 the device: the row and its time, the seed, the samples and their conditions. `RecordedLoop` is the loop in that form.
-It needs no GPU to be right, only to be fast; the graphs are made by `Recorder` alone.
+That form runs on any device; only `Recorder`, which makes the graphs, needs a GPU.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ATTEMPTS: Final = {"auto": ("loop", "step"), "loop": ("loop", "step"), "step": (
 
 @dataclass(frozen=True)
 class Capture:
-    """Which capture a run had.
+    """The capture that was asked of a run, and the one that it had.
 
     Attributes:
         asked: "auto", "loop", "step" or "off".
         ran: "loop" (one graph of all rows), "step" (a graph of a row, replayed for the rows like it) or "off".
-        passed_over: why each that was tried before did not run, a line each.
+        passed_over: by mode, in one line, why a mode that was tried before did not run.
     """
 
     asked: str
@@ -64,7 +64,7 @@ def none_of_a_plan(asked: str) -> Capture:
 
 
 def choose(asked: str, loop: Loop, noise: NoiseSource, watched: bool, batches: int) -> Capture:
-    """Returns the capture of a run, by what a graph cannot do and, for "auto", by what it is not worth.
+    """Returns the capture of a run: the first mode that a graph can do and, for "auto", that pays.
 
     Args:
         asked: one of `ATTEMPTS`.
@@ -123,7 +123,7 @@ def _hooked(loop: Loop) -> bool:
 
 
 class RecordedLoop(Loop):
-    """A loop as graphs hold it, and the graphs: the number of the row, its time and the seed lie on the device.
+    """A loop and its graphs; the number of the row, its time and the seed lie on the device.
 
     Args: those of `Loop`.
     """
@@ -148,7 +148,7 @@ class RecordedLoop(Loop):
         self._number.add_(1)
 
     def begin(self, batch: Batch) -> None:
-        """Takes a batch in. The first one's tensors are copied, and later ones are written over them."""
+        """Loads a batch: the first one's tensors are copied, and later ones are written over these copies."""
         if not hasattr(self, "indices"):
             super().begin(
                 Batch(
@@ -242,7 +242,7 @@ class Recorder:
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
-        """On a stream of our own, ordered with the current one."""
+        """Runs the block on a stream of its own, ordered with the current one."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         try:
@@ -252,10 +252,11 @@ class Recorder:
             current.wait_stream(self._stream)
 
     def _mend(self) -> None:
-        """Ends what torch leaves open where a capture breaks: memory goes to its pool, and the generator believes
-        that a capture is going on, until one ends well.
+        """Ends what torch leaves open after a broken capture. Memory still goes to its pool, and until a capture ends
+        well the generator believes that one is going on.
         """
-        with suppress(Exception):  # where torch has ended it itself
+        # Torch may have ended it itself.
+        with suppress(Exception):
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
         number = torch.zeros(1, device=self.device)
         with warnings.catch_warnings(), suppress(Exception):
@@ -268,7 +269,8 @@ def _captured(graph: torch.cuda.CUDAGraph, body: Callable[[], Any], pool: Any) -
     try:
         body()
     except BaseException:
-        with suppress(Exception):  # what broke the capture says more than that it is broken
+        # The error that broke the capture says more than the one that follows from it.
+        with suppress(Exception):
             graph.capture_end()
         raise
     graph.capture_end()
@@ -276,10 +278,11 @@ def _captured(graph: torch.cuda.CUDAGraph, body: Callable[[], Any], pool: Any) -
 
 @contextmanager
 def _waiting_refused() -> Iterator[None]:
-    """A host that waits for the device breaks a capture beyond repair; here it is only an error."""
+    """Turns a wait of the host for the device into an error, as it would break a capture beyond repair."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it does not notice every wait; the capture does
+        # Torch warns that the mode does not notice every wait; the capture does notice.
+        warnings.simplefilter("ignore")
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -12,7 +12,7 @@ from trilemma.errors import UsageError
 
 
 def checked_images(name: str, images: Tensor, shape: Sequence[int]) -> Tensor:
-    """The images, where they are finite floating-point ones [n, C, H, W] of the model's shape.
+    """Returns the images where they are finite floating-point ones [n, C, H, W] of the model's shape.
 
     Raises:
         UsageError: where they are not.
@@ -33,10 +33,10 @@ def checked_images(name: str, images: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def chosen(images: Tensor, indices: Tensor, like: Tensor) -> Tensor:
-    """The images [B, ...] of samples `indices` [B]: sample i takes entry i modulo their number."""
+    """Returns the images [B, ...] of samples `indices` [B]: sample i takes entry i modulo their number."""
     return images[(indices.cpu() % len(images)).to(images.device)].to(like.device, like.dtype)
 
 
 def digest(images: Tensor) -> str:
-    """sha256 of images, for provenance."""
+    """Returns the sha256 of images, for provenance."""
     return hashlib.sha256(images.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -14,7 +14,7 @@ from trilemma.errors import UsageError
 
 @dataclass(frozen=True)
 class Known:
-    """Images and the mask of what is kept of them.
+    """Images and the mask of the region that is kept.
 
     Attributes:
         images: [N, C, H, W]; sample i takes entry i modulo N.
@@ -25,18 +25,18 @@ class Known:
     mask: Tensor
 
     def of(self, indices: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and masks [B, C, H, W] of samples `indices` [B], in the dtype and on the device of `like`."""
+        """Returns images and masks [B, C, H, W] of samples `indices` [B], in the dtype and on the device of `like`."""
         return chosen(self.images, indices, like), chosen(self.mask, indices, like)
 
     def imposed(self, state: Tensor, indices: Tensor, noise: Tensor, level: tuple[float, float]) -> Tensor:
-        """m (α x + σ ξ) + (1 − m) z, a tensor of its own."""
+        """Returns m (α x + σ ξ) + (1 − m) z as a new tensor."""
         image, mask = self.of(indices, state)
         alpha, sigma = level
         return mask * (alpha * image + sigma * noise) + (1 - mask) * state
 
 
 def known_region(known: Tensor | None, mask: Tensor | None, shape: Sequence[int]) -> Known | None:
-    """The region that `known=` and `mask=` describe; None for neither.
+    """Returns the region that `known=` and `mask=` describe; None for neither.
 
     Raises:
         UsageError: for one without the other, another shape, or a mask of anything but 0 and 1.

@@ -44,15 +44,15 @@ def invert(*arguments: Any, **options: Any) -> Inverted:
 
     A sampler whose rows are one step each is run backwards, row by row. Each step z' = A z + B f(z, t) is solved for z
     by a Newton–Krylov method (`trilemma.numerics.newton.solve`), every image by itself, until the two sides differ by
-    no more than `tolerance`; the provenance says by how much they differ at most. The way there and back is then exact
-    to about that. Where z' has no preimage, or none is found in `refine` rounds, the nearest state that was met is
-    taken, and a warning says so. Where z' has several preimages, under guidance, one of them is taken.
+    no more than `tolerance`; the provenance says by how much they differ at most. Inverting and drawing again is then
+    exact to about that. Where z' has no preimage, or none is found in `refine` rounds, the nearest state that was met
+    is taken, and a warning says so. Where z' has several preimages, under guidance, one of them is taken.
 
-    Any other deterministic plan, with stages or a history, is a method for the probability-flow equation, which it
-    solves just as well upwards: the last step of the way back, from the smallest time t > 0 to the data, is solved as
-    above, and from t on the sampler's own plan is taken on the rising times. There and back then agree to the sampler's
-    error, which falls at its order. One that adapts its steps to a tolerance goes up from the smallest time a network
-    is asked at, and agrees to it. The residual is that of the one step alone.
+    Any other deterministic plan, with stages or a history, solves the probability-flow equation, and can solve it
+    upwards too. The sampler's last step, from the smallest time t > 0 to the data, is solved for z as above; from t on
+    the sampler's own plan runs on the rising times. Inverting and drawing again then agree to the sampler's error,
+    which falls at its order. A sampler that adapts its steps to a tolerance runs upwards from the smallest time a
+    network is asked at, and agrees to that tolerance. The residual is that of the one solved step.
 
     Args: of InversionRequest
 
@@ -115,7 +115,7 @@ def _warn(residual: Tensor, tolerance: float) -> None:
 
 
 def _parts(sampler: Sampler, process: Process, steps: int, solved: Solved | None) -> list[Sampler]:
-    """Returns what is run one after the other to invert a sampler.
+    """Returns the samplers that run one after the other to invert a sampler.
 
     Args:
         solved: runs steps backwards by solving them; None where they are not solved.
@@ -156,14 +156,14 @@ def _rows(part: Sampler, process: Process, steps: int) -> int:
 
 
 def _counted(callback: Callback | None, before: int, total: int) -> Callback | None:
-    """The callback of one part of an inversion, which counts the rows of all of them."""
+    """Returns the callback of one part of an inversion, which counts the rows of all parts."""
     if callback is None:
         return None
     return lambda row, rows, t, state: callback(before + row, total, t, state)
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of what was run one after the other: what it cost together."""
+    """Returns the provenance of the parts together, with their total cost."""
     if not first:
         return dict(second)
     seconds = first["seconds"] + second["seconds"]
@@ -203,7 +203,7 @@ class Rising(Sampler):
     """A sampler's plan on its times upwards, from the smallest above 0 to the first.
 
     Where nothing is left of the data at the top (α = 0, λ = −∞) the last step is one of first order,
-    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the way back is.
+    z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, as the first step of the sampler itself is.
 
     Args:
         sampler: whose plan is run.
@@ -236,7 +236,8 @@ class Rising(Sampler):
     def _upwards(self, process: Process, times: Tensor) -> Tableau:
         try:
             return self.sampler.plan(process, times)
-        except (ArithmeticError, ValueError) as error:  # a plan that takes it for granted that times fall
+        except (ArithmeticError, ValueError) as error:
+            # The sampler's plan relies on falling times.
             raise UsageError(
                 f"{type(self.sampler).__name__} cannot be planned on rising times ({error}); use one that can"
             ) from error
@@ -295,7 +296,7 @@ class Inverse(Sampler):
         return self.sampler.order
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1] of the sampler, rising."""
+        """Returns the times [steps + 1] of the sampler, rising."""
         return self.sampler.times(process, steps).flip(0)
 
     def nfe(self, steps: int) -> int:
@@ -328,7 +329,7 @@ class Solved(Sampler):
         return self.sampler.order
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1] of the sampler, rising."""
+        """Returns the times [steps + 1] of the sampler, rising."""
         return self.sampler.times(process, steps).flip(0)
 
     def nfe(self, steps: int) -> int:
@@ -384,7 +385,7 @@ def _rounding(*dtypes: torch.dtype) -> float:
 def inverse(tableau: Tableau, process: Process) -> Tableau:
     """Returns the tableau that runs a one-step deterministic sampler backwards, to the error of its steps.
 
-    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' stands for v̂ at z:
+    A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' replaces v̂ at z:
 
         z = (z' − b v̂(z', t))/a.
 

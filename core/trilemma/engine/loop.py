@@ -1,4 +1,4 @@
-"""A batch on its way through a program, a row at a time, in buffers made before the first."""
+"""The loop: it takes a batch through a program, row by row, in buffers made before the first."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Loop:
     itself makes no tensor and reads nothing back from the device.
 
     Args:
-        program: what is run.
+        program: the program to run.
         guidance: which networks are evaluated, and how they combine.
         batch: B.
         shape: of one state, (K·C, ...).
@@ -133,7 +133,7 @@ class Loop:
         return self.evaluation.combined(z, t, outputs, self.targets, slots.evaluated)
 
     def row(self, row: int, output: Tensor | None = None) -> None:
-        """Takes the batch through a row; `output` stands for what the networks would answer, where it is given."""
+        """Takes the batch through a row; a given `output` replaces the networks' answer."""
         if output is None:
             output = self.output(row)
         slots = self.program.slots[row]

@@ -1,4 +1,4 @@
-"""Where a sampler's noise comes from: keys, or tensors given from outside."""
+"""A sampler's noise: drawn by keys, or given as tensors from outside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NoiseSource(Protocol):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """ξ [B, *shape] of samples `indices` [B] (int64) at a step of a stream."""
+        """Returns ξ [B, *shape] of samples `indices` [B] (int64) at a step of a stream."""
         ...
 
 
@@ -48,7 +48,7 @@ def keyed_normal(
     device: torch.device | str | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Standard normals ξ [B, *shape] as `reference_normal` defines them, by the native kernel where there is one.
+    """Returns standard normals ξ [B, *shape] as `reference_normal` defines them, by the native kernel if there is one.
 
     A sample's noise depends on its key and its shape's element count alone: never on the batch, on the device's
     layout or on torch's global generator, which is left alone.
@@ -98,7 +98,7 @@ class KeyedNoise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """See `keyed_normal`."""
+        """Draws as `keyed_normal` does, under this seed."""
         return keyed_normal(self.seed, indices, step, shape, stream, dtype, device)
 
 
@@ -128,7 +128,7 @@ class InjectedNoise:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """The rows `indices` of the tensor given for a step.
+        """Returns the rows `indices` of the tensor given for a step.
 
         Raises:
             UsageError: where none was given, or one of another shape.

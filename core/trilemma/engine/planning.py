@@ -1,4 +1,4 @@
-"""Plans, lowered: what a sampler computed for a process is kept, and costs nothing the next time."""
+"""Lowered plans: a plan that a sampler made for a process is kept, and costs nothing the next time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from trilemma.interfaces.tableau import checked_plan
 from trilemma.registry.manager import registered_name
 from trilemma.registry.options import is_value
 
-KEPT = 64  # plans
-LONGEST = 4096  # rows of one that is kept
+# Number of plans that are kept.
+KEPT = 64
+# Largest number of rows of a plan that is kept.
+LONGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ def planned(
     strength: float | None = None,
     passes: tuple[int, int] = (1, 1),
 ) -> Planned:
-    """Returns what a sampler plans for a process, lowered for a network of this parameterization.
+    """Returns a sampler's times and its plan for a process, lowered for a network of this parameterization.
 
     Args:
         sampler: whose plan it is.
-        process: what it is planned for.
+        process: the process that it is planned for.
         steps: of the whole grid.
         parameterization: of the network's output.
         strength: largest time that is run; None for all.
@@ -68,7 +70,7 @@ def planned(
 
 
 def warn(found: Planned, process: Process, starts_at_the_prior: bool) -> None:
-    """Warns of what cannot be right, at each request anew."""
+    """Warns of a plan that cannot draw well, at each request."""
     concerns = (_of_prior(process) if starts_at_the_prior else "", found.concern)
     for concern in filter(None, concerns):
         warnings.warn(concern, UserWarning, stacklevel=4)
@@ -100,7 +102,7 @@ def _plan(
 
 
 def _written(sampler: Sampler, process: Process) -> tuple[object, ...]:
-    """The functions that a plan comes from: one that was written anew plans anew."""
+    """Returns the functions that a plan comes from: a redefined function plans anew."""
     return type(sampler).plan, type(sampler).times, type(process).moments, type(process).transition
 
 
@@ -138,5 +140,5 @@ def _below(times: Tensor, strength: float) -> Tensor:
 
 
 def _is_value(component: object) -> bool:
-    """Whether equal components plan alike for ever: values do, but for those that learn."""
+    """Returns whether equal components always plan alike: they do, except for those that learn."""
     return is_value(component) and not isinstance(component, nn.Module)

@@ -28,7 +28,7 @@ from trilemma.ops import layout
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Where a row reads and writes.
+    """The buffers that a row reads and writes.
 
     Attributes:
         seen: slot of the state that the network sees.

@@ -1,4 +1,4 @@
-"""What made a set of samples, as a record that can be written as JSON."""
+"""Provenance: the record of how a set of samples was made. It can be written as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Clock:
 def describe(
     resolved: Resolved, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
 ) -> dict[str, Any]:
-    """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that really ran.
+    """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that ran.
 
     The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own; it
     and the capture are None before anything was drawn.
@@ -91,7 +91,7 @@ def describe(
 
 
 def describe_model(model: Denoiser) -> dict[str, Any]:
-    """Name and sha256 of a model: of the file that its weights were loaded from, else of its tensors.
+    """Returns name and sha256 of a model: of the file that its weights were loaded from, else of its tensors.
 
     The name of a model without a card is its `described_as`, else its class. Loaded weights that were changed since are
     no longer the file's: the sha256 is then that of the tensors, too.
@@ -104,5 +104,5 @@ def describe_model(model: Denoiser) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of trilemma, torch and Python."""
+    """Returns the versions of trilemma, torch and Python."""
     return {"trilemma": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

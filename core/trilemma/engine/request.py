@@ -1,4 +1,4 @@
-"""What can be asked of the engine: every option once, with its default, its meaning and its checks."""
+"""Requests to the engine: every option once, with its default, its meaning and its checks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Common:
             condition is given, the one that the model's card names, else the model's own prediction.
         cond: conditions by name: one value for all samples, or a list of which sample i takes entry i modulo its
             length. A class is a label or a name. None is the null condition.
-        indices: which samples, in place of the first n; the same sample is the same whatever the others are.
+        indices: which samples to draw, in place of the first n; a sample does not depend on which others are drawn.
         device: where a model given by name goes; a denoiser stays where it is.
         dtype: dtype of the state; that of the model by default.
     """
@@ -65,12 +65,12 @@ class Common:
 
 @dataclass(frozen=True)
 class Batching(Common):
-    """Options of what is run a batch at a time.
+    """Options of runs that go batch by batch.
 
     Args:
-        batch_size: samples in one call of the network at most; a guided call holds as many a branch.
-        deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished
-            samples too are the same bits however they are chunked; `batch_size` is not used then.
+        batch_size: largest number of samples in one call of the network; a guided call has as many for each branch.
+        deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished samples
+            too are the same bits in any chunking; `batch_size` is then ignored.
         callback: called after each row of the sampler with (rows done, rows, time, state [B, ...]), with gradients as
             at the call. The state is a view that the next row overwrites: clone it to keep it. A clone is an ordinary
             tensor.
@@ -106,9 +106,10 @@ class Drawing(Common):
         strength: time in (0, 1] that `start` is noised to; 0.6 by default.
         known: images [N, C, H, W] of which a region is kept, sample i taking entry i modulo N: after every row that
             region becomes α_t x + σ_t ξ of them, and the images themselves at the end, with one ξ for a sample. The
-            rest hears of the region through the network alone, and its law is not that of the data given the region,
-            however many steps there are: of two pixels of variance 1 and correlation .8 one is .35 in the mean, and
-            not .8, where the other is 1. `resample` and the guidance `moment-matching` mend that.
+            rest depends on the region through the network alone, so its law is not that of the data given the region,
+            whatever the number of steps. For example, of two pixels with variance 1 and correlation 0.8, of which one
+            is kept at 1, the other has the mean 0.35 instead of 0.8. `resample` and the guidance `moment-matching` mend
+            that.
         mask: [M, 1 or C, H, W] of 0 and 1, 1 where `known` is kept; sample i takes entry i modulo M.
         resample: passes that every `jump` steps take, with the noise put back in between (2201.09865). It costs as many
             times the evaluations, and needs a sampler of one step a row.
@@ -160,10 +161,11 @@ class Request(Drawing, Batching):
     """All that decides a set of samples, and how they are drawn.
 
     Args:
-        capture: CUDA graphs of the loop: "step" replays one of a row, "loop" one of all rows, which no callback
-            and no progress bar can follow; "auto" takes what fits, "off" none. What cannot be captured is launched
-            row by row, with the same result; the provenance says what ran, and why not another.
-        trajectory: also keep the state before the first row and after each; a loop in one graph cannot be followed.
+        capture: CUDA graphs of the loop: "step" replays a graph of one row, "loop" a graph of all rows, which no
+            callback and no progress bar can follow; "auto" takes the one that fits, "off" none. A loop that cannot be
+            captured is launched row by row, with the same result; the provenance says which capture ran, and why no
+            other.
+        trajectory: also keep the state before the first row and after each; a graph of all rows cannot do that.
     """
 
     _: KW_ONLY
@@ -177,7 +179,7 @@ class Request(Drawing, Batching):
 
     @property
     def watched(self) -> bool:
-        """Whether the host follows the rows."""
+        """True where the host follows the rows one by one."""
         return self.progress or self.trajectory or self.callback is not None
 
 
@@ -189,9 +191,9 @@ class InversionRequest(Batching):
         x: images [n, C, H, W] in the range of the model's data.
         sampler: a deterministic sampler, one that fits the process by default; the way back must use the same one.
         steps: of the sampler; the way back must use as many.
-        refine: rounds a step at most, of 2 to 17 evaluations of the network each; they end as soon as all images of a
-            batch have arrived. After each the host reads one value. 0 is plain DDIM inversion: one evaluation a step,
-            nothing solved and nothing read, as exact as the steps are short.
+        refine: largest number of rounds a step, each of 2 to 17 evaluations of the network; they end as soon as all
+            images of a batch have converged. After each round the host reads one value. 0 is plain DDIM inversion: one
+            evaluation a step, nothing is solved, and the error falls with the length of the steps.
         tolerance: of max |A z + B f(z, t) − z'|, relative to max |z'| where that is above 1; ε^0.7 by default, with ε
             the rounding of the state or of the network: 1e-11 in float64, 1.4e-5 in float32.
     """

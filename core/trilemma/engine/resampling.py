@@ -1,4 +1,4 @@
-"""Resampling: a plan that goes back up in noise and down again, so that a given region and the rest agree."""
+"""Resampling: a plan adds noise again and repeats its steps, so that a given region and the rest agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, 
 
         z ← ψ z + √Q ξ,   ψ = α_t/α_s,   Q = σ_t² − ψ² σ_s²,
 
-    which the last row of the pass does beside its own work: ψ A, ψ B and √(ψ² C² + Q).
+    which the last row of the pass does together with its own step: ψ A, ψ B and √(ψ² C² + Q).
 
     Args:
         tableau: of one step a row, each from the state and the prediction before it alone.

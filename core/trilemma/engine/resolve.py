@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def resolve(request: Request) -> Resolved:
-    """Returns what a request asks for.
+    """Returns a request with every name looked up and every default filled in.
 
     Raises:
         UsageError: for an impossible request.
@@ -160,7 +160,7 @@ def _built(kind: str, given: Any, expected: type[T]) -> tuple[T, str]:
 
 
 def _checked_indices(request: Request, shape: tuple[int, ...]) -> Sequence[int]:
-    """The samples that are asked for, as many as there are states or images to start from where n says nothing."""
+    """Returns the samples asked for; without n there are as many as states or images to start from."""
     n, latent, start = request.n, request.latent, request.start
     if latent is not None:
         _check_latent(latent, shape)
@@ -186,7 +186,7 @@ def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _checked_images(request: Request, process: Process, shape: tuple[int, ...]) -> Known | None:
-    """The region that is given, once it and the images to start from were found to fit the model."""
+    """Returns the region that is given, after checking that it and the images to start from fit the model."""
     if request.start is not None:
         _check_one_component(process, "start=")
         checked_images("start", request.start, shape)
@@ -228,7 +228,7 @@ def _of_ranges(indices: range | IndexRanges) -> Sequence[int]:
 
 
 def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
-    """Raises UsageError where a guidance brings a network that cannot be called beside the model."""
+    """Raises UsageError where a guidance brings a network that cannot be called together with the model."""
     for branch in guidance.branches:
         if branch.network is model:
             continue
@@ -239,7 +239,7 @@ def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
 
 
 def _check_batch(resolved: Resolved) -> None:
-    """Refuses, before any work, a batch that does not fit in memory and conditions that are none."""
+    """Refuses, before any work, a batch that does not fit in memory, and invalid conditions."""
     request, branches = resolved.request, len(resolved.guidance.branches)
     entries = DETERMINISTIC_BATCH if request.deterministic else min(request.batch_size, len(resolved.indices))
     check_memory(

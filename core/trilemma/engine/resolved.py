@@ -70,7 +70,7 @@ class Resolved:
 
     @property
     def numbers(self) -> int:
-        """How many numbers all samples are, and their way where it was asked for."""
+        """The count of numbers in all samples, and in their trajectories where those were asked for."""
         way = (self.rows + 1) * math.prod(self.shape) if self.request.trajectory else 0
         return len(self.indices) * (math.prod(self.sample_shape) + way)
 
@@ -110,7 +110,8 @@ class Resolved:
         return prior if self.prior_scale == 1 else prior * self.prior_scale
 
     def first_noise(self, indices: Tensor) -> Tensor:
-        """Returns ξ [B, ...] of images: another than the prior's, which the sample of that seed was drawn from."""
+        """Returns ξ [B, ...] that noises images; it differs from the prior's, from which the sample of that seed is
+        drawn."""
         return self._prior_noise(indices, 1)
 
     def step_noise(self, indices: Tensor, step: int) -> Tensor:
@@ -124,7 +125,7 @@ class Resolved:
 
     @cached_property
     def prior_scale(self) -> float:
-        """By how much a grid begins below the prior: √(α_t² + σ_t²) of its first time against that of t = 1.
+        """The ratio of √(α_t² + σ_t²) at the grid's first time to that at t = 1.
 
         For data of variance 1 that is the deviation of the state. A variance-preserving process has 1 everywhere.
         """

@@ -64,7 +64,7 @@ class RowStep:
 
         Args:
             z: [B, K·C, ...], the state that the network saw.
-            output: [G·B, C, ...], what it put out, the branches one after the other.
+            output: [G·B, C, ...], its output, the branches one after the other.
             seed, step, indices: key of the noise made here, see `trilemma.ops.linear_step`.
             noise: ξ [B, K·C, ...], in place of noise made here.
             out: like z, receives the result; it may be z.

@@ -30,11 +30,11 @@ from trilemma.machine.memory import check_memory
 
 @dataclass(frozen=True)
 class Samples:
-    """Finished samples and what made them.
+    """Finished samples with their provenance.
 
     Attributes:
         samples: [n, C, H, W] in the order of the indices asked for: the data, the first of the process's components.
-        provenance: what made them; can be written as JSON.
+        provenance: the record of how they were made; can be written as JSON.
         trajectory: the whole state before the first row and after each, [rows + 1, n, K·C, H, W]; None where not asked
             for.
         times: of these states, falling [rows + 1]; None likewise.
@@ -48,7 +48,7 @@ class Samples:
     indices: Sequence[int] | None = None
 
     def save(self, path: str | Path, columns: int | None = None) -> Path:
-        """Writes the samples, with what made them, into a place of the kind that its suffix asks for; returns its path.
+        """Writes the samples and their provenance to a path, whose suffix decides the kind of file; returns the path.
 
         `.png` and `.jpg` are one picture, a grid of several samples or one of its own size; `.gif` and `.webp` an
         animation of the trajectory; `.npz` an array, with the trajectory where there is one; no suffix or a slash at
@@ -112,10 +112,10 @@ def sample_chunks(*arguments: Any, **options: Any) -> SampleChunks:
 
 
 class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
-    """A request on its way: hands out its batches, and says what made them.
+    """A running request: hands out its batches and their provenance.
 
     Args:
-        request: what is drawn.
+        request: the request to draw.
 
     Attributes:
         resolved: the request, checked and resolved.
@@ -190,7 +190,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the samples handed out so far; can be written as JSON."""
+        """The record of how the samples handed out so far were made; it can be written as JSON."""
         return describe(self.resolved, self._clock, self._evaluations, self._backend, self._capture)
 
     def _draw(self, chunk: Chunk) -> Tensor:
@@ -213,7 +213,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                         runner.capture if self._capture is None else self._capture.then(runner.capture)
                     )
         except BaseException:
-            self._bar.close()  # so that the error begins a line of its own
+            # The error then begins a line of its own.
+            self._bar.close()
             raise
         self._drawn += 1
         if self._path is not None:

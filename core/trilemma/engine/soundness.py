@@ -1,4 +1,5 @@
-"""Tells of requests that run and cannot be right: a plan that blows up, a prior that the process does not reach."""
+"""Warnings about requests that run but cannot be right: a plan that blows up, a prior that the process does not
+reach."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from trilemma.interfaces.tableau import Tableau, scalar
 from trilemma.numerics.conversion import convert
 
 BLOWN_UP = 3.0
-# Nats a number of the data, for data of size 1: of a variance-preserving process α² = .1 of the signal is left.
+# Nats for each number of the data, for data of size 1. A variance-preserving process then keeps α² = 0.1.
 FAR = 0.05
 ROWS = 64
 
@@ -56,7 +57,7 @@ def prior_gap(process: Process) -> float:
 def blow_up(name: str, tableau: Tableau, process: Process, times: Tensor) -> str:
     """Returns a warning where a plan of few rows draws Gaussian data of deviation ½ with three times their deviation.
 
-    A plan that does not end at the data draws none, and is left alone.
+    A plan that does not end at the data is not checked.
     """
     ends_at_data = float(times[-1]) == 0
     if tableau.components > 1 or tableau.clip is not None or not ends_at_data:
@@ -73,7 +74,7 @@ def blow_up(name: str, tableau: Tableau, process: Process, times: Tensor) -> str
 
 
 def deviation(tableau: Tableau, process: Process, variance: float) -> float:
-    """Returns the deviation of what a plan draws from N(0, s²) data with the exact denoiser, from its marginal.
+    """Returns the standard deviation of a plan's samples for N(0, s²) data, with the exact denoiser and an exact start.
 
     The last state is linear in the first and in the noise of each row. Its coefficients are found backwards, from the
     last row to the first, at the cost of one pass over the plan.

@@ -29,10 +29,10 @@ class Stepper:
         images = stepper.samples
 
     Args:
-        request: what is drawn, by a sampler that has a plan.
+        request: the request to draw, by a sampler that has a plan.
 
     Attributes:
-        times: time of each evaluation, falling within a step and from step to step as the sampler has it.
+        times: time of each evaluation, in the sampler's order.
         steps: how many evaluations each step of the sampler has.
         row: how many evaluations are done.
 
@@ -68,7 +68,7 @@ class Stepper:
 
     @property
     def done(self) -> bool:
-        """Whether all evaluations are done."""
+        """True once all evaluations are done."""
         return self.row == len(self.times)
 
     @property
@@ -78,7 +78,7 @@ class Stepper:
 
     @property
     def branches(self) -> int:
-        """How many branches of the guidance the next evaluation has, one after the other on dim 0."""
+        """The number of branches of the guidance in the next evaluation, one after the other on dim 0."""
         return 1 if self.done else self._program.slots[self.row].evaluated
 
     @property

@@ -1,4 +1,4 @@
-"""Measure a model: draw samples, look at them as they come, keep only what the metrics need."""
+"""Evaluation of a model: samples are drawn, measured as they come, and not kept."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from trilemma.models.card import build_denoiser
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     """Returns the metrics of the samples of a request, with everything that decides them.
 
-    A model that is told labels is asked for those of the training split in their proportions, where the
-    request names no condition: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
-    rounded to 8 bits, as the reference images are, and looked at batch by batch, so that memory does not grow with
-    them. The states are in float32 unless the request says otherwise.
+    Where the request names no condition, a model that takes labels is given those of the training split in their
+    proportions: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
+    rounded to 8 bits, as the reference images are, and measured batch by batch, so that memory does not grow with n.
+    The states are in float32 unless the request says otherwise.
 
     Args:
         request: of a model in evaluation mode, in any dtype.
         evaluator: what to measure with.
 
     Returns:
-        A record that can be written as JSON; `metrics` maps the metrics' specs to their values, `of_the_model` those of
-        metrics that need no samples to all that they found.
+        A record that can be written as JSON; `metrics` maps the specs of metrics to their values, and `of_the_model`
+        the specs of metrics that need no samples to all their numbers.
 
     Raises:
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
@@ -67,7 +67,7 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
 def evaluate_model(
     model: Denoiser, evaluator: Evaluator, *, n: int = 10_000, batch_size: int = 250, seed: int = 0
 ) -> dict[str, Any]:
-    """What the metrics that draw no samples find, of an evaluator that has no other; `of_the_model` in the record.
+    """Measures a model by metrics that draw no samples, where an evaluator has no others; `of_the_model` in the record.
 
     Args:
         n: images of the split that is not the reference, at most all.
@@ -94,7 +94,7 @@ def evaluate_model(
 
 
 def untrained(model: Denoiser, seed: int) -> Denoiser:
-    """A fresh initialisation, decided by `seed`, of the network a model's card describes.
+    """Returns a fresh initialisation, decided by `seed`, of the network that a model's card describes.
 
     Raises:
         UsageError: for a model that was not loaded from a model directory.

@@ -29,14 +29,14 @@ class Evaluator:
     """Compares sets of images with one split of a data set.
 
     The reference split is read at first use and its accumulators are kept, so that one evaluator serves many
-    models and samplers. Training images are only ever the reference, never what is measured.
+    models and samplers. Training images serve as the reference only and are never measured.
 
     Args:
         dataset: spec of a labelled data set; one without the splits `train` and `test` is split by `splits.RULE`.
         features: spec of a feature network; None for the first of the registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
-        training: of the model to measure: what was held out of it is the split `test` of a data set without splits.
+        training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -57,13 +57,13 @@ class Evaluator:
         metrics: Sequence[str] | None = None,
         reference: str | None = None,
     ) -> Evaluator:
-        """The evaluator that a model's card names, with what is given in place of what it says.
+        """Builds the evaluator that a model's card names; what is given here takes precedence over the card.
 
         Where a part of the data was held out of the training, the reference is, unless it is given, a split without the
         images that were trained on.
 
         Raises:
-            UsageError: where neither says the data set, and as the constructor does.
+            UsageError: where neither names a data set, and as the constructor does.
         """
         card = model.card or {}
         advised = card.get("evaluation", {})
@@ -85,7 +85,7 @@ class Evaluator:
         return made
 
     def _tests_are_new(self) -> bool:
-        """Whether something was held out of the training and no test image was trained on in it."""
+        """Returns whether part of the data was held out of the training and none of its images was trained on."""
         if self.training is None or not self.training.held_out:
             return False
         try:
@@ -98,7 +98,7 @@ class Evaluator:
         """Refuses a model whose samples are no images of the data set and the feature network.
 
         Raises:
-            UsageError: where shapes differ, or labels are none of the model's classes.
+            UsageError: where shapes differ, or labels are not among the model's classes.
         """
         data = self.split(self.reference)
         shape = tuple(model.shape)
@@ -162,7 +162,7 @@ class Evaluator:
         return Splits(self.dataset, lookup.build, self.training)
 
     def split(self, name: str) -> LabelledImages:
-        """The images and labels of a split, read once."""
+        """Returns the images and labels of a split, read once."""
         return self.splits.part(name)
 
     @cached_property
@@ -172,7 +172,7 @@ class Evaluator:
 
     @cached_property
     def reference_counts(self) -> dict[str, int]:
-        """How many reference images each metric takes."""
+        """The number of reference images that each metric takes."""
         total = len(self.split(self.reference).labels)
         limits = {spec: metric.reference_images for spec, metric in self.comparisons.items()}
         return {spec: total if limit is None else min(limit, total) for spec, limit in limits.items()}
@@ -195,7 +195,7 @@ class Evaluator:
         return filled
 
     def _seen(self, images: Tensor, labels: Tensor | None) -> Observation:
-        """What the feature network sees in 8-bit images; logits only where they are for the classes of the data."""
+        """Returns the network's features of 8-bit images; logits only where they are for the classes of the data."""
         seen = self.network.observe(pixels_of(images), labels)
         own, those = (getattr(entry, "classes", None) for entry in (self.network, self.split(self.reference)))
         return (
@@ -203,8 +203,9 @@ class Evaluator:
         )
 
     def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
-        """The metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; they are not kept."""
-        reference = self.accumulated_reference  # before the first batch: a missing data set shows at once
+        """Returns the metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; the images are not kept."""
+        # The reference comes before the first batch, so that a missing data set shows at once.
+        reference = self.accumulated_reference
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         for images, labels in batches:
             batch = self._seen(images, labels)
@@ -215,12 +216,13 @@ class Evaluator:
         }
 
     def measured_split(self, model: Denoiser) -> str:
-        """Returns the split for metrics without samples: the reference where the model has seen the other only."""
+        """Returns the split for metrics without samples: the one that is not the reference, or the reference where the
+        model was trained on the other split alone."""
         other = OTHER_SPLIT[self.reference]
         return self.reference if self.splits.trained_on(Training.of(model.card)) == [other] else other
 
     def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
-        """What the metrics without samples find on n images, at most all, of `measured_split`."""
+        """Returns the metrics without samples on n images, at most all, of `measured_split`."""
         if not self.of_the_model:
             return {}
         data = self.split(self.measured_split(model))
@@ -241,9 +243,9 @@ class Evaluator:
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe_splits(self, model: Denoiser) -> dict[str, Any]:
-        """Returns the rule that a data set without splits was split by, and the parts a model saw in training.
+        """Returns the rule by which a data set without splits was split, and the parts a model saw in training.
 
-        None stands for a data set with splits, and for what is not known of the model.
+        The rule is None for a data set with splits; the parts are None where they are not known.
         """
         card = model.card or {}
         # An untrained network has the card of the trained one, without its weights.
@@ -252,7 +254,7 @@ class Evaluator:
         return {"rule": self.splits.rule, "trained_on": seen}
 
     def describe(self) -> dict[str, Any]:
-        """What the numbers are measured with, as a record that can be written as JSON."""
+        """Returns how the numbers are measured, as a record that can be written as JSON."""
         return {
             "dataset": self.dataset,
             "features": self.network.identity if self.comparisons else None,
@@ -277,7 +279,7 @@ def _shape_of(data: LabelledImages) -> tuple[int, ...]:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """`count` indices in the class proportions of `labels` [N], spread evenly within every class.
+    """Returns `count` indices in the class proportions of `labels` [N], spread evenly within every class.
 
     With o the stable order by class: o[⌊i N/count⌋], i = 0 .. count − 1. Every sixth image in file order
     would not do: MNIST interleaves two groups of writers, and such a subset is far from the whole.
@@ -288,12 +290,12 @@ def stratified(labels: Tensor, count: int) -> Tensor:
 
 
 def pixels_of(images: Tensor) -> Tensor:
-    """8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
+    """Returns 8-bit images as pixels in [-1, 1]: x/127.5 − 1."""
     return images.float() / 127.5 - 1
 
 
 def to_eight_bits(samples: Tensor) -> Tensor:
-    """Samples in [-1, 1] as a picture file holds them, uint8: what the reference images went through, too.
+    """Returns samples in [-1, 1] as a picture file holds them, uint8: the rounding that the reference images had, too.
 
     Raises:
         TrilemmaError: for samples that are not finite.

@@ -1,4 +1,4 @@
-"""The splits of a data set: its own, or, of one that has none, two parts by one rule."""
+"""The splits of a data set: its own or, where it has none, two parts by one rule."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Part(Dataset):
 
 @dataclass(frozen=True)
 class Training:
-    """What a model's card says of the images that it was trained on.
+    """The account that a model's card gives of the images that it was trained on.
 
     Attributes:
         dataset: spec of the data set.
         held_out: fraction of it that was held out, by `trilemma.interfaces.held_out`; 0 for none.
         seed: of the training.
-        fingerprint: of the data set as it was; None where the card does not say.
-        began_elsewhere: whether it began with a model of which something else was held out, or nothing.
+        fingerprint: of the data set at that time; None where the card does not say.
+        began_elsewhere: whether the training began with a model that may have seen the held-out images.
     """
 
     dataset: str
@@ -80,11 +80,10 @@ class Training:
 class Splits:
     """The parts `train` and `test` of a data set, each read once, without mirrored or cropped views.
 
-    A data set has splits where its spec can be built with `split=train` or with `split=test`. Of one that has none, and
-    of which a part was held out of a training, that part is `test`, as long as the data set is what it was. Of any
-    other all images are read and put in the order of the sha256 of their pixels: the first tenth, one at least, is
-    `test`, the rest `train`. That does not depend on the order of the files, and equal images stay together but for
-    those at the boundary.
+    A data set has splits where its spec can be built with `split=train` or with `split=test`. Where it has none and a
+    part of it was held out of a training, that part is `test`, as long as the data set is unchanged. Otherwise all
+    images are read and sorted by the sha256 of their pixels: the first tenth, at least one image, is `test`, the rest
+    `train`. This does not depend on the order of the files, and equal images stay together, except at the boundary.
 
     Args:
         spec: of the data set.
@@ -119,7 +118,7 @@ class Splits:
         return self._parts[name]
 
     def trained_on(self, training: Training | None) -> list[str] | None:
-        """Returns which parts a model saw images of in training; None where that is not known."""
+        """Returns the parts from which a model saw images in training; None where that is not known."""
         if training is None or not self._is_data_of(training):
             return None
         if self.rule is None:
@@ -135,7 +134,7 @@ class Splits:
         return _without_split(training.dataset) in map(_without_split, (self.spec, self._canonical))
 
     def _was(self, training: Training, whole: LabelledImages) -> bool:
-        """Whether a data set is still the one that a part was held out of."""
+        """Returns whether a data set is still the one that a part was held out of."""
         if not training.held_out or training.fingerprint is None or not self._is_data_of(training):
             return False
         return isinstance(whole, Dataset) and whole.fingerprint() == training.fingerprint
@@ -153,7 +152,7 @@ class Splits:
         return True
 
     def _split(self) -> None:
-        """Splits the data set by what was held out of it, or by the rule."""
+        """Splits the data set by the part that was held out of it, or by the rule."""
         whole, self._canonical = self._build("dataset", self.spec)
         count = len(whole.labels) // getattr(whole, "copies", 1)
         if count < 2:

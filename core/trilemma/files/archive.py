@@ -9,16 +9,18 @@ from pathlib import Path
 from trilemma.errors import DataError
 from trilemma.files.regular import open_regular
 
-_PIECE = 1 << 12  # of compressed bytes: bounds how much one call can inflate to, by any method
-_UTF8 = 0x800  # flag of a member whose name is in UTF-8
+# Compressed bytes read at once; they bound how much one call can inflate to, by any method.
+_PIECE = 1 << 12
+# Flag of a member whose name is in UTF-8.
+_UTF8 = 0x800
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class ZipMembers:
     """The files in a zip.
 
-    Names are what is left of those in the zip without empty and `.` parts, with forward slashes. A name that is not
-    said to be in UTF-8 but is, is read so.
+    Names have forward slashes and no empty or `.` parts. A name that is UTF-8 is read as UTF-8, even where the zip does
+    not mark it so.
 
     Args:
         path: of the zip.
@@ -27,14 +29,15 @@ class ZipMembers:
         names: of the files, in the order of the zip.
 
     Raises:
-        DataError: for what is no readable zip, two members of one name, or a name that leads out of the zip.
+        DataError: for a file that is no readable zip, two members of one name, or a name that leads out of the zip.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(open_regular(path))
-        except Exception as error:  # a damaged directory can make zipfile raise nearly anything
+        except Exception as error:
+            # A damaged directory can make zipfile raise nearly anything.
             reason = getattr(error, "strerror", None) or error
             raise DataError(
                 f"{path} is neither a folder nor a readable zip ({reason}); give the path of one"

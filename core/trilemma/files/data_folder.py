@@ -1,4 +1,4 @@
-"""Where data sets lie that are named without a full path."""
+"""The folder in which data sets are looked for that are named without a full path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_data(name: str, files: str | None = None) -> Path:
         files: the files to put there and where they come from, for the message; the name itself by default.
 
     Raises:
-        DataError: where there is none, with the place, and with what belongs there.
+        DataError: where there is none; it names the place and the files that belong there.
     """
     place = data_folder() / name
     if place.exists():

@@ -37,10 +37,10 @@ def hold(descriptor: int) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Removes what writers of `path` left that no longer live.
+    """Removes the partial files of `path` whose writers no longer live.
 
-    A partial file stays where its process is alive, on this machine by its number, on any by its lock; and where the
-    file system has no locks.
+    A partial file stays where its process is alive, which is known by its number on this machine and by its lock on
+    any. It also stays where the file system has no locks.
     """
     pattern = f".{glob.escape(path.name)}.*{PARTIAL}"
     for left in path.parent.glob(pattern):

@@ -1,4 +1,4 @@
-"""Pictures as 8-bit pixels, by one policy for all who read them; docs/pictures.md states it."""
+"""Pictures as 8-bit pixels, by one policy for all readers; docs/pictures.md states it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ WHITE = 255
 # EXIF tags.
 _ORIENTATION = 0x0112
 _DESCRIPTION = 0x010E
-_PNG_SAYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG may keep it
+# Marks of the places where a PNG may keep its orientation.
+_PNG_SAYS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _COLOURS = ("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV")
 _GREYS = ("1", "L", "LA", "La")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -34,16 +35,16 @@ def decode_picture(
 ) -> Tensor:
     """Returns the pixels uint8 [channels, H, W] of a picture file, turned upright.
 
-    16-bit levels v become round(v/257), floating-point ones in [0, 1] round(255 v). What is transparent shows the
+    16-bit levels v become round(v/257), floating-point ones in [0, 1] round(255 v). Transparent pixels show the
     background: u = round((a u + (255 − a) background)/255). Grey is the luma of ITU-R 601, .299 R + .587 G + .114 B.
     Of an animation the first frame is read.
 
     Args:
         blob: the file.
         channels: 1 for grey, 3 for red, green and blue.
-        size: (H, W), or the side of a square, that the picture is resized (Lanczos, until it just covers that) and
-            centre-cropped to; one that has it already is left alone.
-        background: grey level, 0 to 255, behind what is transparent.
+        size: (H, W), or the side of a square. The picture is resized (Lanczos, until it just covers this size) and
+            centre-cropped to it; a picture of this size stays as it is.
+        background: grey level, 0 to 255, behind transparent pixels.
 
     Raises:
         ValueError: for pixels that the policy has no rule for, more than 2²⁶ of them, or another number of channels.
@@ -52,7 +53,8 @@ def decode_picture(
     if channels not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels, not {channels}")
     with _opened(blob) as image:
-        rawmode = _rawmode(image)  # first: to ask a PNG for its orientation may decode it
+        # The raw mode comes first, since a PNG may be decoded when it is asked for its orientation.
+        rawmode = _rawmode(image)
         orientation = _orientation(image, blob)
         colours, alpha = _levels(image, blob, rawmode)
     if alpha is not None:
@@ -114,7 +116,7 @@ def _opened(blob: bytes) -> ImageFile:
 
 
 def _orientation(image: ImageFile, blob: bytes) -> int:
-    """How the pixels that Pillow gives are to be turned, by EXIF's numbers; those of a TIFF it turns itself."""
+    """Returns the turn that the pixels from Pillow need, by EXIF's numbers; those of a TIFF it turns itself."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(mark in blob for mark in _PNG_SAYS)):
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
@@ -148,7 +150,7 @@ def _levels(image: ImageFile, blob: bytes, rawmode: str) -> tuple[Array, Array |
 
 
 def _rawmode(image: ImageFile) -> str:
-    """How the file holds its levels, by Pillow's name for it; empty where the decoder keeps it to itself."""
+    """Returns the layout of the levels in the file, by Pillow's name for it; empty where the decoder does not tell."""
     for tile in image.tile:
         found = tile.args[0] if isinstance(tile.args, tuple) and tile.args else tile.args
         if isinstance(found, str):

@@ -1,4 +1,4 @@
-"""Regular files alone: nothing that hangs, as a pipe does, or has no end, as a device has none."""
+"""Regular files alone, since a pipe may never answer and a device may have no end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
     Raises:
         OSError: for a path that is missing, no regular file, or larger; `strerror` says so.
     """
-    _check(path, os.stat(path), limit)  # first, since to open a device may do something
+    # The check comes first, since opening a device may have effects.
+    _check(path, os.stat(path), limit)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         _check(path, os.fstat(descriptor), limit)

@@ -39,15 +39,15 @@ class Header:
 
     @property
     def numbers(self) -> int:
-        """How many numbers the tensors hold together."""
+        """The count of numbers in all tensors together."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 class WeightsFile:
     """An open safetensors file; use it as a context manager.
 
-    It is hashed in pieces, and read only once its header was found to fit a network, so that what it takes in memory is
-    bounded by what the network needs.
+    It is hashed in pieces, and read only once its header was found to fit a network, so that its memory is bounded by
+    that of the network.
 
     Args:
         path: of a regular file.
@@ -79,10 +79,10 @@ class WeightsFile:
         return digest.hexdigest()
 
     def header(self) -> Header:
-        """Returns what the file says it holds.
+        """Returns the shapes of the tensors that the file declares.
 
         Raises:
-            ValueError: for what is no header, or another size than the file has.
+            ValueError: for a malformed header, or one of another size than the file has.
         """
         self._file.seek(0)
         length = int.from_bytes(self._file.read(8), "little")

@@ -19,7 +19,7 @@ class Modifier(Guidance):
     """A guidance that changes another's combination and evaluates the same branches.
 
     Args:
-        guidance: what it modifies; in a spec, what stands to its left: cfg:scale=3+interval:lo=0.2.
+        guidance: the guidance that it modifies; in a spec, the one to its left: cfg:scale=3+interval:lo=0.2.
     """
 
     guidance: Guidance = field(default_factory=Unguided)
@@ -27,7 +27,7 @@ class Modifier(Guidance):
     compound = True
 
     def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
-        """Returns the guidances that it is written as with + between; itself alone where it has no such form."""
+        """Returns the guidances that a spec joins by + to write this one; itself alone where there is no such spec."""
         if self.modifies_nothing:
             return [(self, ("guidance",))]
         before = self.guidance.terms()
@@ -48,12 +48,12 @@ class Modifier(Guidance):
 
     @property
     def modifies_nothing(self) -> bool:
-        """Whether it stands alone."""
+        """True where this guidance stands alone and modifies no other."""
         return isinstance(self.guidance, Unguided)
 
 
 class Modified(BoundGuidance):
-    """A bound guidance like another one, but for what a class derived from this one writes itself.
+    """A bound guidance that behaves as another one, except where a derived class overrides it.
 
     Args:
         guidance: the other one.

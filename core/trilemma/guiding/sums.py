@@ -1,4 +1,4 @@
-"""Guidances together: sums, and the meaning of a+b+c."""
+"""Sums of guidances, and the meaning of a+b+c."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ class Sum(Guidance):
     compound = True
 
     def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
-        """Returns the guidances that are written with + between, each with the options that its place in the sum says.
+        """Returns the guidances that a spec joins by + to write this sum, each with the names of the options that +
+        implies.
 
-        A sum that has no such form is its own only term: a part that is a sum, or a modifier of nothing, which would
-        modify its neighbour.
+        A sum that no such spec can write is its only term. That is so where a part is itself a sum, or a modifier of
+        nothing, which would modify its neighbour in the spec.
         """
         parts = [part.terms() if isinstance(part, Modifier) else [(part, ())] for part in self.parts]
         if any(part[0][0].compound for part in parts):

@@ -24,7 +24,7 @@ class Condition:
         name: keyword under which the denoiser receives it.
         size: number of classes; valid labels are 0 .. size − 1.
         null: label that means "no condition"; None where the network was trained without one.
-        names: of the classes, which stand for their labels; none where they are not known.
+        names: names of the classes in the order of their labels; () where they are not known.
     """
 
     name: str
@@ -64,7 +64,8 @@ class Condition:
         ]
 
     def _beyond(self, label: Any) -> str:
-        """What is wrong with a label that is none: a class that a number names is meant by the number in quotes."""
+        """Describes what is wrong with a label out of range. The name of a class that is a number is given in
+        quotes."""
         return (
             f'is a label out of range, "{label}" in quotes a name'
             if str(label) in self.names

@@ -1,4 +1,4 @@
-"""What a data set is: labelled images of one size, as bytes."""
+"""Data sets: labelled images of one size, as bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Dataset(ABC):
 
     Args:
         labels: int64 [N], indices into `classes`.
-        classes: names of the classes; () for images without, whose labels mean nothing.
+        classes: names of the classes; () for images without classes, whose labels mean nothing.
         shape: (C, H, W) of one image.
 
     Attributes:
@@ -31,10 +31,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
 
     def check(self) -> None:
-        """Looks for what could not be read later; called before the first step of a training.
+        """Checks that all images can be read; called before the first step of a training.
 
         Raises:
             DataError: naming all that cannot be read at once.
@@ -47,15 +47,16 @@ class Dataset(ABC):
         return self.read(torch.arange(len(self)))
 
     def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
-        wide = torch.promote_types(dtype, torch.float32)  # a half dtype is rounded to once
+        """Returns images x = 2u/255 − 1 in [−1, 1] [B, C, H, W] and labels [B] at indices [B]."""
+        # A half dtype is rounded to once, at the end.
+        wide = torch.promote_types(dtype, torch.float32)
         return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.labels[indices]
 
     def fingerprint(self) -> str:
-        """Returns a digest of what the data set holds, under which alone a training run resumes.
+        """Returns a digest of the content; a training run resumes only on data with the same digest.
 
-        This one is of the labels, the classes and the shape. A data set whose images can change while those stay
-        overrides it and takes in the images.
+        This default covers labels, classes and shape. A data set whose images can change while those stay the same
+        overrides it and includes the images.
         """
         digest = hashlib.sha256(repr((self.classes, tuple(self.shape))).encode(errors="surrogateescape"))
         digest.update(self.labels.cpu().flatten().numpy().data)
@@ -84,7 +85,7 @@ class InMemoryDataset(Dataset):
         return self._images
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
         return self._images[indices]
 
     def fingerprint(self) -> str:
@@ -107,5 +108,5 @@ class Subset(Dataset):
         self._whole, self._chosen = whole, chosen
 
     def read(self, indices: Tensor) -> Tensor:
-        """The images uint8 [B, C, H, W] at indices [B]."""
+        """Returns the images uint8 [B, C, H, W] at indices [B]."""
         return self._whole.read(self._chosen[indices])

@@ -19,8 +19,8 @@ from trilemma.numerics.conversion import PARAMETERIZATIONS
 def time_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype of the times t that a network of this dtype is given: its own, and never below float32.
 
-    Coefficients are made at times in float64. A network in float64 that is told a time rounded to float32 answers for
-    another noise level than the one that its answer is read at.
+    Coefficients are made at times in float64. A float64 network given a time rounded to float32 would answer for
+    another noise level than the one the engine assumes.
     """
     return torch.promote_types(dtype, torch.float32)
 
@@ -30,11 +30,12 @@ class Denoiser(nn.Module):
 
     Attributes:
         process: the noising process it was trained on.
-        parameterization: what it puts out: x0, eps, v, score or flow.
+        parameterization: of its output: x0, eps, v, score or flow.
         shape: shape (C, H, W) of one sample of the data.
-        conditions: what it can be conditioned on, by name.
-        components: of how many components a process may have for it; None for any number.
-        fullgraph: whether it compiles into one graph (`torch.compile`); False for one that decides by values.
+        conditions: the conditions that it takes, by name.
+        components: numbers of components K of the processes it works on; None for any number.
+        fullgraph: whether it compiles into one graph (`torch.compile`); False where its forward branches on tensor
+            values.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
 
@@ -61,38 +62,38 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """The prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
+        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
 
     @property
     def usual_sampler(self) -> str | None:
-        """Spec of the sampler that its card has it drawn with; None where the card names none."""
+        """Spec of the sampler that its card names; None where the card names none."""
         found = (self.card or {}).get("sampling", {}).get("sampler")
         return None if found is None else str(found)
 
     @property
     def usual_guidance(self) -> str | None:
-        """Spec of the guidance that its card has it drawn with under a condition; None where the card names none."""
+        """Spec of the guidance that its card names for samples with a condition; None where the card names none."""
         found = (self.card or {}).get("sampling", {}).get("guidance")
         return None if found is None else str(found)
 
     def name_classes(self, condition: str, names: Sequence[str]) -> None:
-        """Lets the classes of a condition be asked for by name; a number of names that does not fit names none."""
+        """Names the classes of a condition; does nothing where there are not as many names as classes."""
         known = self.conditions.get(condition)
         if known is not None and known.size == len(names):
             self.conditions[condition] = replace(known, names=tuple(names))
 
     def own_tensors(self) -> list[Tensor]:
-        """The network's parameters and buffers, without those of a learned process, which has a dtype of its own."""
+        """Returns the network's parameters and buffers, but not those of a learned process, which has its own dtype."""
         process = self.process
         learned = (*process.parameters(), *process.buffers()) if isinstance(process, nn.Module) else ()
         apart = {id(entry) for entry in learned}
         return [entry for entry in (*self.parameters(), *self.buffers()) if id(entry) not in apart]
 
     def with_attention(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Denoiser:
-        """Returns this network, its weights shared, with another self-attention: attend(q, k, v) for softmax(q kᵀ) v.
+        """Returns this network with the same weights and attend(q, k, v) in place of softmax(q kᵀ) v in self-attention.
 
         Args:
-            attend: of queries, keys and values [B, heads, L, D].
+            attend: function of queries, keys and values [B, heads, L, D].
 
         Raises:
             UsageError: for a network that has no self-attention, or does not say how to change it.
@@ -100,7 +101,7 @@ class Denoiser(nn.Module):
         raise UsageError(f"{type(self).__name__} has no self-attention to change; use another guidance")
 
     def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
-        """Every declared condition as labels [B] for the samples `indices` [B]; a missing one is the null class.
+        """Returns every declared condition as labels [B] for samples `indices` [B]; a missing one is the null class.
 
         Raises:
             UsageError: for a condition this denoiser does not take, or a value out of range.

@@ -20,7 +20,7 @@ class Branch:
 
     Attributes:
         cond: conditions by name; None stands for the null condition.
-        network: what is evaluated: the model itself, or one that a guidance brings.
+        network: the network that is evaluated: the model itself, or one that a guidance brings.
     """
 
     cond: Mapping[str, Any]
@@ -35,7 +35,7 @@ class BoundGuidance(ABC):
     sample does not pay for them.
 
     Attributes:
-        branches: what is evaluated, all in one batch; the first is the prediction that is guided.
+        branches: the evaluations, all in one batch; the first gives the prediction that is guided.
         linear: whether the combination is Σ_g w_g·prediction_g.
         uncapturable: why the combination cannot be part of a CUDA graph; "" where it can.
     """
@@ -83,7 +83,7 @@ class BoundGuidance(ABC):
         return 0
 
     def targets(self, indices: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns what `combine` needs to know of the samples `indices` [B], as tensors [B, ...] by name.
+        """Returns the data that `combine` needs about the samples `indices` [B], as tensors [B, ...] by name.
 
         Args:
             indices: of the samples, int64.
@@ -96,7 +96,7 @@ class Weighted(BoundGuidance):
     """Σ_g w_g(t)·prediction_g.
 
     Args:
-        branches: what is evaluated.
+        branches: the evaluations.
         weights: w_g, one a branch; a function of the time where they depend on it.
     """
 
@@ -116,8 +116,8 @@ class Guidance(WithOptions, ABC):
     """Combines the predictions of several branches into one. Write it as a frozen dataclass of its options.
 
     Attributes:
-        neutral_scale: the value of an option `scale` at which it is no guidance; None where there is none.
-        compound: whether it is made of other guidances.
+        neutral_scale: value of the option `scale` at which it guides nothing; None where there is none.
+        compound: whether it consists of other guidances.
     """
 
     neutral_scale: float | None = 1.0
@@ -137,7 +137,8 @@ class Guidance(WithOptions, ABC):
         """
 
     def terms(self) -> list[tuple[Guidance, tuple[str, ...]]]:
-        """Returns the guidances that it is written as with + between, each with the options that its place says."""
+        """Returns the guidances that a spec joins by + to write this one, each with the names of the options that +
+        implies."""
         return [(self, ())]
 
 
@@ -150,7 +151,7 @@ class Unguided(Guidance):
 
 
 def unguided(model: Denoiser, cond: Mapping[str, Any]) -> BoundGuidance:
-    """Returns the guidance that is none: one branch, whose weight is 1."""
+    """Returns the plain prediction as a guidance: one branch, whose weight is 1."""
     return Weighted([Branch(dict(cond), model)], (1.0,))
 
 
@@ -162,7 +163,7 @@ def towards_condition(
 
 
 def condition_and_none(model: Denoiser, cond: Mapping[str, Any]) -> tuple[Branch, Branch]:
-    """Returns the branches of classifier-free guidance: the conditions, and none of them."""
+    """Returns the branches of classifier-free guidance: one under the conditions, one under the null conditions."""
     return Branch(dict(cond), model), Branch(dict.fromkeys(cond), model)
 
 

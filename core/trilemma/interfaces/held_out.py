@@ -1,4 +1,4 @@
-"""The part of a data set that is not trained on."""
+"""The held-out part of a data set, which is not trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trilemma.errors import DataError
 from trilemma.interfaces.dataset import Dataset, Subset
 from trilemma.numerics.step_keys import step_generator
 
-# Stream of keys; `trilemma.train.validation` and the trainer have the others.
+# Stream of keys, beside those of `trilemma.train.validation` and of the trainer.
 HELD_OUT = 6
 
 
@@ -21,7 +21,7 @@ def originals(dataset: Dataset) -> int:
 def held_out_indices(count: int, fraction: float, seed: int) -> Tensor:
     """Returns which of N = `count` originals are held out, sorted: int64 [max(1, round(f N))].
 
-    They are those at the first places of the permutation of the seed.
+    They come first in the permutation that the seed decides.
 
     Raises:
         DataError: where nothing is left to train on.
@@ -38,7 +38,7 @@ def held_out_indices(count: int, fraction: float, seed: int) -> Tensor:
 def held_out(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Returns the part to train on and the part that is held out, the originals of `held_out_indices`.
 
-    They are themselves what is measured on, and all their mirrored or cropped views are kept from training.
+    The loss is measured on these originals, and none of their mirrored or cropped views is trained on.
 
     Raises:
         DataError: where nothing is left to train on.

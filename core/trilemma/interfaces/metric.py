@@ -1,4 +1,4 @@
-"""What a metric is: one number from two sets of images, each accumulated batch by batch, or from model and images."""
+"""Metrics: one number from two sets of images, each accumulated batch by batch, or from a model and images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Observation:
     labels: Tensor | None = None
 
     def rows(self, chosen: Tensor) -> Observation:
-        """The images picked by a mask or by indices."""
+        """Returns the images picked by a mask or by indices."""
         return Observation(
             self.features[chosen],
             None if self.logits is None else self.logits[chosen],
@@ -39,7 +39,7 @@ class Observation:
 class FeatureNetwork(Protocol):
     """A fixed network whose activations are the space in which distributions are compared.
 
-    It may have `classes`, the names of those its logits are for: on a data set of others the logits are not looked at.
+    It may have `classes`, the names of the classes of its logits. On data with other classes the logits are ignored.
 
     Attributes:
         identity: its name and the sha256 of its weights; distances in different networks do not compare.
@@ -52,15 +52,15 @@ class FeatureNetwork(Protocol):
         ...
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
-        """Features of images [B, C, H, W] with pixels in [-1, 1]."""
+        """Returns the features of images [B, C, H, W] with pixels in [-1, 1]."""
         ...
 
 
 class Accumulator(Protocol):
-    """What a metric keeps of one set of images."""
+    """The statistics that a metric keeps of one set of images."""
 
     def update(self, batch: Observation) -> None:
-        """Take in one more batch."""
+        """Takes in one more batch."""
         ...
 
 
@@ -72,7 +72,7 @@ class Metric(WithOptions, ABC, Generic[A]):
 
     Attributes:
         reference_images: the most reference images it takes (in the split's class proportions), None for all.
-        lower_is_better: how to read it.
+        lower_is_better: whether a lower number is the better one.
     """
 
     reference_images: int | None = None
@@ -80,11 +80,11 @@ class Metric(WithOptions, ABC, Generic[A]):
 
     @abstractmethod
     def accumulator(self) -> A:
-        """An empty accumulator; one takes the reference images, another the samples."""
+        """Returns an empty accumulator; one takes the reference images, another the samples."""
 
     @abstractmethod
     def value(self, reference: A, samples: A) -> float | None:
-        """The metric; None where it does not apply (class agreement of samples without classes).
+        """Returns the metric; None where it does not apply (class agreement of samples without classes).
 
         Raises:
             TrilemmaError: for too few images or features that are not finite.
@@ -98,7 +98,7 @@ class ModelMetric(WithOptions, ABC):
     """Numbers of a model itself on images of the data, such as a likelihood; it draws no samples.
 
     Attributes:
-        lower_is_better: how to read the first of them.
+        lower_is_better: whether a lower first number is the better one.
     """
 
     lower_is_better: bool = True
@@ -107,7 +107,7 @@ class ModelMetric(WithOptions, ABC):
     def measure(
         self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
     ) -> dict[str, float | str]:
-        """What it finds, by name, the number that stands for all of it first.
+        """Returns the measured numbers by name; the first stands for all of them.
 
         Args:
             model: in evaluation mode, with its own operators: they can be differentiated.

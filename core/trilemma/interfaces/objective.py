@@ -1,4 +1,4 @@
-"""What a training step minimises."""
+"""Training objectives: the loss that a training step minimises."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Objective(ABC):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """The scalar loss on data x₀ [B, C, H, W] with conditions [B].
+        """Returns the scalar loss on data x₀ [B, C, H, W] with conditions [B].
 
         Args:
-            network: what is called: the denoiser itself, or its wrapper in a distributed run.
+            network: the module to call: the denoiser itself, or its wrapper in a distributed run.
             denoiser: the denoiser, for its process, parameterization and conditions.
             generator: CPU generator that every random draw comes from, so that a resumed run repeats it.
         """
@@ -42,7 +42,7 @@ def check_drop(name: str, probability: float) -> None:
 def drop_conditions(
     denoiser: Denoiser, cond: Mapping[str, Tensor], probability: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Returns the conditions [B] with those of an example replaced by the null ones, all at once, with a probability.
+    """Returns the conditions [B]; all conditions of an example are the null ones with this probability.
 
     Raises:
         UsageError: for a condition without a null, where the probability is positive.

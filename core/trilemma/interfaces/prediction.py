@@ -16,7 +16,7 @@ class Prediction(Protocol):
     Attributes:
         denoiser: the model; its process is the one that is sampled.
         network_dtype: dtype that the network computes in.
-        evaluations: of a network so far that a sample pays.
+        evaluations: number of network evaluations that a sample has paid so far.
     """
 
     denoiser: Denoiser

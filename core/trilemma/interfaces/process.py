@@ -23,7 +23,7 @@ class Process(WithOptions, ABC):
     Attributes:
         components: K; 1 for x alone, 2 for position and velocity.
         table: T for a discrete process that lives at t_k = (k+1)/T, None for a continuous one.
-        smallest_time: where grids in continuous time that would reach t = 0 stop.
+        smallest_time: time at which grids in continuous time stop that would otherwise reach t = 0.
     """
 
     components: int = 1
@@ -32,26 +32,26 @@ class Process(WithOptions, ABC):
 
     @abstractmethod
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Exact mean [..., K] and covariance [..., K, K] of q(z_t | x₀ = 1), float64, for t [...]."""
+        """Returns the exact mean [..., K] and covariance [..., K, K] of q(z_t | x₀ = 1), float64, for t [...]."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        """α_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
+        """Returns α_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
         return self.moments(t)[0][..., 0]
 
     def sigma(self, t: Tensor) -> Tensor:
-        """σ_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
+        """Returns σ_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
         return self.moments(t)[1][..., 0, 0].sqrt()
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """α, σ of a grid [N], float64; time 0 is the data, (1, 0), even where the process keeps some noise there."""
+        """Returns α, σ of a grid [N], float64. Time 0 is the data, (1, 0), even where a process keeps some noise."""
         data = times == 0
         return self.alpha(times).masked_fill(data, 1.0), self.sigma(times).masked_fill(data, 0.0)
 
     def last_component(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """w [..., K] and α, σ [...] of w·z = α x₀ + σ ε_K, float64, for t [...] above 0.
+        """Returns w [..., K] and α, σ [...] of w·z = α x₀ + σ ε_K, float64, for t [...] above 0.
 
-        What a network of a process of K components predicts is of the last one. With z = μ x₀ + L ε, L Lᵀ = Σ lower
-        triangular, the part of z_K that the components before it do not explain is free of their noise:
+        A network of a process of K components predicts the noise of the last one. With z = μ x₀ + L ε, L lower
+        triangular and L Lᵀ = Σ, the part of z_K that the other components do not explain is free of their noise:
 
             w = (−Σ₁₁⁻¹ c, 1),   α = w·μ,   σ = L_KK = √(d − cᵀ Σ₁₁⁻¹ c),   Σ = [[Σ₁₁, c], [cᵀ, d]],
 
@@ -71,7 +71,7 @@ class Process(WithOptions, ABC):
         return self.smallest_time if self.table is None else 1 / self.table
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Ψ, Q [..., K, K] of q(z_t | z_s) = N(Ψ z_s, Q ⊗ I) for s < t.
+        """Returns Ψ, Q [..., K, K] of q(z_t | z_s) = N(Ψ z_s, Q ⊗ I) for s < t.
 
         K = 1: Ψ = α_t/α_s, Q = σ_t² − Ψ² σ_s².
         """
@@ -81,24 +81,24 @@ class Process(WithOptions, ABC):
         return psi, cov_t - psi.square() * cov_s
 
     def drift(self, t: Tensor) -> Tensor:
-        """F(t) [..., K, K] of dz = F z dt + G dW; K = 1: d log α/dt."""
+        """Returns F(t) [..., K, K] of dz = F z dt + G dW; K = 1: d log α/dt."""
         self._needs_one_component("drift")
         return self._log_alpha_derivative(t)[..., None, None]
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """G(t) [..., K, K] of dz = F z dt + G dW; K = 1: G² = dσ²/dt − 2 F σ²."""
+        """Returns G(t) [..., K, K] of dz = F z dt + G dW; K = 1: G² = dσ²/dt − 2 F σ²."""
         self._needs_one_component("diffusion")
         rate = self._log_alpha_derivative(t)
         variance, slope = _value_and_slope(lambda u: self.moments(u)[1][..., 0, 0], t)
         return (slope - 2 * rate * variance).clamp_min(0).sqrt()[..., None, None]
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """λ_t = log(α_t²/σ_t²) (K = 1), float64, shape of t."""
+        """Returns λ_t = log(α_t²/σ_t²) (K = 1), float64, shape of t."""
         mean, cov = self.moments(t)
         return 2 * mean[..., 0].log() - cov[..., 0, 0].log()
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time t in [0, 1] at which λ_t is `log_snr`, by bisection on the falling λ (K = 1)."""
+        """Returns the time t in [0, 1] at which λ_t is `log_snr`, by bisection on the falling λ (K = 1)."""
         low, high = torch.zeros_like(log_snr), torch.ones_like(log_snr)
         for _ in range(60):
             middle = (low + high) / 2
@@ -107,7 +107,7 @@ class Process(WithOptions, ABC):
         return (low + high) / 2
 
     def prior(self, noise: Tensor) -> Tensor:
-        """A state at t = 1 from standard normal `noise` [B, K·C, ...]; the standard normal itself by default."""
+        """Returns a state at t = 1 from standard normal `noise` [B, K·C, ...]; by default the noise itself."""
         return noise
 
     def prior_covariance(self) -> Tensor:
@@ -144,13 +144,13 @@ class Process(WithOptions, ABC):
         return A, q.unsqueeze(-1) * of_x0
 
     def perturb(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """z_t = α_t x₀ + σ_t ε for x₀, ε [B, C, ...] and t [B] (K = 1)."""
+        """Returns z_t = α_t x₀ + σ_t ε for x₀, ε [B, C, ...] and t [B] (K = 1)."""
         self._needs_one_component("perturb")
         alpha, sigma = self.scales(t, x0)
         return alpha * x0 + sigma * noise
 
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """α_t, σ_t for t [B], in the dtype and on the device of `like` [B, ...] and broadcastable against it."""
+        """Returns α_t, σ_t for t [B], in the dtype and on the device of `like` [B, ...], broadcastable against it."""
         host = t.to("cpu", torch.float64)
         shape: Sequence[int] = (-1,) + (1,) * (like.dim() - 1)
         alpha, sigma = self.alpha(host).view(shape), self.sigma(host).view(shape)

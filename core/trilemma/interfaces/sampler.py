@@ -1,4 +1,4 @@
-"""What a sampler is: its times and its coefficients."""
+"""Samplers: their times and their coefficients."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Sampler(WithOptions, ABC):
         deterministic: whether the state at the prior decides the sample.
         strong_order: order of convergence along one path of the noise; None where none is claimed.
         from_pure_noise: whether it can take its first step from α = 0, where a rectified flow starts.
-        tolerance: of each step's error, where the sampler adapts its steps to it; None where they are those of the
-            grid. The conformance kit holds it to what it says in place of an order.
-        fullgraph: whether its own `sample` compiles into one graph (`torch.compile`), which reading a value on the
-            host, such as a coefficient or an error, prevents; of no meaning for a sampler with a plan.
+        tolerance: of each step's error, where the sampler adapts its steps; None where the steps are those of the grid.
+            The conformance kit checks this tolerance in place of an order.
+        fullgraph: whether its own `sample` compiles into one graph (`torch.compile`). Reading a value on the host, such
+            as a coefficient or an error, prevents that. It means nothing for a sampler with a plan.
         components: numbers of components K of the processes it runs on; None for any.
         exact: data on which any number of steps is exact: "point" (one point), "gaussian" (the law of N(m, s²)).
     """
@@ -58,9 +58,8 @@ class Sampler(WithOptions, ABC):
             raise UsageError(f"{name}: clip={clip!r} is no bound; give a positive number or None")
         checked = checked_grid(self.grid)
         if isinstance(checked, tuple):
-            object.__setattr__(
-                self, "grid", checked
-            )  # a list or a tensor of times, as what can be hashed and written
+            # A list or a tensor of times becomes a tuple, which can be hashed and written.
+            object.__setattr__(self, "grid", checked)
 
     @property
     @abstractmethod
@@ -71,7 +70,7 @@ class Sampler(WithOptions, ABC):
     def deterministic(self) -> bool: ...
 
     def times(self, process: Process, steps: int) -> Tensor:
-        """Times [steps + 1], float64, strictly falling from the prior to 0.
+        """Returns the times [steps + 1], float64, strictly falling from the prior to 0.
 
         Raises:
             UsageError: for fewer than one step, or more than a discrete process has.
@@ -79,11 +78,11 @@ class Sampler(WithOptions, ABC):
         return spaced_times(process, steps, self.grid)
 
     def nfe(self, steps: int) -> int:
-        """Evaluations of the network that one sample pays without guidance; the least of them where steps adapt."""
+        """Returns the evaluations of the network that one sample pays without guidance; the least where steps adapt."""
         return steps
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        """The sampler's coefficients on these times."""
+        """Returns the sampler's coefficients on these times."""
         raise NotImplementedError(f"{type(self).__name__} writes neither plan nor sample")
 
     def sample(
@@ -94,7 +93,7 @@ class Sampler(WithOptions, ABC):
         noise: Callable[[int], Tensor],
         report: Callable[[int, float, Tensor], None],
     ) -> Tensor:
-        """The samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
+        """Returns the samples [B, C, ...] from states z [B, K·C, ...] at times[0], for a sampler that has no plan.
 
         Args:
             predict: the guided prediction, `predict(z, t, parameterization)`; it counts its evaluations. A time for
@@ -108,5 +107,5 @@ class Sampler(WithOptions, ABC):
 
     @property
     def has_plan(self) -> bool:
-        """Whether the engine runs this sampler by its plan."""
+        """True where the engine runs this sampler by its plan."""
         return type(self).sample is Sampler.sample

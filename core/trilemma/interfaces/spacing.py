@@ -1,4 +1,4 @@
-"""Which times a sampler visits on a process: by the place on the clock, by the noise level, or as listed.
+"""The times a sampler visits on a process: by the place on the clock, by the noise level, or as listed.
 
     name                                           the S times
     uniform, quadratic, leading, trailing, linspace, squares  places on the clock, see `trilemma.numerics.grids`
@@ -8,7 +8,7 @@
     sigmas:values=[…]                              σ̂ as listed, log-linear between them where S differs (2404.14507)
     (t_1, …, t_S)                                  as listed
 
-Those by noise level run from the prior to the smallest time a network is asked at. Every grid ends at 0.
+Grids by noise level run from the prior to the smallest time a network is asked at. Every grid ends at 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OPTIONS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 def spaced_times(process: Process, steps: int, grid: Grid) -> Tensor:
-    """The steps + 1 times of a grid on a process, strictly falling from the prior to 0.
+    """Returns the steps + 1 times of a grid on a process, strictly falling from the prior to 0.
 
     Returns:
         Tensor [steps + 1], float64.
@@ -58,14 +58,15 @@ def spaced_times(process: Process, steps: int, grid: Grid) -> Tensor:
     log_snr = _falling_log_snr(process, steps, spec)
     times = torch.cat([process.time_of_log_snr(log_snr), torch.zeros(1, dtype=torch.float64)])
     if float(times[0]) > 1 - 1e-9 or spec.name != "sigmas":
-        times[0] = 1.0  # exactly the prior
+        # The prior lies at exactly 1.
+        times[0] = 1.0
     if not bool((times.diff() < 0).all()):
         raise UsageError(f"grid {grid!r} gives {steps} steps times that do not fall; give fewer steps")
     return times
 
 
 def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
-    """A grid's name and options, or its listed times.
+    """Returns a grid's name and options, or its listed times.
 
     Raises:
         UsageError: for an unknown name or option, or a list that does not fall strictly within (0, 1].
@@ -108,7 +109,7 @@ def checked_grid(grid: Grid) -> Spec | tuple[float, ...]:
 
 
 def _listed(grid: object) -> tuple[float, ...]:
-    """The numbers of a list; none of what is no list of numbers."""
+    """Returns the numbers of a list; () for anything else."""
     entries: Any = grid.tolist() if hasattr(grid, "tolist") else grid
     try:
         return tuple(float(entry) for entry in entries)
@@ -126,7 +127,8 @@ def _falling_log_snr(process: Process, steps: int, spec: Spec) -> Tensor:
         return -2 * torch.lerp(values[left], values[left + 1], position - left)
     ends = torch.tensor([1.0, process.earliest_time], dtype=torch.float64)
     first, last = process.log_snr(ends)
-    if first == -math.inf:  # no signal at t = 1: the grid is spaced from a little before
+    # There is no signal at t = 1: the grid is spaced from a little before.
+    if first == -math.inf:
         first = process.log_snr(torch.tensor(1 - grids.SMALLEST_TIME, dtype=torch.float64))
     if spec.name == "lambda":
         return torch.lerp(first, last, place)

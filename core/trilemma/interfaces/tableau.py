@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trilemma.errors import TrilemmaError
 
-Matrix: TypeAlias = (
-    "float | tuple[tuple[float, ...], ...]"  # K×K, a plain number for a multiple of the identity
-)
-Vector: TypeAlias = "float | tuple[float, ...]"  # K, a plain number for K = 1
+# K×K; a plain number a stands for a·I.
+Matrix: TypeAlias = "float | tuple[tuple[float, ...], ...]"
+# K numbers; a plain number stands for K = 1.
+Vector: TypeAlias = "float | tuple[float, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Tableau:
 
     Attributes:
         rows: at least one row.
-        parameterization: what f is: x0, eps, v, score or flow.
+        parameterization: of f: x0, eps, v, score or flow.
         clip: bound c of a static clip of x̂₀ to [−c, c] before f is formed; None for none.
         components: K of the process.
         steps: rows of each step of the sampler, of which only the last leads to the next time of the grid; by default a
@@ -163,7 +163,7 @@ def _numbers(value: Matrix | Vector) -> Iterator[float]:
 
 
 def matrix(coefficient: Matrix, components: int) -> list[float]:
-    """A K×K coefficient row by row; a plain number stands for so many times the identity."""
+    """Returns a K×K coefficient row by row; a plain number a stands for a·I."""
     if isinstance(coefficient, int | float):
         return [float(coefficient) if i == j else 0.0 for i in range(components) for j in range(components)]
     if len(coefficient) != components or any(len(line) != components for line in coefficient):
@@ -175,7 +175,7 @@ def matrix(coefficient: Matrix, components: int) -> list[float]:
 
 
 def vector(coefficient: Vector, components: int) -> list[float]:
-    """A coefficient of K numbers; a plain number stands for K = 1 alone."""
+    """Returns a coefficient of K numbers; a plain number stands for K = 1 alone."""
     entries = [coefficient] if isinstance(coefficient, int | float) else list(coefficient)
     if len(entries) != components:
         raise TrilemmaError(
@@ -190,7 +190,7 @@ def _components(count: int) -> str:
 
 
 def scalar(coefficient: Matrix | Vector) -> float:
-    """A coefficient of a tableau with one component, as the number it is."""
+    """Returns a coefficient of a tableau with one component as a plain number."""
     if not isinstance(coefficient, int | float):
         raise TrilemmaError(
             f"a tableau with one component has the coefficient {coefficient!r}; write a plain number"

@@ -1,4 +1,4 @@
-"""What a constructor may allocate: options that ask for absurdly much are refused before anything is."""
+"""The allowance of a constructor: options that ask for absurdly much memory are refused before it is allocated."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ _COUNTED: Final[dict[Any, Callable[..., float]]] = {
 
 
 class Allowance(TorchFunctionMode):
-    """Refuses to make, in this thread, more tensors than so many, or tensors of more bytes together.
+    """Refuses, in this thread, more tensors than `tensors`, or tensors of more than `size` bytes together.
 
     Args:
         size: bytes of all tensors together, those given up again included.
         tensors: how many tensors may be made; None for any number.
-        why: what the bound comes from, for the message.
+        why: the reason of the bound, for the message.
 
     Raises:
         ValueError: where more is asked for, before it is made.
@@ -103,7 +103,7 @@ def allowance_of_the_machine(kind: str) -> Allowance:
 
 
 def _numbers(func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> float:
-    """How many numbers a call would make; 0 where it is called wrongly, which it will say itself."""
+    """Returns the count of numbers a call would make; 0 for a wrong call, which then raises by itself."""
     try:
         if func in _COUNTED:
             return _COUNTED[func](*args, **given)

@@ -8,7 +8,7 @@ from trilemma.errors import TrilemmaError, UsageError
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device that a name means; CPU for None.
+    """Returns the device that a name means; CPU for None.
 
     Raises:
         UsageError: for a name that torch does not know.
@@ -20,7 +20,8 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         raise UsageError(f"unknown device {device!r}; give for example cpu, cuda or cuda:1") from error
     try:
         torch.empty(1, device=found)
-    except Exception as error:  # what is raised differs from one kind of device to the next
+    except Exception as error:
+        # Each kind of device raises errors of its own.
         reason = str(error).strip().partition("\n")[0]
         raise TrilemmaError(
             f"device {str(found)!r} cannot be used: {reason}; see trilemma doctor, or take another device"

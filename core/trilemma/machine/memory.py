@@ -1,4 +1,4 @@
-"""How much memory there is, and requests that cannot fit in it."""
+"""Memory: how much there is, and the refusal of requests that cannot fit in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def physical_memory(device: torch.device | str = "cpu") -> int:
 
 
 def check_memory(wanted: int, what: str, cure: str, device: torch.device | str = "cpu") -> None:
-    """Refuses what would take more bytes than a device has.
+    """Refuses a request that would take more bytes than a device has.
 
     Args:
         wanted: bytes.

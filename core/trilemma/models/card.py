@@ -6,8 +6,8 @@
     [denoiser]    spec, parameterization, [denoiser.options]
     [weights]     file, sha256
     [data]        shape, range, classes, dataset
-    [sampling]    sampler, guidance: what it is drawn with where no other is asked for
-    [evaluation]  what `trilemma eval` measures it with
+    [sampling]    sampler, guidance: those used where a request names none
+    [evaluation]  data set, features and metrics of `trilemma eval`
     [provenance]  how it was made
 
 Reading checks the format version and the sha256 of the weights; nothing is unpickled. `weights.file` is the plain name
@@ -63,7 +63,7 @@ _FREE_TABLES = {"evaluation", "provenance"}
 def load_model(
     path: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Denoiser:
-    """The denoiser in a model directory, in evaluation mode and without gradients.
+    """Loads the denoiser in a model directory, in evaluation mode and without gradients.
 
     Args:
         path: the directory.
@@ -81,7 +81,8 @@ def load_model(
         try:
             with allowance_for(weights.header()):
                 denoiser = build_denoiser(card, seed=0)
-        except UsageError as error:  # not of the one who asks, but of the one who wrote the card
+        except UsageError as error:
+            # The author of the card made the error, not the user.
             raise ModelError(f"{path / 'model.toml'}: {error}; restore the model") from error
         tensors = weights.read(denoiser)
     denoiser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -112,7 +113,7 @@ def build_denoiser(card: Mapping[str, Any], seed: int) -> Denoiser:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The checked content of `path/model.toml`.
+    """Reads and checks `path/model.toml` and returns its content.
 
     Raises:
         ModelError: for a missing file, bad TOML, another format, an unknown or a missing key, an ill-typed value.

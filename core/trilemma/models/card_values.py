@@ -13,7 +13,7 @@ from trilemma.errors import shown
 LARGEST_EXTENT = 1 << 20
 LONGEST_NAME = 200
 
-# What decides a denoiser beside its options, by other keys of the card.
+# Settings of a denoiser that other keys of the card hold, not its options.
 _GIVEN_ELSEWHERE = ("process", "parameterization", "shape")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -68,7 +68,7 @@ _CONVERSIONS: Final = frozenset(
 
 
 class Constructing(torch.overrides.TorchFunctionMode):
-    """Lets what is built inside depend on `seed` and its arguments alone.
+    """Makes the modules built inside depend on `seed` and their arguments alone.
 
     Draws that name no generator come from one of its own, the same numbers as after `torch.manual_seed(seed)`, and
     torch's global generators stay as they are. Tensors that name no dtype are float32 whatever

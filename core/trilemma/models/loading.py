@@ -23,15 +23,15 @@ def load(
     *,
     fused: bool = False,
 ) -> Denoiser:
-    """A trained model by its name or directory, in evaluation mode and without gradients.
+    """Loads a trained model by its name or directory, in evaluation mode and without gradients.
 
     Args:
         model: a registered name, such as "mnist", or a model directory: a `Path`, a string with a separator, or
             the name of a directory that holds a `model.toml`.
         device: where to put it; CPU by default.
         dtype: dtype of the weights; float32 by default.
-        fused: let its operators be the native ones, see `trilemma.fuse`, as a model has that is named to `sample`;
-            on a CPU, where they were measured.
+        fused: use the native operators, see `trilemma.fuse`, as `sample` does for a model given by name; only on a CPU,
+            where they were measured.
 
     Raises:
         PluginUnavailable: for an unknown name.
@@ -46,16 +46,18 @@ def load(
 def _is_model(path: Path) -> bool:
     try:
         return (path / "model.toml").is_file()
-    except OSError:  # a name that is too long, or a folder that may not be looked into
+    except OSError:
+        # The name may be too long, or the folder closed to us.
         return False
 
 
 def model_path(model: str | Path) -> Path:
-    """The directory that a model's name or path means; a directory comes before a name."""
+    """Returns the directory that a model's name or path means; a directory comes before a name."""
     path = user_path(model)
     if isinstance(model, Path) or _is_model(path):
         return path
-    registered = any(found.spec.kind == "model" for found in catalog().search(model))  # distribution/name too
+    # A name may also be distribution/name.
+    registered = any(found.spec.kind == "model" for found in catalog().search(model))
     if os.sep in model and not registered:
         return path
     component = catalog().find("model", model)

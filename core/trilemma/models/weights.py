@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trilemma.registry.recording import tensors_digest
 
-# What is known of a network: its tensors with their versions, and the sha256 of what they held then.
+# By network: its tensors with their versions, and the sha256 of their values at that time.
 _Marks = list[tuple["weakref.ref[Tensor]", int]]
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[_Marks, str | None]] = weakref.WeakKeyDictionary()
 
@@ -23,7 +23,7 @@ def weights_digest(network: nn.Module, stated: str | None = None) -> str | None:
 
     Args:
         network: its parameters and buffers count, with their names, shapes and dtypes.
-        stated: what to trust where it is not known to be of other weights.
+        stated: sha256 to trust unless the weights are known to be others.
     """
     marks, sha256 = _known.get(network, (None, None))
     now = _marks(network)

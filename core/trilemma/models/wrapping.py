@@ -37,21 +37,21 @@ def wrap(
         model = trilemma.wrap(unet, "vp:schedule=scaled_linear", "eps", (3, 32, 32), clock="index")
         trilemma.sample(model, 16, sampler="dpmpp-2m", steps=20)
 
-    An answer that is a tuple counts by its first entry, one with a field `sample` (diffusers) by that field. Modules
-    keep their weights, modes, device and dtype. Of a module's bound method or a `functools.partial` of one the module
-    is known too; of any other function the device and dtype are those that the request gives.
+    The first entry of a tuple counts as the answer, and so does the field `sample` of an object that has one
+    (diffusers). Modules keep their weights, modes, device and dtype. A module is found behind its bound method or a
+    `functools.partial` of it, too; any other function gets the device and dtype that the request gives.
 
     Args:
         network: an `nn.Module`, which becomes a part of the denoiser, or a function. It must leave its input as it is.
         process: the noising process it was trained on, or its spec.
-        parameterization: what it answers with: x0, eps, v, score or flow.
+        parameterization: of its answer: x0, eps, v, score or flow.
         shape: (C, H, W) of one sample of the data.
-        clock: what it is told of the time, a float tensor [B]: "t" in [0, 1]; "index", the row of a process's table
-            from 0 to T − 1, with a fraction between rows; "log-snr", log(α²/σ²); "sigma", σ/α.
+        clock: the form in which it gets the time, a float tensor [B]: "t" in [0, 1]; "index", the row of a process's
+            table from 0 to T − 1, with a fraction between rows; "log-snr", log(α²/σ²); "sigma", σ/α.
         call: how it is called, `call(network, z, clock, cond)` with the conditions [B] by name; by default
             `network(z, clock)`, and `network(z, clock, class_labels=…)` where there are classes. A network that looks
             its time up in a table wants `lambda network, z, clock, cond: network(z, clock.long())`.
-        classes: number of classes that it is told of, or their names; 0 for none.
+        classes: number of its classes, or their names; 0 for none.
         null: label that means no class; None where there is none.
 
     Raises:
@@ -113,7 +113,7 @@ class Wrapped(Denoiser):
 
     @property
     def described_as(self) -> str:
-        """Name in records: of the network, what it answers with, and what it is told of the time."""
+        """Name in records: the network, its parameterization and its clock."""
         named = self.owner if self.owner is not None else self.network
         name = getattr(self.network, "__qualname__", type(named).__name__)
         return f"wrap({name}, {self.parameterization}, clock={self.clock})"

@@ -12,11 +12,12 @@ from torch import Tensor
 from trilemma.errors import UsageError
 
 PARAMETERIZATIONS = ("x0", "eps", "v", "score", "flow")
-OF_SEVERAL_COMPONENTS = ("x0", "eps", "score")  # v and flow are of one
+# v and flow are defined for one component only.
+OF_SEVERAL_COMPONENTS = ("x0", "eps", "score")
 
 
 def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients (a, b) of a parameterization written as a·x₀ + b·ε.
+    """Returns the coefficients (a, b) of a parameterization written as a·x₀ + b·ε.
 
     x0 = (1, 0), eps = (0, 1), v = αε − σx₀ = (−σ, α) (2202.00512), score = −ε/σ = (0, −1/σ),
     flow = ε − x₀ = (−1, 1), the velocity dz/dt of z = (1 − t)x₀ + tε (2209.03003).
@@ -39,7 +40,7 @@ def functional(parameterization: str, alpha: Tensor, sigma: Tensor) -> tuple[Ten
 
 
 def convert(source: str, target: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """The pair (p, q) with target = p·z + q·source for z = αx₀ + σε.
+    """Returns the pair (p, q) with target = p·z + q·source for z = αx₀ + σε.
 
     Solves p(α, σ) + q(a, b) = (c, d), where source = a·x₀ + b·ε and target = c·x₀ + d·ε, by Cramer's rule:
     with D = αb − σa, p = (cb − ad)/D and q = (αd − σc)/D. Nothing cancels when source equals target.

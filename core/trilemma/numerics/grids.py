@@ -17,13 +17,14 @@ from trilemma.errors import UsageError, nearest, shown
 
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares")
 MOST_STEPS = 1_000_000
-SMALLEST_TIME = 1e-3  # where continuous grids that would reach t = 0 stop: a network cannot be asked there
+# Continuous grids that would reach t = 0 stop here, since a network cannot be asked at 0.
+SMALLEST_TIME = 1e-3
 
 
 def times(
     table: int | None, steps: int, grid: str = "trailing", smallest_time: float = SMALLEST_TIME
 ) -> Tensor:
-    """The steps + 1 times of a grid, strictly falling from the prior to 0.
+    """Returns the steps + 1 times of a grid, strictly falling from the prior to 0.
 
     Args:
         table: T of a discrete process, whose times are t_k = (k+1)/T; None for a continuous one.
@@ -47,7 +48,7 @@ def times(
 
 
 def table_indices(T: int, S: int, grid: str) -> list[int]:
-    """The S distinct table indices τ_0 < … < τ_{S−1} of a grid, i = 0 .. S−1.
+    """Returns the S distinct table indices τ_0 < … < τ_{S−1} of a grid, i = 0 .. S−1.
 
     uniform (2010.02502): ⌊i T/S⌋; leading (2112.10752): the same plus 1; quadratic (2010.02502):
     ⌊(i √(.8 T)/(S−1))²⌋; trailing (2305.08891): T, T − T/S, … rounded, minus 1; linspace: i (T−1)/(S−1)
@@ -74,7 +75,7 @@ def table_indices(T: int, S: int, grid: str) -> list[int]:
 
 
 def continuous_times(S: int, grid: str, smallest_time: float = SMALLEST_TIME) -> list[float]:
-    """The S rising times of a grid in continuous time; those that would begin at 0 begin a little later."""
+    """Returns the S rising times of a grid in continuous time; grids that would begin at 0 begin a little later."""
     last = max(S - 1, 1)
     match grid:
         case "uniform" | "leading":
@@ -101,7 +102,7 @@ def check_grid(grid: str, known: Sequence[str] = GRIDS) -> None:
 
 
 def check_steps(table: int | None, steps: int) -> int:
-    """The number of steps as an int; raises UsageError where it is no integer in 1 .. T."""
+    """Returns the number of steps as an int; raises UsageError where it is no integer in 1 .. T."""
     steps = checked_integer(steps, "steps", 1, MOST_STEPS, what="is not a number of steps")
     if table is not None and steps > table:
         raise UsageError(

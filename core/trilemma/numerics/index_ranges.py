@@ -37,13 +37,13 @@ class IndexRanges(Sequence[int]):
 
     @property
     def overlap(self) -> bool:
-        """Whether some index comes twice."""
+        """True where some index comes twice."""
         return any(
             first[1] > second[0] for first, second in zip(self._rising, self._rising[1:], strict=False)
         )
 
     def without(self, indices: Iterable[int]) -> IndexRanges:
-        """Returns these but for some, in their order."""
+        """Returns these indices without some, in their order."""
         taken = sorted(indices)
         return IndexRanges(
             chain.from_iterable(

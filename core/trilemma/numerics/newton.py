@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DIRECTIONS = (1, 2, 4, 8, 16)  # Krylov directions of the rounds; the last holds from there on
-FIRST_SHIFT, LARGEST_SHIFT = 0.06, 1e6  # in units of ‖J‖ on the Krylov space
-REFUSALS = 3  # steps in a row that do not bring ‖F‖ down: a fold
-PATIENCE = 16.0  # rounds along −F before those along F, and twice as many after each turn
+# Krylov directions in each round; the last number holds from there on.
+DIRECTIONS = (1, 2, 4, 8, 16)
+# In units of ‖J‖ on the Krylov space.
+FIRST_SHIFT, LARGEST_SHIFT = 0.06, 1e6
+# Successive steps that do not lower ‖F‖; so many mean a fold.
+REFUSALS = 3
+# Rounds along −F before those along F; the number doubles after each turn.
+PATIENCE = 16.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,8 @@ def solve(
     fold of F, the sample goes on along dz/dτ = −F: it then keeps steps that go down the potential of which F is the
     gradient, ⟨F(z) + F(z + p), p⟩ < 0 and ⟨F(z), p⟩ < 0, even where ‖F‖ rises on the way (pseudo-transient
     continuation).
-    A sample that has arrived stands still, so that none depends on the others of its batch. One value a round is
-    read on
-    the host: whether all have arrived.
+    A sample that has arrived stands still, so that none depends on the others of its batch. The host reads one value a
+    round: whether all have arrived.
 
     Args:
         function: F, [B, ...] → [B, ...]. It is evaluated twice before the first round, 2, 3, 5, 9 times in the next
@@ -61,7 +64,7 @@ def solve(
         tolerance: of max |F|/scale.
         rounds: at most.
         precision: relative rounding error of F.
-        slope: of F, about: z − F/slope is where the first round begins, where it is nearer.
+        slope: rough slope of F; the first round begins at z − F/slope where ‖F‖ is smaller there.
 
     References:
         Knoll & Keyes, Jacobian-free Newton–Krylov methods, J. Comput. Phys. 193 (2004).
@@ -80,7 +83,8 @@ def solve(
     z, F = begin, begin_F = _where(nearer, there, begin), _where(nearer, F_there, begin_F)
     best, residual = z, _largest(F) / scale
     shift = torch.zeros_like(residual, dtype=torch.float64)
-    way = torch.zeros_like(shift)  # 0: ‖F‖ falls; −1 and 1: along −F and F
+    # 0: ‖F‖ falls; −1 and 1: the iterate moves along −F and F.
+    way = torch.zeros_like(shift)
     refused, age, patience = (
         torch.zeros_like(shift),
         torch.zeros_like(shift),
@@ -125,7 +129,7 @@ def _krylov(
     for m in range(directions):
         w = (at(z + h[:, None] * basis[m]) - F) / h[:, None]
         before = w.norm(dim=1)
-        # Once more for what rounding left.
+        # A second pass removes what rounding left.
         for _ in range(2):
             for j, v in enumerate(basis):
                 along = (w * v).sum(1)

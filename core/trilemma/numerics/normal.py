@@ -19,7 +19,7 @@ _MASK = 0xFFFFFFFF
 
 
 def reference_normal(seed: int, indices: Tensor, step: int, elements: int, stream: int) -> Tensor:
-    """Standard normals ξ [B, elements], float64, element e of sample i being a function of its key alone.
+    """Returns standard normals ξ [B, elements], float64; element e of sample i is a function of its key alone.
 
         key     = (seed mod 2^32, seed div 2^32)
         counter = (e div 4, step, i mod 2^32, (i div 2^32)·2^8 + stream)

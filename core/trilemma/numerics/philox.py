@@ -20,7 +20,7 @@ Word = Tensor | int
 def philox(
     counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four 32-bit words of Philox 4x32-10 at a counter under a key.
+    """Returns the four 32-bit words of Philox 4x32-10 at a counter under a key.
 
     Args:
         counter: four 32-bit words, each an int or an int64 tensor; they broadcast against each other.

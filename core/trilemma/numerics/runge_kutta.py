@@ -85,7 +85,7 @@ def integrate(
         slope: of u [B], float64 on the host, and y [B, ...].
         y: states at the start.
         interval: u at the start and at the end, rising or falling.
-        first: the first step, with the sign of the way.
+        first: the first step, positive on a rising interval and negative on a falling one.
         tolerance: relative and absolute tolerance of a step.
         size: of an error [B, ...], the number [B] that is compared with 1.
         report: called with (attempts, u, y) after each that some sample accepted.
@@ -141,6 +141,7 @@ def combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
 
 
 def a_number_a_sample(values: Tensor, state: Tensor) -> Tensor:
-    """Returns values [B], one a sample, shaped, placed and (but for booleans) typed to combine with states [B, ...]."""
+    """Returns values [B], one a sample, with the shape, device and (except for booleans) dtype to combine with states
+    [B, ...]."""
     shaped = values.view(-1, *(1,) * (state.dim() - 1))
     return shaped.to(state.device) if values.dtype == torch.bool else shaped.to(state.device, state.dtype)

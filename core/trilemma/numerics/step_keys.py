@@ -1,4 +1,4 @@
-"""Keys of random draws: what is drawn is a pure function of the seed, the step and the stream."""
+"""Keys of random draws: each draw is a pure function of the seed, the step and the stream."""
 
 from __future__ import annotations
 

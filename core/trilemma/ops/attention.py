@@ -17,7 +17,7 @@ from trilemma.ops.operator import Operator, compute_dtype, is_transformed, libra
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, out: Tensor | None = None
 ) -> Tensor:
-    """Scaled dot-product attention (1706.03762), without a mask.
+    """Computes scaled dot-product attention (1706.03762), without a mask.
 
     With s = scale the result is
 
@@ -26,8 +26,8 @@ def attention(
     The tensors may be views of a packed projection, as [B, 3·H·D, L] or [B, L, 3·H·D]: the native kernel reads them
     where they lie if their depth or their tokens are contiguous, and no permuted copy is needed. The memory of the
     result follows that of `q`: where the depth of `q` is contiguous it is stored as [B, L, H, D], where its tokens
-    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16 and by tensor cores, products of half
-    types are of probabilities rounded to them, as in PyTorch. A row whose scores are all -inf gives zeros.
+    are, as [B, H, D, L]. Half types are computed in float32; with AVX512-BF16 and on tensor cores, probabilities are
+    rounded to the half type before they multiply v, as in PyTorch. A row whose scores are all -inf gives zeros.
 
     On CUDA PyTorch's own attention is called, and lays out the result, where the native kernel was not measured to be
     faster on this GPU, and where a gradient is asked for.
@@ -56,7 +56,8 @@ def attention(
         result = scaled_dot_product_attention(q, k, v, scale=scale)
     elif needs_gradient or torch.compiler.is_compiling() or is_transformed(q, k, v):
         result = _ATTENTION(q, k, v, scale)[0]
-    else:  # past the autograd layer, which costs as much as a small call
+    else:
+        # This skips the autograd layer, which costs as much as a small call.
         with torch._C._AutoDispatchBelowAutograd():
             result = _ATTENTION(q, k, v, scale)[0]
     if out is None:
@@ -70,7 +71,7 @@ def attention(
 
 
 def _pytorch_is_taken(q: Tensor, k: Tensor, v: Tensor, scale: float | None, needs_gradient: bool) -> bool:
-    """Whether PyTorch's own attention is called for CUDA tensors, itself and its gradient: the reference, which must
+    """Returns whether PyTorch's own attention runs for CUDA tensors, itself and its gradient: the reference, which must
     also give logsumexp, writes all scores out.
     """
     if requested_backend() != "auto" or q.shape[-1:] == (0,):
@@ -195,7 +196,8 @@ _ATTENTION_BACKWARD = Operator(
     _reference_backward,
     _check_backward,
     _fake_backward,
-    gradients=("dout", "q", "k", "v", "out", "logsumexp"),  # the formula refuses them
+    # The backward formula has no gradient of its own and refuses these.
+    gradients=("dout", "q", "k", "v", "out", "logsumexp"),
 )
 
 
@@ -207,7 +209,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor], **op
 
 def _gradient(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, out, logsumexp = ctx.saved_tensors
-    if 1 not in dout.stride()[-2:]:  # expanded, as after sum()
+    # The gradient is expanded, as after sum().
+    if 1 not in dout.stride()[-2:]:
         dout = _like(out).copy_(dout)
     return (*_ATTENTION_BACKWARD(dout, q, k, v, out, logsumexp, ctx.scale), None)
 

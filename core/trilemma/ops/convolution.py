@@ -11,14 +11,15 @@ from trilemma.errors import UsageError
 from trilemma.ops.operator import Operator, check_real, library
 
 # As csrc/include/trilemma/conv3x3.h has them.
-_POINTS: Final = (0.0, 0.625, -0.625, 1.5, -1.5)  # and infinity
+# The last point is infinity.
+_POINTS: Final = (0.0, 0.625, -0.625, 1.5, -1.5)
 _BLOCK, _LAST_BLOCK = 32, 16
 
 
 def conv3x3(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, filters: Tensor | None = None
 ) -> Tensor:
-    """The convolution of a 3×3 kernel with stride 1 and one pixel of zeros around, by Winograd's F(4×4, 3×3).
+    """Computes the convolution of a 3×3 kernel with stride 1 and one pixel of zeros around, by Winograd's F(4×4, 3×3).
 
         y[b, k] = Σ_c x[b, c] ⋆ weight[k, c] + bias[k]
 
@@ -50,7 +51,7 @@ def conv3x3(
 
 @torch.no_grad()
 def transformed(weight: Tensor) -> Tensor:
-    """The filters that `conv3x3` multiplies with: G w Gᵀ of each kernel w, four times the memory of the weights.
+    """Returns the filters that `conv3x3` multiplies with: G w Gᵀ of each kernel w, four times the weights' memory.
 
     Args:
         weight: [K, C, 3, 3].

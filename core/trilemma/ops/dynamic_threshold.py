@@ -42,7 +42,8 @@ def _reference(out: Tensor, x: Tensor, quantile: float, floor: float) -> None:
         return
     compute = compute_dtype(x.dtype)
     rows = x.to(compute).flatten(1) if x.dim() > 1 else x.to(compute)[:, None]
-    ordered = rows.abs().double().sort(1).values  # torch sorts NaN last
+    # Torch sorts NaN last.
+    ordered = rows.abs().double().sort(1).values
     place = quantile * (rows.shape[1] - 1)
     rank = int(place)
     low, high = ordered[:, rank], ordered[:, min(rank + 1, rows.shape[1] - 1)]

@@ -1,4 +1,4 @@
-"""What would run, and why nothing better."""
+"""Explanations: the backend that an operator would run on, and why no better one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Explanation:
     Attributes:
         op: name of the operator.
         backend: "native" or "reference".
-        passed_over: why not, by backend.
+        passed_over: by backend, the reason why it was passed over.
         signature: what the operator is called with; shown where it was asked for without arguments.
     """
 

@@ -27,7 +27,7 @@ def group_norm_act(
     silu: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Group normalisation, with the modulation of AdaGN, SiLU and a residual where they are given.
+    """Computes group normalisation, with the modulation of AdaGN, SiLU and a residual where they are given.
 
         x̂ = (x − mean)/√(var + eps),    u = (x̂ weight + bias)·(1 + scale) + shift,    y = act(u) + residual
 
@@ -74,7 +74,8 @@ def _reference(
     grouped = _grouped(x, groups)
     mean = grouped.mean(2)
     centred = grouped - mean[..., None]
-    rest = centred.mean(2)  # of the mean's rounding
+    # Rounding of the mean leaves a rest.
+    rest = centred.mean(2)
     centred = centred - rest[..., None]
     rstd = (centred.square().mean(2) + eps).rsqrt()
     slope, offset = _affine(x, weight, bias, scale, shift)
@@ -110,7 +111,8 @@ def _reference_backward(
     _check_backward(dy, x, mean, rstd, groups, weight, bias, scale, shift, silu, wanted)
     compute = compute_dtype(x.dtype)
     centred = _grouped(x, groups) - mean[..., None]
-    centred = centred - centred.mean(2, keepdim=True)  # what the mean's rounding left
+    # This removes what the rounding of the mean left.
+    centred = centred - centred.mean(2, keepdim=True)
     normal = _ungrouped(centred * rstd[..., None], x)
     slope, offset = _affine(x, weight, bias, scale, shift)
     du = dy.to(compute)
@@ -125,7 +127,8 @@ def _reference_backward(
         ..., None
     ]
     over = tuple(range(2, x.dim()))
-    p, q = (part.sum(over) if over else part for part in (du, du * normal))  # [B, C]
+    # Shapes [B, C].
+    p, q = (part.sum(over) if over else part for part in (du, du * normal))
     factor = 1 if scale is None else 1 + scale.to(compute)
     results: list[Callable[[], Tensor]] = [
         lambda: _like(_ungrouped(dx, x), x),

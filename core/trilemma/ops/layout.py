@@ -1,10 +1,12 @@
-"""Where each coefficient of the fused step stands in a row of the coefficient table."""
+"""The layout of the coefficient table: the column of each coefficient of the fused step."""
 
 from dataclasses import dataclass
 from typing import Final
 
-MAX_LAGS: Final = 7  # predictions of earlier rows that one row can read
-MAX_BRANCHES: Final = 4  # evaluations of the network that one row can mix
+# Number of predictions of earlier rows that one row can read.
+MAX_LAGS: Final = 7
+# Number of evaluations of the network that one row can mix.
+MAX_BRANCHES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Columns:
 
 
 POSITION: Final = Columns(1)
-PHASE: Final = Columns(2)  # position and velocity, stacked on dim 1 of the state
+# Two components, as position and velocity, stacked on dim 1 of the state.
+PHASE: Final = Columns(2)
 
 # The columns of one component, by themselves.
 A: Final = POSITION.A.start
@@ -91,5 +94,5 @@ WIDTH: Final = POSITION.WIDTH
 
 
 def columns(width: int) -> Columns | None:
-    """The columns of a table of this width; None for a width that is no table's."""
+    """Returns the columns of a table of this width; None for a width that no table has."""
     return next((found for found in (POSITION, PHASE) if width == found.WIDTH), None)

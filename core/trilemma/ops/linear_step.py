@@ -30,7 +30,7 @@ def linear_step(
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
 ) -> None:
-    """One row of a tableau on a batch, in one pass and without a temporary tensor.
+    """Computes one row of a tableau on a batch, in one pass and without a temporary tensor.
 
     With network outputs o_g, one a branch g, predictions h_j of earlier rows and standard normals ξ:
 
@@ -81,7 +81,7 @@ def reference_step(
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
 ) -> None:
-    """`linear_step` in PyTorch: what the native kernels must equal, and what runs where there are none."""
+    """Computes `linear_step` in PyTorch: native kernels must equal it, and it runs where there are none."""
     _check(out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
     columns = layout.columns(table.shape[1])
     assert columns is not None

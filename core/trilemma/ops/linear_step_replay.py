@@ -29,17 +29,17 @@ def linear_step_replay(
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
 ) -> None:
-    """`trilemma.ops.linear_step`, its table, row and seed read by the kernel instead of by the host.
+    """Computes `trilemma.ops.linear_step`; the kernel, not the host, reads table, row and seed.
 
-    A captured loop so replays with other coefficients, at another step and with fresh noise. The reference reads them
-    on the host, and cannot be captured.
+    A captured loop can therefore be replayed with other coefficients, at another step and with fresh noise. The
+    reference reads them on the host, and cannot be captured.
 
     Args:
         out, z, base, output, history, write_slot, read_slots, noise, bad_row: as in `linear_step`.
         table: float32 [rows, layout.WIDTH] beside z, made once from the float64 table.
-        row: int64, one element beside z: the row of the table, and the step of the noise. Nobody checks its range.
+        row: int64, one element beside z: the row of the table, and the step of the noise. Its range is not checked.
         seed: int64, one element beside z: the bits of a seed of 0 to 2^64 - 1.
-        indices: int64 [B]; needed, or noise, whether or not the row adds noise.
+        indices: int64 [B]; these or `noise` must be given even where the row adds no noise.
 
     Raises:
         UsageError: where the arguments do not fit together, or a gradient is asked for.

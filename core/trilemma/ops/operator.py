@@ -1,4 +1,4 @@
-"""What an operator is: a schema, a definition in PyTorch, and native kernels that equal it."""
+"""Operators: a schema, a definition in PyTorch, and native kernels that equal it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Operator:
 
     The reference runs on every device. The native libraries, where they load, add kernels for CPU and CUDA tensors
     that run what they support and hand the rest to the twin `trilemma::NAME_reference`; the option `backend` says
-    whether they may. For the same arguments `NAME_why_not_native` says why they could not, "" where they can.
+    whether they may. For the same arguments `NAME_why_not_native` returns why they cannot run natively, "" where they
+    can.
 
     Args:
         name: the name.
@@ -74,7 +75,7 @@ class Operator:
         """Runs the operator on the backend that TRILEMMA_BACKEND allows.
 
         Raises:
-            UsageError: where the arguments do not fit together, or a derivative is asked for that there is none of.
+            UsageError: where the arguments do not fit together, or for a derivative that does not exist.
             TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
         """
         backend = requested_backend()
@@ -86,7 +87,8 @@ class Operator:
                 )
             return self.reference(*arguments)
         try:
-            if backend == "auto":  # the default: a keyword costs as much as some kernels
+            # The default has no keyword, which would cost as much as some kernels.
+            if backend == "auto":
                 return self._overload(*arguments)
             return self._overload(*arguments, backend=backend)
         except RuntimeError as error:
@@ -101,7 +103,7 @@ class Operator:
         return is_transformed(*arguments)
 
     def why_not_native(self, *arguments: Any, **options: Any) -> str:
-        """Why these arguments run on the reference; "" where they run natively.
+        """Returns the reason why these arguments run on the reference; "" where they run natively.
 
         Without arguments: as for contiguous float32 tensors on the CPU.
         """
@@ -113,7 +115,8 @@ class Operator:
         bound = self.signature.bind(*arguments, **options)
         bound.apply_defaults()
         if isinstance(bound.arguments.get("seed"), int):
-            bound.arguments["seed"] = 0  # decides nothing here, and an operator's int has 63 bits
+            # The seed changes nothing here, and an operator's int has only 63 bits.
+            bound.arguments["seed"] = 0
         self.check(*bound.args)
         for name, value in bound.arguments.items():
             if isinstance(value, Tensor) and (why := _why_not_there(value.device)):
@@ -135,14 +138,14 @@ class Operator:
 
 
 def _why_not_there(device: torch.device) -> str:
-    """Why there is no native kernel for a device's tensors; "" where there can be one."""
+    """Returns the reason why there is no native kernel for a device's tensors; "" where there can be one."""
     if device.type == "cuda":
         return native.load_cuda()
     return "" if device.type == "cpu" else "where no native kernel runs"
 
 
 def requested_backend() -> str:
-    """TRILEMMA_BACKEND: "auto" (native where it can), "native" (or an error) or "reference"."""
+    """Returns TRILEMMA_BACKEND: "auto" (native where it can), "native" (or an error) or "reference"."""
     backend = os.environ.get("TRILEMMA_BACKEND") or "auto"
     if backend not in BACKENDS:
         raise UsageError(f"TRILEMMA_BACKEND={backend} is unknown; choose from {', '.join(BACKENDS)}")
@@ -150,7 +153,7 @@ def requested_backend() -> str:
 
 
 def is_transformed(*tensors: Any) -> bool:
-    """Whether this thread runs under a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
+    """Returns whether this thread is in a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
     if torch.compiler.is_compiling():
         return bool(_is_compiled_in_a_transform())
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -168,7 +171,7 @@ def _is_compiled_in_a_transform() -> bool:
 
 
 def signed(seed: int) -> int:
-    """A seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
+    """Returns a seed of 0 to 2^64 - 1 as the signed number of the same bits, which an operator's int can hold."""
     return seed - (1 << 64) if seed >= 1 << 63 else seed
 
 
@@ -179,7 +182,7 @@ def check_real(name: str, tensor: Tensor) -> None:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What an operator computes in: float32 on half storage."""
+    """Returns the dtype that an operator computes in: float32 on half storage."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

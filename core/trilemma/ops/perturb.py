@@ -22,7 +22,7 @@ def perturb(
     indices: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The noised state z and the training target, both linear in the data and one noise.
+    """Returns the noised state z and the training target, both linear in the data and one noise.
 
         z = α x₀ + σ ξ,    target = a x₀ + b ξ
 

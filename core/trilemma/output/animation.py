@@ -1,4 +1,4 @@
-"""The way of samples as an animation."""
+"""The trajectory of samples as an animation."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ HELD = 1500
 _LENGTH = 3000
 _SHORTEST = 20
 _LONGEST = 200
-_DESCRIPTION = 0x010E  # EXIF tag
+# The EXIF tag.
+_DESCRIPTION = 0x010E
 
 
 def write_animation(
     path: str | Path, trajectory: Tensor, provenance: Mapping[str, Any], columns: int | None = None
 ) -> None:
-    """Writes the states of a way as a GIF, or, by the suffix .webp, a lossless WebP; it begins anew without end.
+    """Writes the states of a trajectory as an endless GIF or, by the suffix .webp, as an endless lossless WebP.
 
-    A frame is a grid of one state of all samples, clipped to [−1, 1]. Of more than 100 states 100 are shown, evenly
-    chosen, the first and the last among them. All frames together last 3 s, but each at least 20 and at most 200 ms;
+    A frame is a grid of one state of all samples, clipped to [−1, 1]. At most 100 states are shown: evenly chosen ones,
+    with the first and the last. All frames together last 3 s, but each at least 20 and at most 200 ms;
     the last is held for 1.5 s. The provenance is kept in the comment of a GIF, in the EXIF description of a WebP.
 
     Args:

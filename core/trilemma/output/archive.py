@@ -22,7 +22,7 @@ def write_npz(
 ) -> None:
     """Writes an .npz of `samples`, float32 [n, C, H, W] as they were drawn, and `provenance`, a JSON string.
 
-    Where it is given, also of the way: `trajectory`, float32 [S, n, C, H, W], and `times`, float64 [S].
+    A given trajectory is written too: `trajectory`, float32 [S, n, C, H, W], and `times`, float64 [S].
 
     Raises:
         OutputError: where the disk refuses; nothing is left behind.

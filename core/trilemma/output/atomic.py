@@ -14,7 +14,7 @@ from trilemma.files.partials import hold, partial_name, remove_stale
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into that takes the place of `path` once it is complete and on the disk.
+    """Opens a file to write into that takes the place of `path` once it is complete and on the disk.
 
     Until then it has another, hidden name beside `path`; where anything fails, the disk included, it is removed and
     `path` stays what it was.
@@ -22,7 +22,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: where the disk refuses.
     """
-    target = path.resolve()  # a link goes on pointing to what it points to
+    # A link goes on pointing to the same file.
+    target = path.resolve()
     partial = partial_name(target)
     with telling(path):
         remove_stale(target)
@@ -43,7 +44,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def discard(file: BinaryIO, path: Path) -> None:
     """Closes and removes a file that came to nothing."""
     with contextlib.suppress(OSError):
-        file.close()  # tries to write what is left, which a full disk refuses again
+        # Closing tries to write the rest, which a full disk refuses again.
+        file.close()
     path.unlink(missing_ok=True)
 
 
@@ -72,5 +74,5 @@ def telling(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error that says why `path` could not be written."""
+    """Returns the error that says why `path` could not be written."""
     return OutputError(f"cannot write {path}: {error.strerror or error}; free space or choose another place")

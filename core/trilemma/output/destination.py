@@ -1,4 +1,4 @@
-"""Where samples go: the kind of output that a path asks for, one interface for all kinds."""
+"""Destinations of samples: the kind of output that a path asks for, one interface for all kinds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Sink(Protocol):
     """An open destination."""
 
     def missing(self) -> Sequence[int]:
-        """The indices that are still to be drawn."""
+        """Returns the indices that are still to be drawn."""
 
     def add(
         self,
@@ -40,7 +40,7 @@ class Sink(Protocol):
         trajectory: Tensor | None = None,
         times: Sequence[float] | None = None,
     ) -> None:
-        """Takes samples [b, C, H, W] of these indices, and, into an array alone, their way [S, b, C, H, W]."""
+        """Takes samples [b, C, H, W] of these indices and, only into an array, their trajectory [S, b, C, H, W]."""
 
     def finish(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Completes the output and returns the provenance it keeps."""
@@ -57,7 +57,7 @@ class Destination(ABC):
 
     @abstractmethod
     def check(self, shape: Sequence[int], numbers: int = 0) -> None:
-        """Refuses samples of shape (C, H, W), so many numbers in all, or a place that cannot be written.
+        """Refuses samples of a shape (C, H, W) or of too many numbers in all, and a place that cannot be written.
 
         It is called before anything is drawn.
         """
@@ -66,7 +66,7 @@ class Destination(ABC):
     def open(
         self, indices: Sequence[int], provenance: Mapping[str, Any]
     ) -> contextlib.AbstractContextManager[Sink]:
-        """The sink for samples of these indices, made by `provenance`."""
+        """Opens the sink for samples of these indices, made by `provenance`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Grid(Destination):
     def _write(
         self, samples: Tensor, provenance: Mapping[str, Any], trajectory: Tensor | None, times: Any
     ) -> None:
-        """Writes samples [n, C, H, W] and, where it is kept, their way [S, n, K·C, H, W]."""
+        """Writes samples [n, C, H, W] and, where it is kept, their trajectory [S, n, K·C, H, W]."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class JpegGrid(Grid):
 
 @dataclass(frozen=True)
 class Animation(Grid):
-    """The way of all samples, a grid a state, as a GIF or WebP."""
+    """The trajectory of all samples, a grid for each state, as a GIF or WebP."""
 
     holds_trajectory: ClassVar[bool] = True
     needs_trajectory: ClassVar[bool] = True
@@ -168,8 +168,8 @@ class Folder(Destination):
 def destination(path: str, columns: int | None = None) -> Destination:
     """Returns the destination that a path asks for by its suffix.
 
-    `.png`, `.jpg` and `.jpeg` are a picture, `.gif` and `.webp` an animation of the way, `.npz` an array; no suffix or
-    a slash at the end is a folder.
+    `.png`, `.jpg` and `.jpeg` are a picture, `.gif` and `.webp` an animation of the trajectory, `.npz` an array; no
+    suffix or a slash at the end is a folder.
 
     Args:
         path: where to write.

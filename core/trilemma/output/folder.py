@@ -1,4 +1,4 @@
-"""A folder of pictures, one a sample, that grows as they are drawn and can be gone on with."""
+"""A folder of pictures, one for each sample. It grows as they are drawn, and an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trilemma.output.atomic import replacing, sync, sync_folder, telling
 from trilemma.output.picture import encode_png, to_bytes
 from trilemma.output.provenance_json import FILE, LIMIT, to_json
 
-# What decides the picture of a sample index; a folder holds pictures that agree in all of it.
+# The parts of a provenance that decide the picture of a sample index; all pictures in a folder agree in them.
 IDENTITY = (
     "model",
     "sampler",
@@ -47,7 +47,7 @@ class SampleFolder:
     """A folder with `00000017.png` for sample 17 and `provenance.json`, open for writing.
 
     Use it as a context manager; only one process may have it open. Pictures appear whole, a batch at a time,
-    and one that is there already is kept: what was interrupted is gone on with by drawing `missing`.
+    and one that is there already is kept: an interrupted run is continued by drawing `missing`.
 
     Args:
         path: the folder; made where it is not there.
@@ -75,7 +75,7 @@ class SampleFolder:
         self._stack.close()
 
     def missing(self, indices: Sequence[int]) -> Sequence[int]:
-        """Those of the indices whose picture is not there, or not whole."""
+        """Returns those of the indices whose picture is missing or not whole."""
         ranges = IndexRanges.of(indices)
         if ranges is None:
             return [index for index in indices if not is_whole_png(self.picture(index))]
@@ -94,7 +94,8 @@ class SampleFolder:
             for index, partial, image in zip(indices, partials, to_bytes(samples), strict=True):
                 stack.callback(partial.unlink, missing_ok=True)
                 partial.write_bytes(encode_png(image, self._provenance_of(index)))
-            for partial in partials:  # only now, so that the disk can take them all at once
+            # Pictures appear only now, once the disk has taken all of them.
+            for partial in partials:
                 sync(partial)
             for partial, picture in zip(partials, pictures, strict=True):
                 partial.replace(picture)
@@ -106,11 +107,11 @@ class SampleFolder:
             file.write(to_json(provenance, indent=2).encode() + b"\n")
 
     def picture(self, index: int) -> Path:
-        """The file of a sample."""
+        """Returns the path of a sample's picture."""
         return self.path / f"{index:08d}.png"
 
     def _provenance_of(self, index: int) -> dict[str, Any]:
-        """What made one sample: the identity of the folder with the sample's own conditions."""
+        """Returns the provenance of one sample: the identity of the folder with the sample's own conditions."""
         found = {key: self._provenance[key] for key in IDENTITY if key in self._provenance}
         cond = found.get("cond") or {}
         own = {
@@ -120,7 +121,7 @@ class SampleFolder:
         return {**found, "cond": own, "index": index}
 
     def drawn(self) -> list[int]:
-        """The indices whose pictures are there, rising."""
+        """Returns the indices of the pictures in the folder, rising."""
         return sorted(int(path.stem) for path in self.path.glob("*.png") if path.stem.isdecimal())
 
     def _make(self, stack: contextlib.ExitStack) -> None:
@@ -133,8 +134,9 @@ class SampleFolder:
             stack.callback(_remove_empty, self.path)
 
     def _take_over(self, stack: contextlib.ExitStack) -> None:
-        """Checks what is in the folder against what is to come into it, and begins it where it is empty."""
-        for left in self.path.glob(f".*{PARTIAL}"):  # by a process that was killed: the lock is ours
+        """Checks that the content of the folder fits the samples to come, and begins it where it is empty."""
+        # A process that was killed left these: the lock is ours.
+        for left in self.path.glob(f".*{PARTIAL}"):
             left.unlink(missing_ok=True)
         record = self.path / FILE
         if os.path.lexists(record):
@@ -146,13 +148,13 @@ class SampleFolder:
             stack.callback(self._forget_if_none)
 
     def _forget_if_none(self) -> None:
-        """Leaves no folder behind that a failure kept without a picture."""
+        """Removes a folder that a failure left without a picture."""
         if not self.drawn():
             (self.path / FILE).unlink(missing_ok=True)
 
 
 def is_whole_png(path: Path) -> bool:
-    """Whether a file begins and ends as a PNG does."""
+    """Returns whether a file begins and ends as a PNG does."""
     try:
         with open_regular(path) as file:
             if file.read(len(_PNG_BEGINS)) != _PNG_BEGINS:

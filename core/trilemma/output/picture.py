@@ -19,11 +19,12 @@ from trilemma.errors import OutputError, UsageError
 from trilemma.output.atomic import replacing
 from trilemma.output.provenance_json import KEY, to_json
 
-_GRID_SIZE = 512  # pixels that a grid is enlarged towards, by a whole factor
+# A grid is enlarged towards so many pixels, by a whole factor.
+_GRID_SIZE = 512
 
 
 def to_bytes(samples: Tensor) -> Tensor:
-    """Samples x in [−1, 1] as bytes u = round(127.5 (x + 1)), clipped; uint8 on the host, shape kept.
+    """Returns samples x in [−1, 1] as bytes u = round(127.5 (x + 1)), clipped; uint8 on the host, shape kept.
 
     Raises:
         OutputError: for samples that are not finite.
@@ -37,7 +38,7 @@ def to_bytes(samples: Tensor) -> Tensor:
 
 
 def tile(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
-    """One image [C, H', W'] of images [n, C, H, W], row by row, on black that shows `gap` pixels all around.
+    """Tiles images [n, C, H, W] into one [C, H', W'], row by row, on black that shows `gap` pixels all around.
 
     Args:
         images: uint8.
@@ -55,7 +56,7 @@ def tile(images: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
 
 
 def encode_png(image: Tensor, provenance: Mapping[str, Any]) -> bytes:
-    """PNG of a uint8 image [C, H, W], C = 1 or 3, with the provenance as JSON in its text entry "trilemma".
+    """Encodes a uint8 image [C, H, W], C = 1 or 3, as PNG with the provenance as JSON in its text entry "trilemma".
 
     Raises:
         UsageError: for another number of channels.

@@ -9,16 +9,18 @@ from typing import Any
 
 from trilemma.errors import OutputError
 
-# Half a character, as in a file name that is no text: UTF-8 has no form for it, and JSON has this one.
+# A surrogate, as in a file name that is no text: UTF-8 has no form for it, and JSON has this one.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Of the text entry in a PNG, and at the beginning of a comment elsewhere.
+# The key of the text entry in a PNG; in other files the comment begins with it.
 KEY = "trilemma"
-FILE = "provenance.json"  # in a folder of pictures
-LIMIT = 1 << 26  # bytes of one that is read
+# The name of the file in a folder of pictures.
+FILE = "provenance.json"
+# The largest provenance that is read, in bytes.
+LIMIT = 1 << 26
 
 
 def to_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:
-    """A provenance as strict JSON.
+    """Returns a provenance as strict JSON.
 
     Raises:
         OutputError: for values that JSON has no form for.

@@ -15,7 +15,7 @@ from trilemma.output.provenance_json import LIMIT
 
 
 def provenance(path: str | Path) -> dict[str, Any]:
-    """What made the samples in a picture, an archive or a folder that Trilemma wrote.
+    """Reads the provenance of the samples in a picture, an archive or a folder that Trilemma wrote.
 
     Raises:
         DataError: for a path that is missing, unreadable, or carries no provenance.
@@ -23,7 +23,8 @@ def provenance(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         found = json.loads(_text(path))
-    except Exception as error:  # a damaged file can make Pillow and NumPy raise nearly anything
+    except Exception as error:
+        # A damaged file can make Pillow and NumPy raise nearly anything.
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} holds no provenance ({type(error).__name__}: {reason}); give what trilemma sample wrote"

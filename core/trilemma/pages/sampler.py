@@ -23,7 +23,7 @@ COUNTED_STEPS = (1, 10, 50)
 
 
 def sampler_page(component: Component) -> str:
-    """Markdown of a registered sampler with its default options.
+    """Returns the page of a registered sampler with its default options, as Markdown.
 
     Raises:
         PluginUnavailable: where it cannot be imported.
@@ -52,7 +52,7 @@ def sampler_page(component: Component) -> str:
 
 
 def index_page(components: list[Component]) -> str:
-    """Markdown of a table of samplers, with links to their pages."""
+    """Returns a table of samplers with links to their pages, as Markdown."""
     lines = ["| sampler | | order | evaluations of 10 steps |", "|---|---|---|---|"]
     for component in components:
         sampler: Sampler = lookup.sampler(component.address)
@@ -69,7 +69,7 @@ def index_page(components: list[Component]) -> str:
 
 
 def file_name(component: Component) -> str:
-    """Of a component's page."""
+    """Returns the file name of a component's page."""
     return component.address.replace("/", "-") + ".md"
 
 
@@ -90,7 +90,8 @@ def _model_for(sampler: Sampler) -> str:
 
 
 def _sentence(text: str) -> str:
-    if text.split()[0].isalpha():  # not the name of a sampler
+    # The name of a sampler stays as it is.
+    if text.split()[0].isalpha():
         text = text[0].upper() + text[1:]
     return text if text.endswith(".") else text + "."
 

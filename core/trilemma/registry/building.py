@@ -29,7 +29,7 @@ from trilemma.registry.specs import KINDS, ComponentSpec
 
 
 def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
-    """The object that a spec string describes, and its canonical spec: every option, defaults resolved.
+    """Builds the object that a spec string describes; returns it and its canonical spec with every default resolved.
 
     Args:
         kind: process, denoiser, sampler, guidance, objective, dataset or metric.
@@ -57,7 +57,8 @@ def build(kind: str, spec: Any, /, **extra: Any) -> tuple[Any, str]:
         raise
     except (TypeError, ValueError) as error:
         raise UsageError(f"{label}: {message_of(error)}; correct its options") from error
-    except Exception as error:  # what a constructor makes of a value that it did not foresee
+    except Exception as error:
+        # A constructor may fail in its own way on a value that it did not foresee.
         raise UsageError(f"{label}: {described(error)}; correct its options") from error
     if dataclasses.is_dataclass(made) and type(made) is target:
         return made, describe(kind, made, found.address)
@@ -85,7 +86,7 @@ def _built(key: str, annotation: Any, spec: Spec) -> Any:
 
 
 def component(kind: str, name: str) -> ComponentSpec:
-    """What was registered under a name or distribution/name.
+    """Returns the component that was registered under a name or distribution/name.
 
     Raises:
         PluginUnavailable: for an unknown name, with the nearest ones and all known ones.
@@ -95,7 +96,7 @@ def component(kind: str, name: str) -> ComponentSpec:
 
 
 def import_target(found: Component) -> Callable[..., Any]:
-    """The class or function that a component names, imported now.
+    """Imports and returns the class or function that a component names.
 
     Raises:
         PluginUnavailable: where it cannot be imported, with the extra that would bring what is missing.
@@ -116,7 +117,8 @@ def import_target(found: Component) -> Callable[..., Any]:
         raise PluginUnavailable(message) from error
     except (UserInterrupt, TrilemmaError):
         raise
-    except BaseException as error:  # other people's module may raise anything, SystemExit too
+    except BaseException as error:
+        # Other people's module may raise anything, SystemExit too.
         if found.built_in and isinstance(error, KeyboardInterrupt):
             raise
         message = f"{label}: importing {spec.module} failed: {described(error)}; repair {owner.distribution}"
@@ -129,7 +131,7 @@ def import_target(found: Component) -> Callable[..., Any]:
 
 
 def samplers_of_components(components: int) -> list[str]:
-    """The names of the samplers that declare to run on a process of so many components."""
+    """Returns the names of the samplers that declare to run on a process of `components` components."""
     fitting = []
     for found in catalog().components("sampler"):
         try:
@@ -175,7 +177,7 @@ def describe(kind: str, made: Any, name: str | None = None) -> str:
 
 
 def condition(value: Any) -> Any:
-    """A condition as a record can hold it; see `recording.recorded_condition`."""
+    """Returns a condition as a record can hold it; see `recording.recorded_condition`."""
     return recorded_condition(value, _name)
 
 

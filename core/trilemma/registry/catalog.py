@@ -55,12 +55,12 @@ class Catalog:
             self._targets.setdefault(getattr(entry.spec, "target", ""), []).append(entry)
 
     def components(self, kind: str | None = None) -> list[Component]:
-        """The components of a kind, or all, by kind and address."""
+        """Returns the components of a kind, or all, by kind and address."""
         chosen = [entry for entry in self._components if kind is None or entry.spec.kind == kind]
         return sorted(chosen, key=lambda entry: (KINDS.index(entry.spec.kind), entry.address))
 
     def find(self, kind: str, name: str) -> Component:
-        """The component that a name or distribution/name means.
+        """Returns the component that a name or distribution/name means.
 
         Raises:
             PluginUnavailable: for an unknown name, with the nearest ones and all known ones.
@@ -75,11 +75,11 @@ class Catalog:
         return matches[0]
 
     def search(self, name: str) -> list[Component]:
-        """The components of any kind that a name or distribution/name means."""
+        """Returns the components of any kind that a name or distribution/name means."""
         return [entry for entry in self.components() if _means(entry, name)]
 
     def by_target(self, kind: str | None, target: str) -> Component | None:
-        """The component of a kind, or of any, whose target this is."""
+        """Returns the component of a kind, or of any, whose target this is."""
         return next(
             (entry for entry in self._targets.get(target, ()) if kind in (None, entry.spec.kind)), None
         )

@@ -1,4 +1,4 @@
-"""Which plugins are installed, before any of them is imported."""
+"""Installed plugins, found before any of them is imported."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from trilemma.errors import one_line
 from trilemma.version import __version__
 
 GROUP = "trilemma"
-BUILT_IN = "trilemma"  # the distribution whose plugins are built in
-COMMAND_LINE = "trilemma.cli.commands"  # the core's own plugin
+# The distribution whose plugins are built in.
+BUILT_IN = "trilemma"
+# The core's own plugin.
+COMMAND_LINE = "trilemma.cli.commands"
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,24 @@ class Candidate:
 
     @property
     def built_in(self) -> bool:
-        """Whether it is ours; our names cannot be taken."""
+        """True for a plugin of Trilemma's own; its names cannot be taken."""
         return normalized(self.distribution) == BUILT_IN
 
     @property
     def names(self) -> frozenset[str]:
-        """What users may call this plugin: its entry point, its distribution, or distribution/entry point."""
+        """The names that users may give this plugin: its entry point, its distribution, or distribution/entry point."""
         distribution, name = normalized(self.distribution), self.entry_point.name
         return frozenset({name, distribution, self.distribution, f"{distribution}/{name}"})
 
 
 def installed() -> list[Candidate]:
-    """Every entry point of the group by (distribution, name), built-in ones first.
+    """Returns every entry point of the group by (distribution, name), built-in ones first.
 
     The command line comes before all others and needs no installation: it is the core's own plugin.
     """
     own = Candidate(BUILT_IN, __version__, EntryPoint("cli", COMMAND_LINE, GROUP))
-    described: dict[
-        int, tuple[str | None, str | None, tuple[str, ...]]
-    ] = {}  # metadata are slow to read: once each
+    # Metadata are slow to read, so that each distribution is read once.
+    described: dict[int, tuple[str | None, str | None, tuple[str, ...]]] = {}
     found = []
     for entry_point in _entry_points():
         distribution = entry_point.dist
@@ -68,7 +69,7 @@ def installed() -> list[Candidate]:
 
 
 def normalized(distribution: str) -> str:
-    """The form in which the names of distributions are compared."""
+    """Returns the form in which the names of distributions are compared."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -76,7 +77,8 @@ def _entry_points() -> Iterable[EntryPoint]:
     """The entry points of the group; where the file of one distribution is damaged, those of all others."""
     try:
         return entry_points(group=GROUP)
-    except Exception:  # other people's files
+    except Exception:
+        # Other people's files may be damaged.
         found: dict[tuple[str, str], EntryPoint] = {}
         for distribution in distributions():
             with suppress(Exception):
@@ -92,5 +94,6 @@ def _describe(distribution: Distribution | None) -> tuple[str | None, str | None
         assert distribution is not None
         metadata = distribution.metadata
         return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
-    except Exception:  # other people's files
+    except Exception:
+        # Other people's files may be damaged.
         return None, None, ()

@@ -12,7 +12,7 @@ _ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 
 @dataclass
 class Docstring:
-    """What a docstring says.
+    """The parts of a docstring.
 
     Attributes:
         body: the first line and the equation, with its paragraphs and indented formulas.
@@ -28,7 +28,7 @@ class Docstring:
 
 
 def read_docstring(cls: type) -> Docstring:
-    """Returns the parts of a class's docstring, with those that it leaves to the class that it is a case of.
+    """Returns the parts of a class's docstring; parts that it leaves out are those of its base class.
 
     An interface of the core gives the meanings of the options that all of its classes share, and nothing else.
     """
@@ -49,7 +49,7 @@ def read_docstring(cls: type) -> Docstring:
 
 
 def own_docstring(cls: type) -> Docstring:
-    """Returns the parts of what is written at a class itself."""
+    """Returns the parts of a class's own docstring."""
     return _parts(cls.__doc__ or "")
 
 

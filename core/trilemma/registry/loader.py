@@ -23,8 +23,8 @@ from trilemma.registry.specs import ComponentSpec
 class Loader:
     """Turns candidates into records.
 
-    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a
-    registry of its own; what it wrote counts only if the hook returns and takes no name that is taken.
+    A plugin is imported only if it is wanted and its requirement on trilemma holds. Its hook writes to a registry of
+    its own. The components count only if the hook returns and takes no name that is taken.
 
     Attributes:
         disabled: why the user does not want a candidate, None where it is wanted.
@@ -37,7 +37,7 @@ class Loader:
     _taken: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def load(self, candidates: Iterable[Candidate]) -> list[PluginRecord]:
-        """One record a candidate; candidates come built-in ones first."""
+        """Loads each candidate and returns its record, in their order: built-in ones come first."""
         return _note_shared_names([self._load(candidate) for candidate in candidates])
 
     def _load(self, candidate: Candidate) -> PluginRecord:
@@ -69,7 +69,8 @@ class Loader:
                 components = _call_hook(module)
         except UserInterrupt:
             raise
-        except BaseException as error:  # sys.exit at import must not end the program either
+        except BaseException as error:
+            # A sys.exit at import must not end the program either.
             if candidate.built_in and isinstance(error, KeyboardInterrupt):
                 raise
             if self.trace is not None:

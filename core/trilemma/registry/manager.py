@@ -25,7 +25,7 @@ _excluded: tuple[str, ...] = ()
 
 
 def catalog() -> Catalog:
-    """The plugins of this process.
+    """Returns the plugins of this process.
 
     Raises:
         UsageError: where a plugin that is to be left out does not exist.
@@ -49,7 +49,7 @@ def catalog() -> Catalog:
 
 
 def registered_name(made: type, kind: str | None = None) -> str:
-    """The name that a component's class is registered by, as a kind of component or as any; else the class's own."""
+    """Returns the name that a component's class is registered by, for a kind or for any; else the class's own."""
     known = catalog().by_target(kind, f"{made.__module__}:{made.__qualname__}")
     return known.address if known else made.__name__
 
@@ -73,7 +73,7 @@ def loaded() -> tuple[PluginRecord, ...]:
 
 
 def unmatched_allowed() -> tuple[str, ...]:
-    """Entries of TRILEMMA_PLUGINS that no installed plugin has."""
+    """Returns the entries of TRILEMMA_PLUGINS that match no installed plugin."""
     allowed = _allowed()
     if not allowed:
         return ()

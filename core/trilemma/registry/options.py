@@ -27,8 +27,8 @@ class WithOptions:
     """A component whose options are the fields of a frozen dataclass, checked as it is made.
 
     Whatever way it is made, by a spec or by its class, each option has its annotated type afterwards: NumPy's numbers
-    and tensors of one are Python numbers, integers stand for floats, and no number is NaN or, unless the default is,
-    infinite. A class with checks of its own calls `super().__post_init__()` first.
+    and tensors of one element are Python numbers, integers stand for floats, and no number is NaN or, unless the
+    default is, infinite. A class with checks of its own calls `super().__post_init__()` first.
 
     Raises:
         UsageError: for an option of another type, or a number that is not finite.
@@ -40,7 +40,7 @@ class WithOptions:
 
 
 def is_value(component: object) -> bool:
-    """Returns whether a component is what its fields are: a frozen dataclass, and one that has a hash."""
+    """Returns whether a component is a value, decided by its fields: a frozen dataclass that has a hash."""
     parameters = vars(type(component)).get("__dataclass_params__")
     if parameters is None or not (parameters.frozen and parameters.eq):
         return False
@@ -52,7 +52,7 @@ def is_value(component: object) -> bool:
 
 
 def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options with each as its annotated type: an int where a float is asked for is one.
+    """Returns the given options, each converted to its annotated type: an int where a float is asked for is one.
 
     Args:
         label: what the error calls the component, such as "sampler ddim".
@@ -82,7 +82,7 @@ def checked_options(label: str, target: Callable[..., Any], given: Mapping[str, 
 
 
 def resolved_options(target: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options with the defaults of the others, in the order of the constructor."""
+    """Returns the given options with the defaults of the others, in the order of the constructor."""
     parameters = option_parameters(target)
     resolved = {
         name: given.get(name, parameter.default)
@@ -93,7 +93,7 @@ def resolved_options(target: Callable[..., Any], given: Mapping[str, Any]) -> di
 
 
 def option_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a constructor that can be given by name."""
+    """Returns the parameters of a constructor that can be given by name."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -109,7 +109,7 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def annotation_of(target: Callable[..., Any], option: str) -> Any:
-    """The type that an option is annotated with; Any where it has none or one that cannot be resolved."""
+    """Returns the annotated type of an option; Any where it has none or one that cannot be resolved."""
     return _annotations(target).get(option, Any)
 
 
@@ -124,7 +124,8 @@ def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     try:
         return _resolved(inspect.get_annotations(constructor), getattr(constructor, "__globals__", {}))
-    except TypeError:  # it is no function, and has no annotations
+    except TypeError:
+        # The target is no function and has no annotations.
         return {}
 
 
@@ -134,7 +135,8 @@ def _resolved(annotations: Mapping[str, Any], namespace: Mapping[str, Any]) -> d
         try:
             one = types.SimpleNamespace(__annotations__={name: annotation})
             found |= typing.get_type_hints(one, globalns=dict(namespace))
-        except Exception:  # an annotation may be any expression: leave the value to the constructor
+        except Exception:
+            # An annotation may be any expression: the value is left to the constructor.
             continue
     return found
 
@@ -178,13 +180,14 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, int) and (integer := as_integer(value)) is not None:
         return integer
     if hasattr(value, "dtype") and callable(getattr(value, "tolist", None)):
-        with contextlib.suppress(Exception):  # a tensor may have no numbers to read
+        # A tensor may have no numbers to read.
+        with contextlib.suppress(Exception):
             return value.tolist()
     return value
 
 
 def _alternatives(value: Any) -> list[Any]:
-    """What else a value can stand for, without loss: an integer for a float, a path for its name, …"""
+    """Returns other values that a value can stand for without loss: a float for an integer, a path for its name, …"""
     if isinstance(value, bool):
         return []
     found: list[Any] = []
@@ -210,7 +213,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def _check_finite(label: Callable[[], str], key: str, value: Any, default: Any) -> None:
-    """Refuses NaN, and what is infinite where the default is not."""
+    """Refuses NaN, and infinite numbers where the default is finite."""
     if isinstance(value, list | tuple):
         for entry in value:
             _check_finite(label, key, entry, default)
@@ -221,10 +224,10 @@ def _check_finite(label: Callable[[], str], key: str, value: Any, default: Any) 
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
+    """Returns whether a value has the annotated type, as far as numbers, strings, choices and their containers go.
 
     A component, a network, a member of an enumeration, a path or a dtype fits its class. Anything that is annotated
-    otherwise fits: it is the constructor's business.
+    otherwise fits; the constructor checks it.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is None or annotation is type(None):
@@ -247,7 +250,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def _is_known(annotation: Any) -> bool:
-    """Whether a class takes its own objects alone: components, networks, enumerations, paths and dtypes do."""
+    """Returns whether a class takes its own objects alone: components, networks, enumerations, paths and dtypes do."""
     if annotation is Path or _is_enumeration(annotation) or _is_dtype(annotation):
         return True
     is_class = isinstance(annotation, type)
@@ -263,7 +266,7 @@ def _is_dtype(annotation: Any) -> bool:
 
 
 def _read_as(text: str, annotation: Any) -> list[Any]:
-    """What a text means to an option of this annotation: a member of an enumeration, a path, a dtype."""
+    """Returns the meaning of a text for an option of this annotation: a member of an enumeration, a path, a dtype."""
     if get_origin(annotation) in (Union, types.UnionType):
         return [found for argument in get_args(annotation) for found in _read_as(text, argument)]
     if _is_enumeration(annotation):

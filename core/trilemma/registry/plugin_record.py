@@ -1,4 +1,4 @@
-"""What became of each installed plugin."""
+"""The fate of each installed plugin: its status and the reason for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Status = Literal["ok", "failed", "disabled", "incompatible", "clash"]
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """One entry point and what became of it.
+    """One entry point with the result of loading it.
 
     Attributes:
         distribution, version: the distribution that declares the entry point.
@@ -25,7 +25,7 @@ class PluginRecord:
         reason: one line; why it is not "ok", or a note about one that is.
         milliseconds: time that importing and registering took.
         imported_torch: whether torch was not imported before it and was after it.
-        components: what it registered.
+        components: those that it registered.
     """
 
     distribution: str
@@ -40,7 +40,7 @@ class PluginRecord:
 
     @property
     def slow(self) -> bool:
-        """Whether it delays every command so much that a user notices."""
+        """True where the plugin delays every command so much that a user notices."""
         return self.milliseconds > SLOW_MILLISECONDS
 
     @property

@@ -1,4 +1,4 @@
-"""Other people's code while it is imported: what it prints, changes and ends stays its own."""
+"""Isolation of other people's code while it is imported: of its output, its changes to the process and its exits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import Any, NoReturn
 
 
 class UserInterrupt(KeyboardInterrupt):
-    """The user pressed Ctrl-C; a KeyboardInterrupt that is none of these is the block's own."""
+    """Raised where the user pressed Ctrl-C; any other KeyboardInterrupt comes from the block itself."""
 
 
 class EndedProcess(BaseException):
-    """It called os._exit, which would have ended the program."""
+    """Raised where the block called os._exit, which would have ended the program."""
 
 
 @contextmanager
 def quarantine() -> Iterator[list[str]]:
-    """Runs a block so that it leaves the process as it was, but for what it imports.
+    """Runs a block and restores the state of the process afterwards, except for imported modules.
 
-    What it prints goes to stderr, from subprocesses and by the descriptor too. State of the process that it changed is
-    put back. A Ctrl-C ends the block and the program, whatever the block makes of it; a KeyboardInterrupt of its own
-    is an exception like any other, and so is `os._exit`.
+    Its output goes to stderr, also from subprocesses and through the file descriptor. State of the process that it
+    changed is put back. A Ctrl-C ends the block and the program, whatever the block makes of it; a KeyboardInterrupt of
+    its own is an exception like any other, and so is `os._exit`.
 
     Yields:
         A list that names, after the block, what was put back.
@@ -54,11 +54,12 @@ def quarantine() -> Iterator[list[str]]:
 
 @contextmanager
 def stdout_kept() -> Iterator[None]:
-    """Sends what is written to descriptor 1 in the block to stderr."""
+    """Sends the output of the block to descriptor 1 to stderr."""
     sys.stdout.flush()
     try:
         kept = os.dup(1)
-    except OSError:  # closed: nothing can be written there
+    except OSError:
+        # The stream is closed: nothing can be written there.
         yield
         return
     try:
@@ -159,7 +160,8 @@ def _simple(read: Callable[[], Any], write: Callable[[Any], Any]) -> tuple[Calla
         try:
             if read() == before:
                 return False
-        except OSError:  # a working directory that is gone
+        except OSError:
+            # The working directory may be gone.
             pass
         write(before)
         return True

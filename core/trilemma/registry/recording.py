@@ -1,11 +1,12 @@
-"""Any value as a record of it: text that builds it again where text can, else a digest of its content.
+"""Records of any value: text that builds it again where that is possible, else a digest of its content.
 
-Two values that differ have different records. Numbers of other libraries, enumerations, paths and dtypes are written
-as what they stand for; a component is its name with its options; tensors, arrays, networks and functions are digests:
+Two values that differ have different records. Numbers of other libraries, enumerations, paths and dtypes are written as
+plain values; a component is its name with its options; tensors, arrays, networks and functions are digests:
 
     <tensor 3×4 float32 sha256:…>   <network MLP 1234 parameters sha256:…>   <function mine.rule sha256:…>
 
-A value whose content cannot be read is recorded by its identity in this process, so that none is taken for it later.
+A value whose content cannot be read is recorded by its identity in this process, so that no later value is mistaken for
+it.
 """
 
 from __future__ import annotations
@@ -24,21 +25,24 @@ from typing import Any, cast
 
 from trilemma.registry.spec import Recorded, Spec, format_value, is_literal
 
-LONGEST_TEXT = 4096  # of a value that is written out
-MOST_ENTRIES = 4096  # of a list of conditions that is written out
-MOST_NUMBERS = 16  # of floats that are: more are an embedding
+# Characters of a value that are written out.
+LONGEST_TEXT = 4096
+# Entries of a list of conditions that are written out.
+MOST_ENTRIES = 4096
+# Floats that are written out; a longer list is an embedding.
+MOST_NUMBERS = 16
 _DIGITS = 16
 _SESSION = uuid.uuid4().hex[:12]
 _OF_TORCH = ("dtype", "device", "layout", "memory_format")
 
-# What is being digested, from the outermost inwards: an object may hold itself.
+# The objects that are being digested, the outermost first: an object may hold itself.
 _ACTIVE: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("active", default=())
 
 NameOf = Callable[[Any], str]
 
 
 def recorded(value: Any, name_of: NameOf) -> Any:
-    """Returns what a spec holds in place of a value: a literal, a `Spec` or a `Recorded`.
+    """Returns the form in which a spec holds a value: a literal, a `Spec` or a `Recorded`.
 
     Args:
         value: anything.
@@ -47,7 +51,8 @@ def recorded(value: Any, name_of: NameOf) -> Any:
     try:
         found = _found(value, name_of)
         text = format_value(found)
-    except Exception:  # other people's values may refuse anything
+    except Exception:
+        # Other people's values may refuse anything.
         return _unreadable(value)
     if len(text) <= LONGEST_TEXT or isinstance(found, Recorded):
         return found
@@ -82,10 +87,10 @@ def _held(entries: list[Any], name_of: NameOf) -> str:
 
 
 def options_of(made: Any, name_of: NameOf) -> dict[str, Any]:
-    """Returns the options of a component as a spec holds them: its fields, or what its constructor took and it keeps.
+    """Returns the options of a component as a spec holds them: its fields, or the arguments that its object keeps.
 
-    Of a class that does not keep them, and of one with weights, the digest of its state as `state`; none where it has
-    no state.
+    Where an object does not keep its arguments, or has weights, `state` is a digest of its state; without state there
+    is none.
     """
     if "__dataclass_fields__" in vars(type(made)):
         kept = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.init}
@@ -241,12 +246,12 @@ def _is_cached(attribute: object) -> bool:
 
 
 def _defined(made: type) -> set[str]:
-    """What a class and its bases but `object` define."""
+    """Returns the names that a class and its bases but `object` define."""
     return {name for base in made.__mro__ if base is not object for name in vars(base)}
 
 
 def _has_no_state(value: Any) -> bool:
-    """Whether an object of a class written in Python keeps nothing, so that its class says it all."""
+    """Returns whether an object of a class written in Python keeps no state, so that its class describes it fully."""
     of_python = all(base is object or base.__module__ != "builtins" for base in type(value).__mro__)
     return of_python and hasattr(value, "__dict__") and not callable(value) and not _state(value)
 

@@ -30,7 +30,7 @@ class Registry:
 
     @property
     def staged(self) -> tuple[ComponentSpec, ...]:
-        """What was registered, in order."""
+        """Returns the registered components, in order."""
         return tuple(self._staged.values())
 
     def process(self, spec: ProcessSpec) -> None:

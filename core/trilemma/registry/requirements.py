@@ -1,4 +1,4 @@
-"""Whether a distribution's declared requirement on trilemma holds here."""
+"""Requirements: a distribution may declare which versions of trilemma it works with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _OURS = re.compile(r"trilemma(?![\w.-])", re.IGNORECASE)
 
 
 def unmet_requirement(requires: Iterable[str], version: str = __version__) -> str | None:
-    """Why a distribution with these `Requires-Dist` lines does not fit this trilemma, None where it does."""
+    """Returns the reason why a distribution with these `Requires-Dist` lines does not fit this trilemma, else None."""
     ours = [line for line in requires if _OURS.match(line.strip())]
     if not ours:
         return None
 
-    from packaging.requirements import InvalidRequirement, Requirement  # 50 ms, for the few that need it
+    # This import takes 50 ms and few distributions need it.
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for line in ours:
         try:

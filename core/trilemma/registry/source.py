@@ -1,4 +1,4 @@
-"""What a component's source says of its options, read without importing it (which would import torch)."""
+"""The source of a component: its options are read from it without an import (which would import torch)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Source:
 
 
 def read_source(target: str) -> Source | None:
-    """The source of "package.module:Attribute"; None where it cannot be found or is not plain Python."""
+    """Returns the source of "package.module:Attribute"; None where it cannot be found or is not plain Python."""
     module, _, attribute = target.partition(":")
     found = _definition(module, attribute)
     if found is None:
@@ -69,7 +69,7 @@ class _Definition:
 
 
 def _definition(module: str, name: str) -> _Definition | None:
-    """Where a class or function that a module knows by this name is defined."""
+    """Finds the definition of the class or function that a module knows by this name."""
     tree = _tree(module)
     for node in tree.body if tree else ():
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:

@@ -5,7 +5,7 @@
 A value is a Python literal; inf, nan, true and false are what they say; a name with options in parentheses is a
 component, as in Inverse(sampler=ddim(eta=0)); any other bare word, in a list too, is a string. Brackets, quotes and
 the commas in them are kept together. A value between angle brackets, as `<tensor 3×4 float32 sha256:…>`, stands for one
-that no text holds: a record tells it from others, and nothing can be built from it.
+that no text can hold: a record tells it from others, but nothing can be built from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 from trilemma.errors import UsageError, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z][\w.-]*)?")
-_BARE = re.compile(r"[^\s,()\[\]{}'\"]+")  # a string that needs no quotes
+# A string that needs no quotes.
+_BARE = re.compile(r"[^\s,()\[\]{}'\"]+")
 _NESTED = re.compile(_NAME.pattern + r"\s*\(")
 _WORDS = {"true": True, "false": False, "inf": math.inf, "nan": math.nan}
 _RECORDED = re.compile(r"<[^<>]+>")
@@ -40,13 +41,13 @@ class Spec:
         return format_spec(self.name, self.options)
 
     def nested(self) -> str:
-        """The form that stands as a value in another spec: name(key=value)."""
+        """Returns the form that stands as a value in another spec: name(key=value)."""
         return f"{self.name}({_format_options(self.options)})"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A value that no text holds, by a text that tells it from others, between angle brackets."""
+    """A value that no text can hold, named in angle brackets by a text that tells it from others."""
 
     text: str
 
@@ -55,7 +56,7 @@ class Recorded:
 
 
 def parse_spec(text: str) -> Spec:
-    """The spec that a string means.
+    """Returns the spec that a string means.
 
     Raises:
         UsageError: for a string of the wrong form, with the part that is at fault.
@@ -79,7 +80,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def split_sum(text: str) -> list[str]:
-    """The specs of a sum such as "cfg:scale=3+interval:lo=0.2": cut at every + before a name, outside of brackets and
+    """Splits a sum such as "cfg:scale=3+interval:lo=0.2" into its specs: at every + before a name, outside brackets and
     quotes.
 
     Raises:
@@ -93,14 +94,15 @@ def split_sum(text: str) -> list[str]:
         if piece.strip()[0].isalpha():
             terms.append(piece)
         else:
-            terms[-1] += "+" + piece  # the sign of a number
+            # The plus is the sign of a number.
+            terms[-1] += "+" + piece
     if len(terms) > 1 and not terms[0].strip():
         raise UsageError(f"spec {shown(text)} has an empty term; write name:key=value+name:key=value")
     return terms
 
 
 def format_spec(name: str, options: Mapping[str, Any]) -> str:
-    """The string that `parse_spec` reads as this name with these options.
+    """Returns the string that `parse_spec` reads as this name with these options.
 
     Raises:
         UsageError: for a value that is no literal.
@@ -113,14 +115,15 @@ def _format_options(options: Mapping[str, Any]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value that the text right of an equals sign means.
+    """Returns the value that the text right of an equals sign means.
 
     Raises:
         UsageError: for text that is neither a literal nor a bare word.
     """
     text = text.strip()
     if _BARE.fullmatch(text) and text[0].isdigit() and not _is_number(text):
-        return text  # Python would warn of "28x28" before it refuses it
+        # Python would warn of "28x28" before it refuses it.
+        return text
     try:
         return ast.literal_eval(_WithWords().visit(ast.parse(text, mode="eval")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -151,7 +154,7 @@ def _is_number(text: str) -> bool:
 
 
 def format_value(value: Any) -> str:
-    """The text that `parse_value` reads as this value.
+    """Returns the text that `parse_value` reads as this value.
 
     Raises:
         UsageError: for a value that is no literal.
@@ -162,7 +165,7 @@ def format_value(value: Any) -> str:
 
 
 def is_literal(value: Any) -> bool:
-    """Whether a value can stand in a spec string."""
+    """Returns whether a value can stand in a spec string."""
     try:
         _literal(value)
     except UsageError:
@@ -179,7 +182,8 @@ def _literal(value: Any) -> str:
         case None | bool() | int() | str() | bytes() if type(value) in (type(None), bool, int, str, bytes):
             return repr(value)
         case float() if type(value) is float:
-            return repr(value)  # inf and nan are words
+            # inf and nan are words.
+            return repr(value)
         case list() if type(value) is list:
             return f"[{', '.join(map(_literal, value))}]"
         case tuple() if type(value) is tuple:

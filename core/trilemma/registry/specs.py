@@ -1,4 +1,4 @@
-"""What a plugin registers: frozen descriptions of components, one class a kind.
+"""Registered descriptions of components: frozen, one class a kind.
 
 A description names its component by a string, so that registering imports nothing; the target is imported
 when the component is first used.

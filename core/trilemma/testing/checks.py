@@ -31,7 +31,7 @@ from trilemma.testing.samplers import sampler_checks
 
 Check = tuple[str, Callable[[], str]]
 
-# Of each kind: the classes that its components are of one of, none for any, and its checks.
+# By kind: the classes that a component must be an instance of (none for any), and its checks.
 _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
     "process": ((Process,), process_checks),
     "denoiser": ((Denoiser,), denoiser_checks),
@@ -45,11 +45,11 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
 
 
 def checks(kind: str, spec: Any) -> Iterator[Check]:
-    """Pairs of a name and a check of a component, by its spec, as an object or, for a data set, as a class to build.
+    """Yields pairs of a name and a check of a component: a spec, an object or, for a data set, a class to build.
 
     There are none for an unknown kind.
 
-    A check returns what it found, and raises AssertionError where the component does not do what it must or declares.
+    A check returns its finding in words, and raises AssertionError where the component breaks a rule or a declaration.
 
     Raises:
         TrilemmaError: where the component cannot be built.
@@ -59,7 +59,7 @@ def checks(kind: str, spec: Any) -> Iterator[Check]:
 
 
 def run_checks(kind: str, spec: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a component, given as for `checks`.
+    """Runs every check of a component, given as for `checks`, and returns their record.
 
     Args:
         expected_failures: reasons by the name of the check, added to the component's own `expected_failures`, if it
@@ -82,55 +82,55 @@ def run_checks(kind: str, spec: Any, expected_failures: Mapping[str, str] | None
 
 
 def check_sampler(sampler: Sampler | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a sampler; see `run_checks`."""
+    """Runs every check of a sampler and returns its record; see `run_checks`."""
     return run_checks("sampler", sampler, expected_failures)
 
 
 def check_process(process: Process | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a process; see `run_checks`."""
+    """Runs every check of a process and returns its record; see `run_checks`."""
     return run_checks("process", process, expected_failures)
 
 
 def check_denoiser(
     denoiser: Denoiser | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
-    """The record of every check of a network; see `run_checks`."""
+    """Runs every check of a network and returns its record; see `run_checks`."""
     return run_checks("denoiser", denoiser, expected_failures)
 
 
 def check_guidance(
     guidance: Guidance | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
-    """The record of every check of a guidance; see `run_checks`."""
+    """Runs every check of a guidance and returns its record; see `run_checks`."""
     return run_checks("guidance", guidance, expected_failures)
 
 
 def check_objective(
     objective: Objective | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
-    """The record of every check of a training objective; see `run_checks`."""
+    """Runs every check of a training objective and returns its record; see `run_checks`."""
     return run_checks("objective", objective, expected_failures)
 
 
 def check_metric(metric: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a metric, of samples or of a model, or a feature network; see `run_checks`."""
+    """Runs every check of a metric, of samples or of a model, or a feature network; see `run_checks`."""
     return run_checks("metric", metric, expected_failures)
 
 
 def check_dataset(
     dataset: Dataset | type[Dataset] | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
-    """The record of every check of a data set; of an object, its splits are not known. See `run_checks`."""
+    """Runs every check of a data set; the splits of a data set given as an object are not known. See `run_checks`."""
     return run_checks("dataset", dataset, expected_failures)
 
 
 def check_kernel_backend(backend: Any, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
-    """The record of every check of a kernel backend, by name or as an object with `operators`; see `run_checks`."""
+    """Runs every check of a kernel backend, by name or as an object with `operators`; see `run_checks`."""
     return run_checks("kernel", backend, expected_failures)
 
 
 def check_plugin(name: str) -> list[Record]:
-    """Whether a plugin loaded, and the record of every check of every component that it brings.
+    """Returns whether a plugin loaded, and the record of every check of every component that it brings.
 
     Args:
         name: of its entry point or distribution.
@@ -156,7 +156,7 @@ def check_plugin(name: str) -> list[Record]:
 
 
 def run_component(kind: str, spec: str) -> list[Record]:
-    """The records of a registered component; where it cannot be built, that is one."""
+    """Returns the records of a registered component; a single record where it cannot be built."""
     try:
         if why := _why_unbuilt(kind, spec):
             return [Record(kind, "can be built", "skipped", why)]
@@ -184,7 +184,7 @@ def _why_unbuilt(kind: str, spec: str) -> str:
 
 
 def kind_of(component: Any) -> str:
-    """The kind of an object that is a component; "" where it is none."""
+    """Returns the kind of a component given as an object; "" where it is none."""
     return next((kind for kind, (classes, _) in _KINDS.items() if isinstance(component, classes)), "")
 
 
@@ -230,7 +230,8 @@ def _record(kind: str, name: str, check: Callable[[], str], expected: str | None
         return Record(kind, name, "skipped", str(skipped))
     except (AssertionError, TrilemmaError) as error:
         failure = str(error)
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         failure = f"raised {type(error).__name__}: {error}"
     else:
         if expected is None:

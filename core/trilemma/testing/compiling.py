@@ -1,4 +1,4 @@
-"""Whether what runs once a step compiles into one graph, and means the same there."""
+"""Checks of compilation: what runs once a step compiles into one graph, and computes the same there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 3
 
 
 def loop_compiles(sampler: Sampler) -> str:
-    """The whole loop, network included, of a few steps on an exact model."""
+    """Checks that the whole loop of a few steps on an exact model compiles, network included."""
     if not sampler.has_plan and not sampler.fullgraph:
         raise Skipped("declares fullgraph=False")
     model, times = MIXTURE.denoiser(AngleProcess()), local_times(STEPS)
@@ -44,7 +44,7 @@ def network_compiles(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, T
 
 
 class ModelPrediction:
-    """`trilemma.engine.prediction.Prediction` of an exact model, with no memory."""
+    """`trilemma.interfaces.prediction.Prediction` of an exact model, with no memory."""
 
     def __init__(self, denoiser: GaussianMixtureDenoiser) -> None:
         self.denoiser = denoiser
@@ -60,7 +60,7 @@ def _silent(step: int, t: float, state: Tensor) -> None:
 
 
 def _run(program: Program, model: Denoiser, start: Tensor) -> Tensor:
-    """The rows of a program, the noise of each its number."""
+    """Runs the rows of a program; the noise of each row is its number."""
     states = [start.clone() for _ in range(program.states)]
     history = start.new_zeros((program.history, *start.shape)) if program.history else None
     for row, (t, slots) in enumerate(zip(program.times, program.slots, strict=True)):
@@ -85,7 +85,8 @@ def _compiles(call: Callable[[Tensor], Tensor], z: Tensor) -> str:
         plain = call(z.clone())
         try:
             compiled = torch.compile(call, fullgraph=True, backend="eager")(z.clone())
-        except Exception as error:  # of dynamo, which has many
+        except Exception as error:
+            # Dynamo raises many kinds of error.
             raise AssertionError(
                 f"its graph breaks: {str(error).strip().splitlines()[0]}; without a break, or declare fullgraph = False"
             ) from error

@@ -1,4 +1,4 @@
-"""Denoisers that watch or spoil what they are asked."""
+"""Denoisers that record or spoil their calls."""
 
 from __future__ import annotations
 

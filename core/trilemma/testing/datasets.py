@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""Checks of every data set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from trilemma.testing.outcome import Skipped
 
 Again = Callable[..., Dataset]
 
-SOME = 12  # images that are looked at one by one
-MOST = 5000  # images of a split that are looked for in another
-FEW_VALUES = 16  # images of fewer coincide by chance
+# Images that are looked at one by one.
+SOME = 12
+# Images of a split that are searched for in another.
+MOST = 5000
+# Images with fewer distinct values coincide by chance.
+FEW_VALUES = 16
 
 
 def dataset_checks(dataset: Dataset, again: Again | None) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
 
     Args:
-        again: builds it once more, with options on top; None where that is not known.
+        again: builds the data set once more, with further options; None where that is not possible.
     """
     yield "images are bytes of one shape", lambda: _images(dataset)
     yield "labels are places of the classes", lambda: _labels(dataset)
@@ -101,7 +104,8 @@ def _empty(dataset: Dataset) -> str:
     none, expected = torch.empty(0, dtype=torch.int64), (0, *dataset.shape)
     try:
         images = dataset.read(none)
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         raise AssertionError(f"an empty batch raises {type(error).__name__}: {error}") from error
     assert images.shape == expected, f"an empty batch has shape {tuple(images.shape)}, not {expected}"
     return f"{expected}"
@@ -112,7 +116,8 @@ def _past(dataset: Dataset) -> str:
     for index in (count, 2 * count + 1):
         try:
             dataset.read(torch.tensor([index]))
-        except Exception:  # of whatever kind
+        except Exception:
+            # Any error is accepted.
             continue
         raise AssertionError(f"image {index} of {count} is read")
     return f"{count}"
@@ -149,7 +154,8 @@ def _batch(dataset: Dataset) -> str:
 def _check(dataset: Dataset) -> str:
     try:
         dataset.check()
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         raise AssertionError(f"check() raises {type(error).__name__}: {error}") from error
     return f"{len(dataset.labels)} examples"
 

@@ -1,4 +1,4 @@
-"""What every denoiser must do."""
+"""Checks of every denoiser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trilemma.testing.outcome import Skipped
 
 
 def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     model = copy.deepcopy(denoiser).eval()
     yield "answers in the shape and dtype of the data", lambda: _shape(model)
     yield "inputs are left alone", lambda: _inputs(model)

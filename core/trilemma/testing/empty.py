@@ -1,4 +1,4 @@
-"""What must hold of nothing: a batch of no states is answered with none."""
+"""Checks of empty batches: a batch without states is answered without predictions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def without_a_time(process: Process) -> str:
 
 
 def without_a_state(model: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> str:
-    """Of states, times and conditions of which none is taken."""
+    """Checks that the network answers a batch of no states, times and conditions with no prediction."""
     with torch.no_grad():
         none = {name: labels[:0] for name, labels in cond.items()}
         _none(_answered(lambda: model(z[:0], t[:0], **none)), model.shape)
@@ -60,7 +60,8 @@ def without_a_prediction(guidance: Guidance, model: Denoiser, cond: Mapping[str,
 def _answered(call: Callable[[], Tensor]) -> Tensor:
     try:
         return call()
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         raise AssertionError(f"an empty batch raises {type(error).__name__}: {error}") from error
 
 

@@ -9,7 +9,8 @@ from trilemma.interfaces.process import Process
 
 _F = torch.tensor([[0.0, 1.0], [-1.0, -2.0]], dtype=torch.float64)
 _G = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
-_START = torch.diag(torch.tensor([0.0, 0.04], dtype=torch.float64))  # of a velocity that knows nothing of x₀
+# The velocity starts independent of x₀.
+_START = torch.diag(torch.tensor([0.0, 0.04], dtype=torch.float64))
 _SPEED = 7.0
 
 

@@ -20,7 +20,7 @@ from trilemma.testing.scalar import ScalarMixture, levels
 def final_states(
     sampler: Sampler, process: Process, data: ScalarMixture, times: Tensor, starts: Sequence[float]
 ) -> list[float]:
-    """The states after the last step, from `starts` at times[0], without noise."""
+    """Returns the states after the last step, from `starts` at times[0], without noise."""
     if sampler.has_plan:
         tableau = sampler.plan(process, times)
         return [run_plan(tableau, process, data, z) for z in starts]
@@ -46,7 +46,7 @@ def run_plan(
 
 
 class ExactPrediction:
-    """`trilemma.engine.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
+    """`trilemma.interfaces.prediction.Prediction` of an exact model, in float64 and at times that are not rounded.
 
     Attributes:
         evaluations: calls so far.
@@ -87,6 +87,6 @@ def run_sample(
     noise: Callable[[int], Tensor],
     predict: ExactPrediction | None = None,
 ) -> Tensor:
-    """The result of a sampler's own `sample`."""
+    """Returns the result of a sampler's own `sample`."""
     predict = predict or ExactPrediction(denoiser)
     return sampler.sample(cast(Prediction, predict), z, times, noise, lambda step, t, state: None)

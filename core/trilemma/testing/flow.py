@@ -11,14 +11,15 @@ from torch import Tensor
 from trilemma.errors import TrilemmaError
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 
-COLUMNS = 6  # of the extrapolation: order 12
+# Columns of the extrapolation; the order is twice as many.
+COLUMNS = 6
 State = TypeVar("State", float, Tensor)
 
 
 def reference_flow(
     model: GaussianMixtureDenoiser, z: Tensor, start: float, end: float, labels: Tensor | None = None
 ) -> Tensor:
-    """z at time `end` of the probability-flow equation through states z [B, ...] at time `start`, to about 1e-12.
+    """Returns z at time `end` of the probability-flow equation through z [B, ...] at time `start`, to about 1e-12.
 
     In y = z/α and ρ = σ/α it is dy/dρ = ε̂(y, ρ), whatever the process; ρ = sinh u keeps the steps even near 0 and
     far from it. Of several components it is dz/dt = F z − ½ G Gᵀ ∇ log p, in t.
@@ -64,7 +65,7 @@ def _flow_of_components(
 def integrate(
     slope: Callable[[float, State], State], y: State, start: float, end: float, tolerance: float = 1e-12
 ) -> State:
-    """y(end) of dy/du = slope(u, y), by extrapolated midpoint steps, halved until nothing moves."""
+    """Returns y(end) of dy/du = slope(u, y), by extrapolated midpoint steps, halved until nothing moves."""
     before: State | None = None
     for doubling in range(1, 10):
         count = 2**doubling

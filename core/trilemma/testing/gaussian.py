@@ -25,7 +25,7 @@ class GaussianDenoiser(Denoiser):
         process: with one component.
         mean: m, or one a class.
         variance: s².
-        parameterization: what it puts out.
+        parameterization: of its output.
         shape: of one sample.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a call leaves the generators alone that belong to the whole process."""
+"""Checks that a call leaves alone the random generators of the whole process."""
 
 from __future__ import annotations
 

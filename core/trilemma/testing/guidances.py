@@ -1,4 +1,4 @@
-"""What every guidance must do."""
+"""Checks of every guidance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONDITION = {"class": 0}
 
 
 def guidance_checks(guidance: Guidance) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if isinstance(guidance, Modifier) and guidance.modifies_nothing:
         guidance = dataclasses.replace(guidance, guidance=TowardsClass())
     yield "branches name the model's conditions", lambda: _guiding(guidance, _branches)
@@ -100,7 +100,7 @@ def _weights(guidance: Guidance) -> str:
 
 
 def _agreement(guidance: Guidance) -> str:
-    """Where the class changes nothing, guidance changes nothing."""
+    """Checks that guidance changes nothing where the class changes nothing."""
     model = GaussianDenoiser(AngleProcess(), (0.3, 0.3), 0.25)
     plain, guided = (
         sample(
@@ -133,7 +133,7 @@ def _neutral(guidance: Guidance) -> str:
 
 
 def _is_classifier_free(guidance: Guidance) -> bool:
-    """Whether it promises ε_∅ + s (ε_c − ε_∅): one scale at all times, neutral at 1, of the condition and none."""
+    """Returns whether it promises ε_∅ + s (ε_c − ε_∅): one scale at all times, neutral at 1, one condition."""
     if not hasattr(guidance, "scale") or guidance.neutral_scale != 1 or guidance.compound:
         return False
     try:

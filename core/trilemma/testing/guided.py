@@ -1,4 +1,4 @@
-"""What guidance should predict: the targets of guidance on exact models, and what a guidance makes of them."""
+"""Exact targets of guidance: what it should predict on exact models, and what a guidance predicts there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 def guided_prediction(
     model: Denoiser, guidance: Guidance, cond: Mapping[str, Any], count: int
 ) -> GuidedPrediction:
-    """The function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
+    """Returns the function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
     indices = torch.arange(count)
     bound = guidance.bind(model, cond, torch.tensor([1.0, 0.0], dtype=torch.float64))
     encoded = [model.encode(branch.cond, indices) for branch in bound.branches]
@@ -37,9 +37,9 @@ def classifier_free_target(
     scale: float,
     parameterization: str = "eps",
 ) -> Tensor:
-    """ε_∅ + s (ε_c − ε_∅), exactly; the same in every parameterization, as each is affine in ε (2207.12598).
+    """Returns ε_∅ + s (ε_c − ε_∅), exactly; the same in every parameterization, as each is affine in ε (2207.12598).
 
-    No process has p_∅^(1−s) p_c^s noised for its law unless s is 0 or 1: the target is one of predictions.
+    Unless s is 0 or 1, no process has the law p_∅^(1−s) p_c^s, noised: the target is a prediction, not a law.
 
     Args:
         z: states [B, ...], float64.
@@ -60,7 +60,7 @@ def classifier_target(
     scale: float,
     parameterization: str = "eps",
 ) -> Tensor:
-    """ε_∅ − s σ ∇_z log p(c | z, t) with the classifier that knows the mixture, exactly (2105.05233).
+    """Returns ε_∅ − s σ ∇_z log p(c | z, t) with the classifier that knows the mixture, exactly (2105.05233).
 
     At s = 1 it is ε_c, as ∇ log p(z) + ∇ log p(c | z) = ∇ log p(z | c). Arguments as above.
     """

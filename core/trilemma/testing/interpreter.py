@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from trilemma.interfaces.tableau import Matrix, Row, Tableau, Vector, scalar
 
-# A number, a tensor of any shape, or whatever else a caller's `predict` and products take.
+# A number, a tensor of any shape, or anything that a caller's `predict` and products take.
 State = TypeVar("State")
 
 
@@ -29,9 +29,9 @@ def interpret(
     A clip, no part of the combination, is left to `predict`.
 
     Args:
-        predict: of a row's number, the row and the state that the network sees, its prediction f.
+        predict: function of a row's number, the row and the state that the network sees; returns the prediction f.
         z: the first state.
-        noise: of a row's number, ξ; None leaves noise out, as does a row with C = 0.
+        noise: function of a row's number; returns ξ. None leaves noise out, as does a row with C = 0.
         on_states: product of A or C with a state; of plain numbers by default, for one component.
         on_predictions: product of B_j with a prediction, likewise.
     """

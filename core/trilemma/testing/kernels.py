@@ -13,7 +13,7 @@ from trilemma.bench.cells import ALL_CELLS
 
 
 def kernel_checks(backend: Any) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     cells = getattr(backend, "cells", None)
     if isinstance(cells, Mapping):
         for name, make in cells.items():

@@ -12,13 +12,13 @@ from trilemma.testing.interpreter import interpret
 
 
 def sample_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[float, float]:
-    """Mean and variance of a sample of N(m, s²) (K = 1); see `state_law`."""
+    """Returns mean and variance of a sample of N(m, s²) (K = 1); see `state_law`."""
     found, cov = state_law(tableau, process, mean, variance)
     return float(found), float(cov)
 
 
 def state_law(tableau: Tableau, process: Process, mean: float, variance: float) -> tuple[Tensor, Tensor]:
-    """Mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
+    """Returns mean [K] and covariance [K, K] after the last row, for data N(m, s²) and a start from its exact marginal.
 
     The exact denoiser x̂₀ = m + s² μᵀ V⁻¹ (z − μ m), V = s² μ μᵀ + Σ, is affine, so every state is an affine
     function of the standard normals that went into it: coefficients [K, 1 + K (1 + rows)] of 1, of the start and of
@@ -32,7 +32,8 @@ def state_law(tableau: Tableau, process: Process, mean: float, variance: float) 
     gain = variance * torch.linalg.solve(V, mu.unsqueeze(-1)).squeeze(-1)
     w, alpha, sigma = process.last_component(t)
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
-    slope = p.unsqueeze(-1) * w + q.unsqueeze(-1) * gain  # f = slope·z + offset
+    # f = slope·z + offset.
+    slope = p.unsqueeze(-1) * w + q.unsqueeze(-1) * gain
     offset = q * (1 - (gain * mu).sum(-1)) * mean
 
     sources = torch.eye(1 + K * (1 + len(rows)), dtype=torch.float64)

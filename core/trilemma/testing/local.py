@@ -1,4 +1,4 @@
-"""Processes with closed forms on which coefficients are measured, and the times on which they are."""
+"""Processes in closed form on which coefficients are measured, and the times of the measurement."""
 
 from __future__ import annotations
 
@@ -44,14 +44,16 @@ START, END = 0.9, 0.3
 
 
 def startable(sampler: Sampler) -> tuple[Process, ...]:
-    """Those whose prior the sampler claims to start from."""
+    """Returns the processes whose prior the sampler claims to start from."""
     prior = torch.ones((), dtype=torch.float64)
     return tuple(p for p in LOCAL if sampler.from_pure_noise or float(p.alpha(prior)) > 0)
 
 
 def local_times(steps: int) -> Tensor:
-    """Times from 0.9 to 0.3, above the data, as an end at σ = 0 hides the order. Every other step is twice as long as
-    its neighbours: on steps that are even, or as good as even once they are small, weights for even steps would do.
+    """Returns times from 0.9 to 0.3, above the data, as an end at σ = 0 hides the order.
+
+    Each second step is twice as long as its neighbours. On even steps, or steps that become even as they shrink, a
+    plan whose weights are those of even steps would pass.
     """
     lengths = torch.linspace(1.35, 0.65, steps, dtype=torch.float64)
     lengths[1::2] *= 2

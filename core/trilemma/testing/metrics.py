@@ -1,4 +1,4 @@
-"""What every metric, every metric of a model and every feature network must do."""
+"""Checks of every metric, every metric of a model and every feature network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from trilemma.testing.outcome import Skipped
 
 IMAGES, FEATURES, CLASSES = 240, 6, 4
 SHAPES = ((1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 8, 8), (2, 1, 1), (1, 32, 32), (3, 64, 64), (1, 1, 1))
-SEEDS, ALLOWED = 6, 8.0  # of a model's metric, and the standard errors of their mean that it may be off
+# Seeds of a model's metric, and the standard errors that their mean may be off.
+SEEDS, ALLOWED = 6, 8.0
 
 Check = tuple[str, Callable[[], str]]
 
 
 def metric_checks(metric: Any) -> Iterator[Check]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if isinstance(metric, Metric):
         yield from _of_sets(metric)
     elif isinstance(metric, ModelMetric):
@@ -349,7 +350,8 @@ def _shapes(network: FeatureNetwork) -> str:
             network.observe(torch.zeros(2, *shape))
         except TrilemmaError:
             continue
-        except Exception as error:  # a plugin may raise anything
+        except Exception as error:
+            # A plugin may raise anything.
             raise AssertionError(
                 f"images of {shape} raise {type(error).__name__}, not a TrilemmaError: {error}"
             ) from error
@@ -364,7 +366,8 @@ def _no_images(network: FeatureNetwork) -> str:
     width = network.observe(images).features.shape[1]
     try:
         none = network.observe(images[:0]).features
-    except Exception as error:  # a plugin may raise anything
+    except Exception as error:
+        # A plugin may raise anything.
         raise AssertionError(f"an empty batch raises {type(error).__name__}: {error}") from error
     assert none.shape == (0, width), f"an empty batch has features of shape {tuple(none.shape)}"
     return f"(0, {width})"

@@ -29,7 +29,7 @@ class GaussianMixtureDenoiser(Denoiser):
         means: m_c, a number or a tensor of shape `shape` each.
         variances: s_c² ≥ 0, one for all or one each.
         weights: w_c > 0, up to a factor; equal by default.
-        parameterization: what it puts out.
+        parameterization: of its output.
         shape: of one sample.
 
     Raises:
@@ -80,7 +80,7 @@ class GaussianMixtureDenoiser(Denoiser):
         parameterization: str = "x0",
         labels: Tensor | None = None,
     ) -> Tensor:
-        """The exact prediction [B, ...] at states z [B, ...] and levels α, σ ([B] or single), float64.
+        """Returns the exact prediction [B, ...] at states z [B, ...] and levels α, σ ([B] or single), float64.
 
         Args:
             labels: components [B]; their number, the null class, means the whole mixture, as None does.
@@ -88,7 +88,8 @@ class GaussianMixtureDenoiser(Denoiser):
         column = (-1,) + (1,) * len(self.shape)
         alpha, sigma = alpha.reshape(column), sigma.reshape(column)
         spread = self.variances.view(-1, 1, *column[1:])
-        V = alpha.square() * spread + sigma.square()  # [c, B, 1, ...]
+        # Shape [c, B, 1, ...].
+        V = alpha.square() * spread + sigma.square()
         centred = z - alpha * self.means.unsqueeze(1)
         r = self._posterior(centred, V, labels)
         if parameterization == "score":
@@ -101,12 +102,12 @@ class GaussianMixtureDenoiser(Denoiser):
     def predict_stacked(
         self, z: Tensor, t: Tensor, parameterization: str = "x0", labels: Tensor | None = None
     ) -> Tensor:
-        """The same of states [B, K·C, ...] of any number of components at times t [B], float64."""
+        """Returns the exact prediction at states [B, K·C, ...] of any number of components at times t [B], float64."""
         x0, pull = self._stacked(z, t, labels)
         return stacked.predicted(parameterization, x0, pull, self.process.moments(t)[1])
 
     def score(self, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """∇_z log p(z_t) [B, K·C, ...], by all components, of states z at times t [B], float64."""
+        """Returns ∇_z log p(z_t) [B, K·C, ...], by all components, of states z at times t [B], float64."""
         pull = self._stacked(z, t.double(), labels)[1]
         return -pull.reshape(z.shape)
 
@@ -136,7 +137,7 @@ class GaussianMixtureDenoiser(Denoiser):
         return (prior - (distance + size * V.flatten(1).log()) / 2).log_softmax(0)
 
     def class_log_probabilities(self, z: Tensor, t: Tensor) -> Tensor:
-        """log p(c | z, t) [B, classes] of states z [B, ...] at times t ([B] or single): the perfect classifier."""
+        """Returns log p(c | z, t) [B, classes] of states z [B, ...] at times t ([B] or one): the perfect classifier."""
         column = (-1,) + (1,) * len(self.shape)
         alpha, sigma = (
             self.process.alpha(t.double()).view(column),
@@ -146,7 +147,7 @@ class GaussianMixtureDenoiser(Denoiser):
         return self._log_posterior(z - alpha * self.means.unsqueeze(1), V, None).mT
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Data x₀ [count, ...] of the whole mixture, float64."""
+        """Draws data x₀ [count, ...] of the whole mixture, float64."""
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, *self.shape, dtype=torch.float64, generator=generator)
         scale = self.variances.sqrt()[chosen].view(-1, *(1,) * len(self.shape))
@@ -154,5 +155,5 @@ class GaussianMixtureDenoiser(Denoiser):
 
 
 def point_mass(process: Process, point: float | Tensor = 0.7, **options: object) -> GaussianMixtureDenoiser:
-    """The exact denoiser where all data are one point."""
+    """Returns the exact denoiser where all data are one point."""
     return GaussianMixtureDenoiser(process, (point,), 0.0, **options)  # type: ignore[arg-type]

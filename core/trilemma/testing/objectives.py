@@ -1,4 +1,4 @@
-"""What every training objective must do."""
+"""Checks of every training objective."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 
 BATCH = 16
-MANY, SEEDS = 1024, 8  # examples and seeds that a minimum is looked for with
-REPEATS, ALLOWED = 48, 6.0  # seeds of a mean, and standard errors that it may be off: 1 in 5·10⁸
+# Examples and seeds used in the search for a minimum.
+MANY, SEEDS = 1024, 8
+# Seeds of a mean, and the standard errors that it may be off: 1 false alarm in 5·10⁸.
+REPEATS, ALLOWED = 48, 6.0
 
 
 def objective_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "the loss is one finite number", lambda: _on_each(objective, _number)
     yield "gradients reach the network", lambda: _on_each(objective, _gradients)
     yield "the network it is given is called", lambda: _on_each(objective, _calls)
@@ -102,7 +104,8 @@ def _taken(
             _loss(objective, model)
         except TrilemmaError:
             continue
-        except Exception:  # a plugin may raise anything, and the checks tell of it
+        except Exception:
+            # A plugin may raise anything, and the checks report it.
             if not faults:
                 continue
         yield model
@@ -213,7 +216,8 @@ def _dtypes(objective: Objective, model: GaussianMixtureDenoiser) -> str:
             loss = _loss(objective, model, given=(x0.to(dtype), cond))
         except TrilemmaError:
             raise
-        except Exception as error:  # a plugin may raise anything
+        except Exception as error:
+            # A plugin may raise anything.
             raise AssertionError(f"on data in {dtype} it raises {type(error).__name__}: {error}") from error
         assert bool(loss.isfinite()), f"the loss of data in {dtype} is {loss.detach().item()}"
     return "finite"
@@ -221,7 +225,7 @@ def _dtypes(objective: Objective, model: GaussianMixtureDenoiser) -> str:
 
 @torch.no_grad()
 def _mean(objective: Objective, model: GaussianMixtureDenoiser) -> str:
-    """Of data four times over it is what it is of the data, but for the draws."""
+    """Checks that the loss of a batch repeated four times has the mean of the batch's loss, but for the draws."""
     x0, cond = _data(model, 8)
     wide = x0.repeat(4, 1, 1, 1), {"class": cond["class"].repeat(4)}
     few, many = (

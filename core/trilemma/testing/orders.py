@@ -21,12 +21,16 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
 
-SLACK = 0.3  # of a measured order
-FLOOR = 1e-10  # errors below are rounding
-COUNTS = (24, 96, 384)  # the last only where the first two do not show the order yet
+# Tolerance of a measured order.
+SLACK = 0.3
+# Errors below this are rounding.
+FLOOR = 1e-10
+# The last count is used only where the first two do not show the order yet.
+COUNTS = (24, 96, 384)
 LAW_COUNTS = (16, 64, 256)
 STARTS = (-0.9, 0.4, 1.3)
-LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))  # several, as the error on one may change its sign
+# Several laws, as the error on one may change its sign.
+LAWS = ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5))
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def measure(
     error: Callable[[int], float],
     counts: tuple[int, ...],
 ) -> Measured:
-    """The slope over the first two counts; where that is not clear of what must be reached, the best of two."""
+    """Measures the slope over the first two counts; where it is not clearly above the order, the best of two."""
     name = type(process).__name__.removesuffix("Process")
     errors = [error(steps) for steps in counts[:2]]
     slopes: list[float] = []
@@ -76,7 +80,7 @@ def measure(
 
 
 def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Measured]:
-    """Against the exact solution of the probability-flow equation, over uneven times that end above 0."""
+    """Measures the order against the exact solution of the probability flow, over uneven times that end above 0."""
     for process in LOCAL:
         yield measure(
             "flow", _name(data), process, sampler.order, partial(flow_error, sampler, process, data), COUNTS
@@ -84,7 +88,7 @@ def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Meas
 
 
 def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> float:
-    """The largest error over several starts."""
+    """Returns the largest error over several starts."""
     times = local_times(steps)
     alpha, sigma = levels(process, times[[0, -1]])
     starts = [z * max(sigma[0], 1.0) for z in STARTS]
@@ -94,7 +98,7 @@ def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: i
 
 
 def errors_in_tolerances(sampler: Sampler) -> dict[str, float]:
-    """What an adaptive sampler is off the flow, in units of its tolerance, by "data under process"."""
+    """Returns the error of an adaptive sampler on the flow, in units of its tolerance, by "data under process"."""
     assert sampler.tolerance is not None
     return {
         f"{_name(data)} under {type(process).__name__.removesuffix('Process')}": flow_error(
@@ -107,7 +111,7 @@ def errors_in_tolerances(sampler: Sampler) -> dict[str, float]:
 
 
 def order_in_law(sampler: Sampler) -> Iterator[Measured]:
-    """Of the exact mean and standard deviation of what a plan draws from Gaussian data."""
+    """Measures the order of the exact mean and standard deviation of a plan's samples from Gaussian data."""
     if not sampler.has_plan:
         raise Skipped("the law of its samples is known exactly only for a sampler with a plan")
     for process in LOCAL:
@@ -128,7 +132,7 @@ def law_error(sampler: Sampler, process: Process, steps: int) -> float:
 
 
 def order_in_phase_space(sampler: Sampler) -> Measured:
-    """Of the exact mean and covariance of position and velocity, whether they are drawn or carried along the flow."""
+    """Measures the order of the exact mean and covariance of position and velocity, drawn or carried along the flow."""
     process = PhaseProcess()
     return measure(
         "law", "gaussian", process, sampler.order, partial(phase_law_error, sampler, process), LAW_COUNTS
@@ -148,7 +152,7 @@ def phase_law_error(sampler: Sampler, process: Process, steps: int) -> float:
 
 
 def phase_law_error_of_sample(sampler: Sampler, process: Process) -> float:
-    """The same of a deterministic sampler without a plan: its map z → A z + b of Gaussian data, from three states."""
+    """Returns the error in law of a deterministic sampler without a plan: three states give its map z → A z + b."""
     times = local_times(7)
     (mu_t, cov_t), (mu, cov) = (process.moments(t) for t in times[[0, -1]])
     errors = []
@@ -166,7 +170,7 @@ def phase_law_error_of_sample(sampler: Sampler, process: Process) -> float:
 
 
 def affine_map(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """b [J] and A [J, 2] of z → A z + b on states [B, 2, 1, 1]."""
+    """Returns b [J] and A [J, 2] of z → A z + b on states [B, 2, 1, 1]."""
     starts = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double().view(3, 2, 1, 1)
     origin, *ends = function(starts).flatten(1)
     return origin, torch.stack([end - origin for end in ends], -1)
@@ -177,7 +181,7 @@ PATH_COUNTS = (16, 64, 256)
 
 
 def order_along_a_path(sampler: Sampler, declared: float) -> Iterator[Measured]:
-    """Root mean square of the distance to the sample of twice as many steps, driven by the same noise."""
+    """Measures the order of the root mean square distance to the sample of twice as many steps with the same noise."""
     if not sampler.has_plan:
         raise Skipped("paths of the noise are coupled only for a sampler with a plan")
     for process in LOCAL:
@@ -201,7 +205,7 @@ def path_error(sampler: Sampler, process: Process, steps: int) -> float:
 
 
 def coupled(fine: Tableau, noise: Tensor) -> Tensor:
-    """The noise of steps twice as long: Σ_i (Π_{j>i} A_j) C_i ξ_i of each pair of fine steps, normalised.
+    """Returns the noise of steps twice as long: Σ_i (Π_{j>i} A_j) C_i ξ_i of each pair of fine steps, normalised.
 
     Args:
         fine: each of its steps adds noise in its last row, if at all.
@@ -232,10 +236,11 @@ def _spread(tableau: Tableau, noise: Tensor) -> Tensor:
 
 
 def measured_orders(sampler: Sampler) -> list[Measured]:
-    """Everything that its declarations call for."""
+    """Measures every order that its declarations promise."""
     found: list[Measured] = []
     if sampler.tolerance is not None:
-        return found  # no steps that could be made smaller
+        # There are no steps that could be made smaller.
+        return found
     if sampler.deterministic:
         for data in (GAUSSIAN, MIXTURE):
             found += order_along_the_flow(sampler, data)

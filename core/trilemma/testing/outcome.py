@@ -10,7 +10,7 @@ Status = Literal["passed", "failed", "skipped", "xfail", "xpass"]
 
 @dataclass(frozen=True)
 class Record:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         kind: kind of the component.

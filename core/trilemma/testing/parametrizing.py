@@ -12,7 +12,7 @@ from trilemma.testing.checks import checks, kind_of
 
 
 def generate_checks(components: Iterable[Any]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of an identifier, "component: check", and a check that raises AssertionError where it fails.
+    """Yields pairs of an identifier, "component: check", and a check that raises AssertionError where it fails.
 
     Args:
         components: specs, objects, or pairs (kind, spec) where a name means components of several kinds.
@@ -30,7 +30,7 @@ def generate_checks(components: Iterable[Any]) -> Iterator[tuple[str, Callable[[
 def parametrize_with_checks(
     components: Iterable[Any], expected_failures: dict[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator that gives a pytest function with the argument `check` every check of some components.
+    """Returns a decorator that gives a pytest function with the argument `check` every check of some components.
 
         @parametrize_with_checks(["ddim", "ddim:grid=linspace"])
         def test_conformance(check):

@@ -1,4 +1,4 @@
-"""What a sampler must do that declares to run on two components."""
+"""Checks of a sampler that declares to run on two components."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.orders import SLACK, affine_map, order_in_phase_space, phase_law_error_of_sample
 
 MEAN, VARIANCE, DRAWN, DEVIATIONS = 0.4, 0.25, 4096, 6.0
-TOLERANCES = (
-    30.0  # of a step's error that those of all steps may add up to; the way is longer than in one component
-)
-FINE, ALLOWED = 100, 0.02  # steps, and what they and the step onto the data may be off
+# All steps together may be off by so many times the tolerance of one; the path is longer than with one component.
+TOLERANCES = 30.0
+# Steps, and the relative error allowed to them and to the step onto the data.
+FINE, ALLOWED = 100, 0.02
 
 
 def phase_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     if not sampler.has_plan:
         if sampler.tolerance is not None:
             yield "in phase space: tolerance is kept", lambda: _tolerance(sampler)

@@ -1,4 +1,4 @@
-"""What every noising process must do."""
+"""Checks of every noising process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trilemma.testing.empty import without_a_time
 
 
 def process_checks(process: Process) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "moments are exact and well-formed", lambda: _moments(process)
     yield "transitions carry the moments", lambda: _transitions(process)
     yield "transitions compose", lambda: _semigroup(process)
@@ -89,7 +89,8 @@ def _prior(process: Process) -> str:
     assert state.shape == noise.shape, f"prior gives shape {tuple(state.shape)}, not {tuple(noise.shape)}"
     found = state.view(K, K).mT @ state.view(K, K)
     error = float((found - cov).abs().max() / cov.abs().max())
-    allowed = float(mean.square().max() / cov.abs().max()) + 1e-3  # of data with variance 1
+    # This allows for data of variance 1.
+    allowed = float(mean.square().max() / cov.abs().max()) + 1e-3
     assert error <= allowed, f"the covariance of the prior is {error:.2g} off that at t = 1, relatively"
     return f"to {error:.1g}"
 
@@ -114,7 +115,8 @@ def _falls(process: Process) -> str:
 
 def _inverse(process: Process) -> str:
     t = _times(process)
-    t = t[process.log_snr(t).isfinite()]  # where nothing is left of the data λ is −∞, and no number to invert
+    # Where nothing is left of the data, λ is −∞ and cannot be inverted.
+    t = t[process.log_snr(t).isfinite()]
     error = float((process.time_of_log_snr(process.log_snr(t)) - t).abs().max())
     assert error < 1e-6, f"time_of_log_snr(log_snr(t)) is {error:.2g} away from t"
     return f"to {error:.1g}"

@@ -1,4 +1,4 @@
-"""What a sampler must do in the engine: batches, seeds, dtypes, strides, evaluations, and what can go wrong."""
+"""Checks of a sampler in the engine: batches, seeds, dtypes, strides, evaluations, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ from trilemma.testing.watching import Watch
 
 MEAN, VARIANCE = 0.3, 0.25
 DRAWN = 4096
-DEVIATIONS = 5.6  # of a standard normal: two tests are passed by what is right but for 4 in 10⁸ seeds
+# Standard deviations allowed to a normal: two tests reject a correct sampler in 4 of 10⁸ seeds.
+DEVIATIONS = 5.6
 
-MANY, FEW = 20_000, 1000  # samples where their law has no closed form; few where each has steps of its own
-FINE = 256  # steps there
-ALLOWED = 6.1  # a bias of 1 and 5.03 of a standard normal: two tests are passed but for 1 in 10⁶ seeds
+# Samples where their law has no closed form; fewer where each has steps of its own.
+MANY, FEW = 20_000, 1000
+# Steps of those samples.
+FINE = 256
+# A bias of 1 and 5.03 of a standard normal: two tests reject a correct sampler in 1 of 10⁶ seeds.
+ALLOWED = 6.1
 
 
 def running_checks(sampler: Sampler) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Pairs of a name and a check."""
+    """Yields pairs of a name and a check."""
     steps = 7 if isinstance(sampler.grid, str) else len(sampler.grid)
     yield "nfe and times of the network's calls", lambda: _calls(sampler, steps)
     yield "same bits again and in every batch", lambda: _batches(sampler, steps)
@@ -126,7 +130,7 @@ def _marginals(sampler: Sampler, steps: int) -> str:
 def _marginals_of_data(sampler: Sampler) -> str:
     """Mean and variance of many samples in many small steps against those of the data, for a sampler without a plan.
 
-    A bias of one standard error is let pass, so that a right sampler of order 1 is not taken for a wrong one.
+    A bias of one standard error is allowed, so that a correct sampler of order 1 is not rejected.
     """
     if not isinstance(sampler.grid, str):
         raise Skipped("its grid cannot be made fine, and the law of its samples is known of a plan only")
@@ -195,7 +199,7 @@ def _nan(sampler: Sampler, steps: int) -> str:
 
 
 def _error(call: Callable[[], object]) -> str:
-    """What a call complains of; "" where it does not."""
+    """Returns the message of the error that a call raises; "" where it raises none."""
     try:
         call()
     except TrilemmaError as error:

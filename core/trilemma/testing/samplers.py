@@ -1,4 +1,4 @@
-"""What every sampler must do, and what one that declares something must: the mathematics."""
+"""Checks of a sampler's mathematics: those of every sampler, and those of what one declares."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
 
 Checks = Iterator[tuple[str, Callable[[], str]]]
 STEPS = (1, 2, 7, 50)
-TOLERANCES = 10.0  # of a step's error that the errors of all steps may add up to
+# All steps together may be off by so many times the tolerance of one.
+TOLERANCES = 10.0
 POINT = ScalarMixture((0.7,), (0.0,), (1.0,))
 
 
 def sampler_checks(sampler: Sampler) -> Checks:
-    """Pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
     yield "config round trip", lambda: _round_trip(sampler)
     if sampler.components is None or 2 in sampler.components:
         yield from phase_checks(sampler)
@@ -58,7 +59,8 @@ def sampler_checks(sampler: Sampler) -> Checks:
         yield "exact on a point", lambda: _exact(sampler, POINT)
     if "gaussian" in sampler.exact:
         yield "exact on a Gaussian", lambda: _exact(sampler, GAUSSIAN)
-    if sampler.order > 0:  # of order 0 it claims to tend to nothing
+    # A sampler of order 0 claims no limit.
+    if sampler.order > 0:
         yield "a point mass is found", lambda: _point_mass(sampler)
         yield from _order_checks(sampler)
     if sampler.strong_order is not None:
@@ -87,7 +89,8 @@ def _round_trip(sampler: Sampler) -> str:
     try:
         built = lookup.build("sampler", spec)[0]
     except (PluginUnavailable, UsageError):
-        return "from its fields"  # not registered, or an option that no spec can hold
+        # The sampler is not registered, or has an option that no spec can hold.
+        return "from its fields"
     if type(built) is type(sampler):
         assert built == sampler, f"{spec} is read as {built}"
     return spec
@@ -146,7 +149,7 @@ def _history(sampler: Sampler) -> str:
 
 
 def _memory(sampler: Sampler) -> str:
-    """The states and predictions that the engine must keep are as many for 50 steps as for 25."""
+    """The engine must keep as many states and predictions for 50 steps as for 25."""
     if not isinstance(sampler.grid, str):
         raise Skipped("its grid has one number of steps")
     process = AngleProcess()
@@ -244,7 +247,7 @@ def _exact(sampler: Sampler, data: ScalarMixture) -> str:
 
 
 def _point_mass(sampler: Sampler) -> str:
-    """Where all data are one point, the samples tend to its noised states."""
+    """Checks that, where all data are one point, the samples tend to its noised states."""
     worst = 0.0
     for process in LOCAL:
         if sampler.has_plan:

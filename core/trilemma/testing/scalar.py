@@ -1,4 +1,4 @@
-"""Mixtures of one dimension in plain numbers: what order is measured on, a hundred times faster than tensors."""
+"""Mixtures of one dimension in plain numbers, a hundred times faster than tensors: order is measured on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ScalarMixture:
     weights: tuple[float, ...]
 
     def predict(self, z: float, alpha: float, sigma: float, parameterization: str = "x0") -> float:
-        """The exact prediction at a state and its levels α, σ."""
+        """Returns the exact prediction at a state and its levels α, σ."""
         V = [alpha * alpha * s + sigma * sigma for s in self.variances]
         centred = [z - alpha * m for m in self.means]
         logs = [
@@ -48,7 +48,7 @@ class ScalarMixture:
         return -pull
 
     def denoiser(self, process: Process) -> GaussianMixtureDenoiser:
-        """The same data as a Denoiser."""
+        """Returns a denoiser of the same data."""
         return GaussianMixtureDenoiser(process, self.means, self.variances, self.weights)
 
 
@@ -60,7 +60,7 @@ MIXTURE = ScalarMixture((-1.0, 0.2, 1.1), (0.04, 0.12, 0.06), (0.3, 0.3, 0.4))
 def scalar_flow(
     data: ScalarMixture, z: float, alphas: tuple[float, float], sigmas: tuple[float, float]
 ) -> float:
-    """The end of the probability-flow equation from z at (α, σ)_0 to (α, σ)_1, to about 1e-12."""
+    """Returns the end of the probability-flow equation from z at (α, σ)_0 to (α, σ)_1, to about 1e-12."""
 
     def slope(u: float, y: float) -> float:
         return math.cosh(u) * data.predict(y, 1.0, math.sinh(u), "eps")
@@ -70,6 +70,6 @@ def scalar_flow(
 
 
 def levels(process: Process, times: torch.Tensor) -> tuple[list[float], list[float]]:
-    """α, σ of a grid as plain numbers."""
+    """Returns α, σ of a grid as plain numbers."""
     alpha, sigma = process.levels(times)
     return alpha.tolist(), sigma.tolist()

@@ -12,7 +12,7 @@ from trilemma.numerics.conversion import OF_SEVERAL_COMPONENTS
 def posterior(
     z: Tensor, mean: Tensor, cov: Tensor, means: Tensor, variances: Tensor, log_prior: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """x̂₀ [B, C, ...] and −∇_z log p [B, K, C·...] for x₀ ~ Σ_c w_c N(m_c, s_c² I), z | x₀ ~ N(μ ⊗ x₀, Σ ⊗ I).
+    """Returns x̂₀ [B, C, ...] and −∇_z log p [B, K, C·...] for x₀ ~ Σ_c w_c N(m_c, s_c² I), z | x₀ ~ N(μ ⊗ x₀, Σ ⊗ I).
 
     With V_c = s_c² μ μᵀ + Σ, d_c = z − μ ⊗ m_c and r_c ∝ w_c N(z; μ ⊗ m_c, V_c ⊗ I):
 
@@ -23,10 +23,11 @@ def posterior(
         mean, cov: μ [B, K] and Σ [B, K, K].
         means: m_c [c, C, ...].
         variances: s_c² [c].
-        log_prior: log w_c [c, B], up to a constant; −∞ for what is out of the question.
+        log_prior: log w_c [c, B], up to a constant; −∞ for components that are excluded.
     """
     K, shape = mean.shape[-1], means.shape[1:]
-    points = means.flatten(1)[:, None, None]  # [c, 1, 1, n]
+    # Shape [c, 1, 1, n].
+    points = means.flatten(1)[:, None, None]
     spread = variances.view(-1, 1, 1, 1)
     V = spread * mean.unsqueeze(-1) * mean.unsqueeze(-2) + cov
     centred = z.reshape(len(z), K, means[0].numel()) - mean.unsqueeze(-1) * points
@@ -38,7 +39,7 @@ def posterior(
 
 
 def predicted(parameterization: str, x0: Tensor, pull: Tensor, cov: Tensor) -> Tensor:
-    """The prediction [B, C, ...] from `posterior`: x̂₀, or ε and the score of the last component.
+    """Returns the prediction [B, C, ...] from `posterior`: x̂₀, or ε and the score of the last component.
 
     With z = μ ⊗ x₀ + L ε and Σ = L Lᵀ, L lower triangular, ∇ log p by the last component is −ε_K/L_KK (2112.07068).
     """

@@ -24,12 +24,13 @@ from trilemma.files.partials import PARTIAL, held, partial_name, remove_stale
 FORMAT = 2
 _PREFIX = "step-"
 _TENSORS, _STATE = "state.safetensors", "state.json"
-_LARGEST_STATE = 1 << 24  # bytes of the JSON
+# Bytes of the JSON.
+_LARGEST_STATE = 1 << 24
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the weights of a run: a checkpoint is resumed only where all of it is the same.
+    """The identity of a run, which decides its weights: a checkpoint is resumed only where all of it is the same.
 
     Attributes:
         recipe: fingerprint of the recipe.
@@ -65,7 +66,7 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done; it is also the position in the data and in the learning-rate schedule.
-        identity: what a run must have in common with it to go on from it.
+        identity: must equal that of a run that resumes from it.
         tensors: groups of tensors by name: model, ema, optimizer, log.
         scalars: JSON-able values that are no tensors.
     """
@@ -76,7 +77,7 @@ class Checkpoint:
     scalars: dict[str, Any] = field(default_factory=dict)
 
     def is_finite(self) -> bool:
-        """Whether every number in it is finite."""
+        """Returns whether every number in it is finite."""
         found = [
             tensor.isfinite().all()
             for tensors in self.tensors.values()
@@ -156,7 +157,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with _damaged(path):
         if state.pop("sha256") != _digest_of(state):
             raise ValueError(f"the checksum of {_STATE} does not fit")
-        # Read, not mapped: what was verified is what the run goes on with, whatever happens to the file.
+        # The file is read, not mapped: the run goes on with the verified bytes, whatever happens to the file.
         content = _regular(path / _TENSORS).read_bytes()
         if state["tensors_sha256"] != hashlib.sha256(content).hexdigest():
             raise ValueError(f"the checksum of {_TENSORS} does not fit")
@@ -178,7 +179,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts back what `optimizer_tensors` gave."""
+    """Restores the state that `optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition("/")
@@ -238,7 +239,8 @@ def _damaged(path: Path) -> Iterator[None]:
     except (
         Exception,
         RecursionError,
-    ) as error:  # bytes of any kind can make the readers raise nearly anything
+    ) as error:
+        # Bytes of any kind can make the readers raise nearly anything.
         reason = (" ".join(str(error).split()) or type(error).__name__)[:80]
         raise ModelError(
             f"checkpoint {path} is damaged ({reason}); delete it to resume from the one before"

@@ -1,4 +1,4 @@
-"""What a network is told of the examples of a data set."""
+"""Conditions in training: the labels of a data set as a network is told them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which examples a step sees: a pure function of the seed and the step."""
+"""The order of the data: the examples of a step are a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DataOrder:
         self._permutation = torch.empty(0, dtype=torch.int64)
 
     def indices(self, step: int) -> Tensor:
-        """Indices [batch / world] into the data set for one step (int64)."""
+        """Returns the indices [batch / world] into the data set for one step (int64)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = step_generator(self.seed, epoch, stream=1)

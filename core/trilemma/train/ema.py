@@ -20,7 +20,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """One update after optimizer step `step` (0-based)."""
+        """Updates the averages after optimizer step `step` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = module.state_dict()
         floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
@@ -34,7 +34,7 @@ class Ema:
         self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged tensors by name."""
+        """Returns the averaged tensors by name."""
         return self.tensors
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Ends a run between two steps where it is asked to by a signal."""
+"""The end of a run between two steps, where a signal asks for it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Remembers the first SIGINT or SIGTERM while the block runs; a second one ends the process's work at once.
+    """Remembers the first SIGINT or SIGTERM while the block runs; a second one ends the run at once.
 
-    Only the main thread is told of signals; in another one, nothing is changed.
+    Only the main thread receives signals; in another thread nothing is changed.
 
     Attributes:
         asked: whether one came.

@@ -19,9 +19,9 @@ NAME = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other runs out of a folder while the block runs, or the process lives.
 
-    The lock is the kernel's (flock) on `folder/.lock`: one that was killed leaves none behind. On a network file
-    system it reaches other machines where that file system passes flock on, as NFS does; where there are no locks,
-    nothing is kept out.
+    The lock is the operating system's (flock) on `folder/.lock`, so that a killed run leaves none behind. On a network
+    file system it holds for other machines too where that file system passes flock on, as NFS does. Where there are no
+    locks, no run is kept out.
 
     Raises:
         ModelError: where another run holds it, with its process and machine; OSError where the disk refuses.

@@ -43,7 +43,7 @@ class RunLog:
         self._noted = ""
 
     def advance(self) -> None:
-        """One step done."""
+        """Counts one step as done."""
         self._bar.update()
 
     def record(self, step: int, images: int, **values: float) -> None:
@@ -85,7 +85,8 @@ class RunLog:
     def close(self) -> None:
         """Closes files and bar."""
         self._bar.close()
-        with contextlib.suppress(OSError):  # tries to write what is left, which a full disk refuses again
+        # Closing tries to write the rest, which a full disk refuses again.
+        with contextlib.suppress(OSError):
             self._file.close()
         if self._writer is not None:
             self._writer.close()

@@ -31,7 +31,7 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> torch.autocast:
-        """Returns the context of a forward pass; the caller's own autocast has no say in it."""
+        """Returns the context of a forward pass, which overrides the caller's own autocast."""
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
 
     def backward(self, loss: Tensor) -> None:
@@ -43,7 +43,7 @@ class Precision:
         self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Updates the weights, but for float16 gradients that are not finite, which lower the scale."""
+        """Updates the weights; float16 gradients that are not finite are skipped and lower the scale."""
         self._scaler.step(optimizer)
         self._scaler.update()
 
@@ -52,6 +52,6 @@ class Precision:
         return dict(self._scaler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
+        """Restores the state that `state_dict` returned."""
         if state:
             self._scaler.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""All that a recipe names, built and tried before anything is written and before the first step."""
+"""Preparation of a run: all that a recipe names is built and tried before anything is written."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ from trilemma.train.start import Start, begin_with
 # Stream of keys of the step that is tried before the first.
 TRIAL = 5
 _USUAL_STEPS = 50
-_COPIES = 4  # of the weights in a checkpoint: themselves, their average, two moments
+# Copies of the weights in a checkpoint: themselves, their average and two moments.
+_COPIES = 4
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run consists of.
+    """The parts of a run, ready to train.
 
     Attributes:
-        dataset: what is trained on.
-        validation: what the loss of the averaged weights is measured on; None for nothing.
+        dataset: the data to train on.
+        validation: the data that the loss of the averaged weights is measured on; None for none.
         fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
-        order: which examples a step sees.
+        order: gives the examples of each step.
     """
 
     dataset: Dataset
@@ -73,7 +74,7 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     Nothing is written.
 
     Raises:
-        TrilemmaError: for whatever does not exist, does not fit, or could not be written at the end.
+        TrilemmaError: for a part that does not exist or does not fit, or a result that could not be written at the end.
     """
     _check_surroundings(recipe, processes.device)
     _check_place(folder)

@@ -1,4 +1,4 @@
-"""The processes of a run, and what they do together; with one process nothing."""
+"""The processes of a run and their communication; a single process has none."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LOCK = threading.Lock()
 
 
 class Processes:
-    """Which process of how many this is, on which device, as Accelerate finds them.
+    """The rank of this process, the number of all and its device, as Accelerate finds them.
 
-    Of the environment it takes the processes and their device alone. How a step is computed, the recipe says.
+    Only the processes and their device come from the environment; the recipe decides how a step is computed.
 
     Attributes:
         rank, world: number of this process, and how many there are.
@@ -40,9 +40,8 @@ class Processes:
                 f'training needs the package accelerate ({error}); pip install "trilemma[train]"'
             ) from error
         cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "y", "on")
-        cpu |= (
-            not torch.accelerator.is_available()
-        )  # else Accelerate takes torchrun's processes for lone ones
+        # Without this, Accelerate takes torchrun's processes for single ones.
+        cpu |= not torch.accelerator.is_available()
         try:
             with _LOCK:
                 state = PartialState(cpu=cpu)
@@ -67,7 +66,7 @@ class Processes:
                 torch.distributed.barrier()
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Returns in every process what `work` gives in the main one, which alone runs it; an error is raised in all.
+        """Returns, in every process, the result of `work`, which the main one alone runs; an error is raised in all.
 
         Raises:
             TrilemmaError: that `work` raised.
@@ -113,7 +112,7 @@ class Processes:
         return bool(found)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces every gradient by its mean over the processes; one that this process has none of counts as zero.
+        """Replaces every gradient by its mean over the processes; a gradient that this process lacks counts as zero.
 
         All gradients of a dtype are summed as one vector in the order of the parameters. So the sums are the same bits
         in a run that was resumed, whatever order a backend adds in.

@@ -43,7 +43,7 @@ class Component(Table):
 
 @dataclass(frozen=True)
 class Network(Table):
-    """The denoiser: its spec, what it predicts, and its options."""
+    """The denoiser: its spec, parameterization and options."""
 
     spec: str = "unet"
     parameterization: str = "v"
@@ -132,7 +132,7 @@ class Validation(Table):
 
 @dataclass(frozen=True)
 class Sampling(Table):
-    """What the model's card says it is drawn with: a sampler, and a guidance of samples that have a condition."""
+    """The sampler, and the guidance for samples with a condition, that the model's card names as its own."""
 
     sampler: str | None = None
     guidance: str | None = None
@@ -159,8 +159,8 @@ class Recipe(Table):
         weights_dtype: dtype of the written weights, "float32" or "float16".
         start: name or directory of a model whose weights the training begins with (fine-tuning).
         validation: the loss on images that are not trained on.
-        sampling: what the model is drawn with where nothing else is asked for.
-        evaluation: what `trilemma eval` measures it with: dataset, features, metrics.
+        sampling: sampler and guidance of the model where a request names none.
+        evaluation: dataset, features and metrics with which `trilemma eval` measures the model.
 
     Raises:
         UsageError: for a value of another type or out of range.
@@ -212,14 +212,14 @@ class Recipe(Table):
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as plain JSON-able data."""
+        """Returns the recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def fingerprint(self, start_sha256: str | None = None) -> str:
-        """Returns the sha256 of what the weights depend on: a run resumes only under the recipe that started it.
+        """Returns the sha256 of all settings that decide the weights: a run resumes only under an equal one.
 
         Args:
-            start_sha256: of the weights that the training begins with, whatever their model is called.
+            start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.
         """
         decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
         if start_sha256 is not None:
@@ -236,7 +236,7 @@ _BESIDE_THE_WEIGHTS = {
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a TOML file, with `--set key=value` overrides (dotted keys) applied.
+    """Reads the recipe in a TOML file, with `--set key=value` overrides (dotted keys) applied.
 
     Raises:
         UsageError: for a file that is missing or no TOML, an unknown key (with the nearest known one), a missing or

@@ -6,7 +6,7 @@ import math
 
 
 def learning_rate(step: int, steps: int, warmup: int, peak: float, final: float) -> float:
-    """Linear from 0 to `peak` over `warmup` steps, then a cosine to `final` at `steps`.
+    """Returns the learning rate: linear from 0 to `peak` over `warmup` steps, then a cosine to `final` at `steps`.
 
     lr(k) = peak·(k+1)/warmup for k < warmup; final + (peak − final)(1 + cos πu)/2 with u = (k−warmup)/(steps−warmup).
     """

@@ -13,7 +13,7 @@ from trilemma.models.loading import load
 
 @dataclass(frozen=True)
 class Start:
-    """What a run remembers of the model that it began with: its name, the sha256 of its weights, and its training."""
+    """The record of the model that a run began with: its name, the sha256 of its weights, and its training."""
 
     name: str
     sha256: str
@@ -38,7 +38,7 @@ def begin_with(denoiser: Denoiser, model: str) -> Start:
 
 
 def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:
-    """What keeps a network from taking the weights of another, and the cure."""
+    """Describes why a network cannot take the weights of another, and the cure."""
     theirs, ours = (_classes(network) for network in (source, denoiser))
     if theirs and not ours:
         return (

@@ -27,7 +27,7 @@ _LONGEST_NAME = 50
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a suggested recipe.
+    """The wishes for a suggested recipe.
 
     Attributes:
         source: folder or file of the data.
@@ -37,7 +37,7 @@ class Wish:
         start: name or directory of a model to begin with.
 
     Raises:
-        UsageError: for a time that is none.
+        UsageError: for a time that is not positive.
     """
 
     source: Path

@@ -42,12 +42,13 @@ from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.schedule import learning_rate
 from trilemma.train.validation import validation_loss
 
-OBJECTIVE, GLOBAL = 2, 3  # streams of keys
+# Streams of keys.
+OBJECTIVE, GLOBAL = 2, 3
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run left: the model directory, the steps done, and the last logged values."""
+    """The result of a finished run: the model directory, the steps done, and the last logged values."""
 
     model: Path
     steps: int
@@ -59,18 +60,18 @@ def train(
 ) -> TrainingResult:
     """Trains a denoiser by a recipe, or resumes the run that `folder` holds, to the same weights.
 
-    Every random draw is keyed by (seed, step), those from the global generators (dropout) too, which are put back as
-    they were. So weights, averages and the optimizer's state are the whole run: killed at any moment and started again,
-    it ends with the same weights, bit for bit on CPU with the same number of threads. They depend on nothing else: not
-    on grids, logs, checkpoints, the environment, or what the caller draws. Checkpoints go to `folder/checkpoints`, the
-    log to `folder/log.jsonl`, grids to `folder/samples`, the model to `folder/model`.
+    Every random draw is keyed by (seed, step), also draws from the global generators (dropout), whose states are
+    restored afterwards. So weights, averages and the optimizer's state are the whole state of a run. A run that is
+    killed at any moment and started again ends with the same weights, bit for bit on CPU with the same number of
+    threads. The weights do not depend on grids, logs, checkpoints, the environment or the caller's draws. Checkpoints
+    go to `folder/checkpoints`, the log to `folder/log.jsonl`, grids to `folder/samples`, the model to `folder/model`.
 
     Args:
-        recipe: what to train, on what, and how.
+        recipe: the model, the data and the training.
         folder: of the run; a lock keeps a second run out of it.
         progress: show a progress bar on stderr.
-        from_checkpoint: a checkpoint of another run, or its folder, to go on from under this recipe, whose network must
-            be the same: with another learning rate, precision or data.
+        from_checkpoint: a checkpoint of another run, or its folder, to go on from under this recipe. The network must
+            be the same; learning rate, precision or data may differ.
 
     In the main thread the first SIGINT or SIGTERM ends the run after the step that it is at, with a checkpoint; the
     second one ends it at once.
@@ -136,7 +137,7 @@ class _Run:
         raise Interrupted(done, self.recipe.steps)
 
     def _advance(self, step: int, log: RunLog | None) -> dict[str, float]:
-        """One step with what follows it; the values that are logged after it."""
+        """Takes one step with its checkpoints and grids; returns the values that are logged after it."""
         recipe, done = self.recipe, step + 1
         loss, norm = self._step(step)
         self.total += loss
@@ -202,7 +203,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _own_folder(self) -> Iterator[None]:
-        """Locks the folder and clears it of what killed runs left half-written."""
+        """Locks the folder and removes files that killed runs left half-written."""
         with contextlib.ExitStack() as stack:
             self.processes.agree(lambda: self._take(stack))
             yield
@@ -256,7 +257,8 @@ class _Run:
             )
         self._restore(checkpoint, other)
         self.origin = _origin(other)
-        self._save(checkpoint.step)  # so that this run, too, can be killed at any moment
+        # This run, too, can then be killed at any moment.
+        self._save(checkpoint.step)
         return checkpoint.step
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -369,7 +371,7 @@ def _newest(place: Path) -> Path:
 
 
 def _origin(path: Path) -> str:
-    """What a run that goes on from a checkpoint remembers it by."""
+    """Returns the origin of a run that goes on from a checkpoint: recipe, data and step."""
     checkpoint = load_checkpoint(path)
     return f"{checkpoint.identity.recipe}:{checkpoint.identity.data}:{checkpoint.step}"
 

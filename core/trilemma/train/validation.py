@@ -29,7 +29,7 @@ def validation_loss(
 ) -> float:
     """Returns the mean loss over the first `most` images, with the same draws every time.
 
-    The draws are keyed by (seed, batch); torch's global generators are put back as they were.
+    The draws are keyed by (seed, batch); the states of torch's global generators are restored.
     """
     count = min(most, len(dataset))
     total = torch.zeros((), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A network beside the score that a point mass at the origin would have."""
+"""A network that is added to the score of a point mass at the origin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MixedScoreDenoiser(Denoiser):
 
         ε̂ = r(t) z_K + network(z, t),   r = L_KK/Σ_KK.
 
-    Next to the prior, where the velocity alone tells its score, nothing is left for the network to learn.
+    Near the prior the first term alone is the score, and nothing is left for the network to learn.
 
     Args:
         process: the noising process, of two components.
@@ -74,5 +74,6 @@ class MixedScoreDenoiser(Denoiser):
         """r(t) [B]."""
         place = ((t.float().sqrt() - self._first) / self._step).clamp(0, _INTERVALS)
         index = place.long().clamp_max(_INTERVALS - 1)
-        ratios = cast(Tensor, self.ratios)  # in whatever dtype the network was put
+        # The ratios have the dtype that the network was moved to.
+        ratios = cast(Tensor, self.ratios)
         return torch.lerp(ratios[index].float(), ratios[index + 1].float(), place - index)

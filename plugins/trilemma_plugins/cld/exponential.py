@@ -21,7 +21,7 @@ _SUBSTEPS = 48
 def along_the_drift(
     process: Process, t: float, s: float, nodes: Sequence[float]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Of f = ε̂: M = F, whose flow is known, and k = ½ G Gᵀ e_K/σ."""
+    """Returns the flow and source of f = ε̂: M = F, whose flow is known, and k = ½ G Gᵀ e_K/σ."""
     root = torch.tensor([t, s], dtype=torch.float64).sqrt()
     place = root.mean() + (root[1] - root[0]) / 2 * _PLACES
     tau, mass = place.square(), (root[1] - root[0]) * _MASSES * place
@@ -36,18 +36,20 @@ def along_the_drift(
 def around_a_point(
     process: Process, t: float, s: float, nodes: Sequence[float]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Of f = x̂₀: M = F + ½ G Gᵀ Σ⁻¹ and k = −½ G Gᵀ e_K α/σ², by Runge–Kutta steps of order 4."""
+    """Returns those of f = x̂₀: M = F + ½ G Gᵀ Σ⁻¹ and k = −½ G Gᵀ e_K α/σ², by Runge–Kutta steps of order 4."""
     root = torch.linspace(t**0.5, s**0.5, 2 * _SUBSTEPS + 1, dtype=torch.float64)
     tau, h = root.square(), (root[-1] - root[0]) / _SUBSTEPS
     G, (w, alpha, sigma) = process.diffusion(tau), process.last_component(tau)
     pull = (G @ G.mT)[..., -1] / (2 * sigma.square().unsqueeze(-1))
-    stretch = (2 * root)[:, None, None]  # dτ = 2√τ d√τ
+    # dτ = 2√τ d√τ.
+    stretch = (2 * root)[:, None, None]
     M = stretch * (process.drift(tau) + pull.unsqueeze(-1) * w.unsqueeze(-2))
     basis = torch.stack(lagrange_values(nodes, tau), -1)
     k = stretch * (-alpha.unsqueeze(-1) * pull).unsqueeze(-1) * basis.unsqueeze(-2)
     K = process.components
     source = torch.cat([torch.zeros_like(M), k], -1).numpy()
-    M, h = M.numpy(), h.item()  # small products, many: an array's cost less than a tensor's
+    # The products are small and many, and an array costs less than a tensor.
+    M, h = M.numpy(), h.item()
     Y = np.concatenate([np.eye(K), np.zeros((K, len(nodes)))], -1)
     for j in range(0, 2 * _SUBSTEPS, 2):
         first = M[j] @ Y + source[j]

@@ -23,11 +23,11 @@ class GDDIM(Sampler):
         z_s = Φ(s, t) z_t + ∫ Φ(s, τ) k(τ) p(τ) dτ,   τ from t down to s,
 
     p the polynomial in τ through the last `points` f, Φ the flow of M. In x̂₀, with ∇ log p = (α x̂₀ − w·z)/σ² by the
-    last component (`Process.last_component`), M = F + ½ G Gᵀ Σ⁻¹ is what a state does around a known
-    point: Φ contracts, and data that are one point are met in any number of steps. In ε̂, ∇ log p = −ε/σ, M = F, of
-    which the flow grows backwards in time and the error of few steps with it. A step onto the data
-    returns E[z_0 | z]. As many points as there are at the start; with three the first step, of which the error would
-    stay, is taken again with the second prediction, at no further evaluation.
+    last component (`Process.last_component`), M = F + ½ G Gᵀ Σ⁻¹ is the motion of a state around a known point: Φ
+    contracts, and data that are one point are reached in any number of steps. In ε̂, ∇ log p = −ε/σ and M = F; the
+    flow of F grows backwards in time, and the error of few steps grows with it. A step onto the data
+    returns E[z_0 | z]. The first steps use as many points as there are. With three points the error of the first step
+    would stay, so that step is taken again with the second prediction, at no further evaluation.
 
     Use: 20 to 50 evaluations of a CLD-trained model.
 

@@ -1,10 +1,10 @@
 """The damped oscillator with noise, dx = m v dB, dv = −(x + Γ m v) dB + √(2Γ) dW, m = 1/M, over a stretch B.
 
-With a = Γm/2 and δ = a² − m, the square of its drift plus a is δ times the identity, so that
+With a = Γm/2 and δ = a² − m, (F + a)² = δ I for its drift F, so that
 
     E(B) = e^(−aB) [c + s (F + a)],   c = cosh(√δ B),   s = sinh(√δ B)/√δ.
 
-δ < 0 oscillates, δ = 0 (Γ = 2√M) is damped critically, δ > 0 creeps; the three are one series in δB² near 0.
+δ < 0 is underdamped, δ = 0 (Γ = 2√M) critically damped, δ > 0 overdamped; near 0 all three are one series in δB².
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 _PLACES, _MASSES = (torch.from_numpy(entry) for entry in np.polynomial.legendre.leggauss(24))
-_LONG = 2.0  # in units of the fastest rate
+# In units of the fastest rate.
+_LONG = 2.0
 
 
 def propagator(B: Tensor, m: float, friction: float) -> Tensor:
@@ -27,8 +28,8 @@ def propagator(B: Tensor, m: float, friction: float) -> Tensor:
 def gathered_covariance(B: Tensor, m: float, friction: float) -> Tensor:
     """Returns Q(B) = 2Γ ∫₀ᴮ e eᵀ du [..., 2, 2], e = E(u) (0, 1): the covariance of the noise gathered over B.
 
-    The position's is of third order in B. A long stretch takes it from what stands still, Q = S − E S Eᵀ with
-    S = diag(1, M), where that cancels no more than a few digits; a short one by quadrature, where nothing cancels.
+    The position's is of third order in B. For a long stretch Q = S − E S Eᵀ with the stationary S = diag(1, M), which
+    cancels a few digits at most; for a short one it is computed by quadrature, where nothing cancels.
     """
     a, delta = friction * m / 2, friction**2 * m**2 / 4 - m
     still = torch.diag(torch.tensor([1.0, 1 / m], dtype=torch.float64))
@@ -36,7 +37,8 @@ def gathered_covariance(B: Tensor, m: float, friction: float) -> Tensor:
     long = still - E @ still @ E.mT
     fastest = a + abs(delta) ** 0.5
     stretch = B.clamp(max=_LONG / fastest)
-    e = propagator(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]  # [..., places, 2]
+    # Shape [..., places, 2].
+    e = propagator(stretch.unsqueeze(-1) * (1 + _PLACES) / 2, m, friction)[..., 1]
     weighted = e * (stretch.unsqueeze(-1) * _MASSES * friction).unsqueeze(-1)
     return torch.where((B * fastest > _LONG)[..., None, None], long, weighted.mT @ e)
 
@@ -56,7 +58,8 @@ def _parts(B: Tensor, m: float, friction: float) -> tuple[float, Tensor, Tensor]
     else:
         return a, decay, decay * B
     series_c, series_s = torch.zeros_like(y), torch.zeros_like(y)
-    for k in range(8, 0, -1):  # Horner on Σ yᵏ/(2k)! and Σ yᵏ/(2k+1)!
+    # Horner's rule on Σ yᵏ/(2k)! and Σ yᵏ/(2k+1)!.
+    for k in range(8, 0, -1):
         series_c = (1 + series_c) * y / (2 * k * (2 * k - 1))
         series_s = (1 + series_s) * y / (2 * k * (2 * k + 1))
     c = torch.where(near, decay * (1 + series_c), far_c)

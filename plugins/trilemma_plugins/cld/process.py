@@ -21,8 +21,8 @@ class CLD(Process):
 
         mean = E (1, 0),   cov = E diag(0, γM) Eᵀ + Q.
 
-    N(0, 1) × N(0, M) stands still and is the prior. Γ = 2√M damps critically: the fastest way there without
-    oscillations. No entry is a difference of larger ones, so that all of them stay exact as t → 0.
+    N(0, 1) × N(0, M) is stationary and is the prior. Γ = 2√M damps critically, which reaches it fastest without
+    oscillations. No entry is computed as a difference of larger numbers, so that all stay exact as t → 0.
 
     Args:
         inverse_mass: 1/M.
@@ -72,20 +72,21 @@ class CLD(Process):
         return 2 * math.sqrt(self.mass) if self.friction is None else self.friction
 
     def rate(self, t: Tensor) -> Tensor:
-        """β(t), float64, shape of t."""
+        """Returns β(t), float64, shape of t."""
         t = t.double()
         if self.schedule == "constant":
             return torch.full_like(t, self.beta)
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def elapsed(self, s: Tensor, t: Tensor) -> Tensor:
-        """∫β from s to t, float64: the interval times β at its middle, exact for both schedules."""
+        """Returns ∫β from s to t, float64: the interval times β at its middle, exact for both schedules."""
         s, t = s.double(), t.double()
         return (t - s) * self.rate((s + t) / 2)
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         psi, Q = self.transition(torch.zeros_like(t), t)
-        kick = psi[..., 1]  # where v₀ goes
+        # The image of v₀.
+        kick = psi[..., 1]
         return psi[..., 0], self.gamma * self.mass * kick.unsqueeze(-1) * kick.unsqueeze(-2) + Q
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

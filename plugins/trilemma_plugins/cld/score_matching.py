@@ -1,4 +1,4 @@
-"""Score matching in phase space, over the marginal of the velocity at t = 0 or from its value."""
+"""Score matching in phase space: the velocity at t = 0 is integrated out (`hsm`) or drawn."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Weighting = Literal["noise", "score", "likelihood"]
 class HybridScoreMatching(Objective):
     """E w(t) ‖ε_K − ε̂_K‖² for z_t = μ x₀ + L ε drawn from q(z_t | x₀), the velocity at t = 0 integrated out.
 
-    L is the lower Cholesky factor of the covariance, so that of its noise the last component's alone is left in the
-    score of the velocity, ∇_v log q(z_t | x₀) = −ℓ ε_K, ℓ = 1/L_KK. ε̂_K is what the network's answer says of ε_K; the
-    residual is that of the score s over −ℓ.
+    L is the lower Cholesky factor of the covariance. So the score of the velocity depends on the last component's noise
+    alone, ∇_v log q(z_t | x₀) = −ℓ ε_K, ℓ = 1/L_KK. ε̂_K is the network's answer converted to ε_K; the residual is that
+    of the score s, divided by −ℓ.
 
         noise: w = 1;     score: w = ℓ², that is ‖s + ℓ ε_K‖²;     likelihood: w = ½ (G Gᵀ)_KK ℓ² = Γβ ℓ² (`cld`).
 
-    Weighted by "likelihood" it is the bound of −log p(x₀) but for what the network does not decide, and an estimate of
-    the bound where t is uniform.
+    Weighted by "likelihood" and with uniform t, it is an estimate of the bound of −log p(x₀), up to terms that the
+    network does not change.
 
     Args:
         weighting: "noise", "score" or "likelihood".
@@ -38,8 +38,8 @@ class HybridScoreMatching(Objective):
         drop: probability of replacing the conditions of an example by the null ones (2207.12598).
 
     Raises:
-        UsageError: for an unknown weighting or a drop outside [0, 1]; in training, for a network whose answer is not of
-            the last component.
+        UsageError: for an unknown weighting or a drop outside [0, 1]; in training, for a network that does not predict
+            the noise of the last component.
 
     References:
         Dockhorn et al., Score-Based Generative Modeling with Critically-Damped Langevin Diffusion, arXiv:2112.07068.
@@ -66,7 +66,7 @@ class HybridScoreMatching(Objective):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """Mean over batch and pixels of the weighted squared residual."""
+        """Returns the mean over batch and pixels of the weighted squared residual."""
         process = denoiser.process
         check_components(denoiser.parameterization, process.components)
         t = self.draw_times(process, len(x0), generator)
@@ -81,14 +81,14 @@ class HybridScoreMatching(Objective):
         return (_column(weight, x0) * (guess - target).square()).mean()
 
     def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
-        """Times t [B], float64, uniform between the smallest time and 1."""
+        """Draws times t [B], float64, uniform between the smallest time and 1."""
         u = uniform_draws(batch, generator, self.stratified)
         return 1 - u * (1 - process.earliest_time)
 
     def targets(
         self, process: Process, x0: Tensor, t: Tensor, noise: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """States z_t [B, K·C, ...], the ε_K [B, C, ...] that they ask for, and w [B] of its squared residual.
+        """Returns states z_t [B, K·C, ...], the target ε_K [B, C, ...] and the weight w [B] of its squared residual.
 
         Args:
             x0: data [B, C, ...].
@@ -140,9 +140,8 @@ class DenoisingScoreMatching(HybridScoreMatching):
         mean_0, cov_0 = process.moments(zero)
         psi, Q = process.transition(zero, t)
         factor = torch.linalg.cholesky(Q)
-        start = torch.diagonal(
-            cov_0, dim1=-2, dim2=-1
-        ).sqrt()  # of components that know nothing of each other
+        # At t = 0 the components are independent.
+        start = torch.diagonal(cov_0, dim1=-2, dim2=-1).sqrt()
         z = _combined((psi @ mean_0.unsqueeze(-1)), (x0,))
         z = z + _combined(psi * start.unsqueeze(-2), noise[K:]) + _combined(factor, noise[:K])
         own, sigma = factor[..., -1, -1], process.last_component(t)[2]

@@ -40,7 +40,8 @@ def linear_flow(process: Process, S: Tensor, a: Tensor, b: Tensor) -> tuple[Tens
     Q̃ = S − Ψ̃ S Ψ̃ᵀ, in the form that does not cancel where a − b is small.
     """
     psi, Q = process.transition(b, a)
-    back = torch.linalg.solve(S, psi @ S).mT  # S Ψᵀ S⁻¹
+    # S Ψᵀ S⁻¹.
+    back = torch.linalg.solve(S, psi @ S).mT
     R = torch.eye(len(S), dtype=torch.float64) - back @ psi
     return back, torch.linalg.cholesky(R @ S @ R.mT + back @ Q @ back.mT)
 

@@ -29,11 +29,11 @@ class SSCS(Sampler):
     midpoint rule at the time in the middle, two evaluations a step: a Strang splitting with parts of order 2, so of
     order 2 in law. The half before the first kick changes nothing at the prior and is left out at t = 1.
 
-    A kick that holds s is as long as s is steep, which near the data is beyond all bounds. One that holds x̂₀ solves
+    A kick that holds s fixed grows without bound near the data, as s does. One that holds x̂₀ fixed solves
 
         dz/dτ = D z + g (α x̂₀ − w·z)/σ²,   w, α, σ of `trilemma.interfaces.process.Process.last_component`,
 
-    at the time in the middle exactly, and stays where it is however few the steps are.
+    at the time in the middle exactly, and stays bounded for any number of steps.
 
     Use: the sampler of CLD-trained models, with `grid=squares` for few steps, `hold=x0` for fewer.
 
@@ -77,9 +77,11 @@ class SSCS(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         S = stationary_covariance(process)
         onto = float(times[-1]) == 0
-        inner = times[:-1] if onto else times  # between them the steps split
+        # The steps between these times are split.
+        inner = times[:-1] if onto else times
         middle = (inner[:-1] + inner[1:]) / 2
-        ends = torch.cat([middle[1:], inner[-1:]])  # where the linear part after each kick leads
+        # The linear part after each kick ends here.
+        ends = torch.cat([middle[1:], inner[-1:]])
         rows: list[Row] = []
         if len(middle) and float(times[0]) < 1:
             psi, factor = linear_flow(process, S, inner[0], middle[0])

@@ -57,7 +57,8 @@ class DDIM(Sampler):
         t, s = times[:-1], times[1:]
         alpha_t, sigma_t = process.alpha(t), process.sigma(t)
         alpha_s, sigma_s = process.levels(s)
-        fresh = process.transition(s, t)[1][..., 0, 0]  # 1 − ᾱ_t/ᾱ_s
+        # 1 − ᾱ_t/ᾱ_s.
+        fresh = process.transition(s, t)[1][..., 0, 0]
         c1 = self.eta * (sigma_s / sigma_t) * fresh.sqrt()
         A = (sigma_s.square() - c1.square()).clamp_min(0).sqrt() / sigma_t
         rows = torch.stack([t, A, alpha_s - A * alpha_t, c1], -1).tolist()

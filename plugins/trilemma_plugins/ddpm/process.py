@@ -22,11 +22,11 @@ class VariancePreserving(Process):
 
     @abstractmethod
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """log ᾱ(t), float64, shape of t."""
+        """Returns log ᾱ(t), float64, shape of t."""
 
     @abstractmethod
     def beta(self, t: Tensor) -> Tensor:
-        """β(t) = −d log ᾱ/dt of dz = −½ β z dt + √β dW, float64, shape of t."""
+        """Returns β(t) = −d log ᾱ/dt of dz = −½ β z dt + √β dW, float64, shape of t."""
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha_bar = self.log_alpha_bar(t)
@@ -83,8 +83,9 @@ class DiscreteVP(VariancePreserving):
                 "expected 0 < beta_min <= beta_max < 1"
             )
 
+    # T is the option, and the table follows from it.
     @property
-    def table(self) -> int:  # type: ignore[override]  # T is the option, the table follows from it
+    def table(self) -> int:  # type: ignore[override]
         return self.T
 
     @cached_property
@@ -148,7 +149,8 @@ class ContinuousVP(VariancePreserving):
     beta_min: float = 0.1
     beta_max: float = 20.0
 
-    LOG_SNR_LIMIT = 20.0  # no annotation: a constant of the schedule, not an option
+    # Without an annotation it is a constant of the schedule, not an option.
+    LOG_SNR_LIMIT = 20.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +172,8 @@ class ContinuousVP(VariancePreserving):
         if self.schedule == "linear":
             return -t.square() / 2 * (self.beta_max - self.beta_min) - t * self.beta_min
         a, b = self._angle
-        angle = a * t + b  # sigmoid(−2 log tan x) = cos² x
+        # sigmoid(−2 log tan x) = cos² x.
+        angle = a * t + b
         return torch.where(angle < 0.7, torch.log1p(-angle.sin().square()), 2 * angle.cos().log())
 
     def beta(self, t: Tensor) -> Tensor:
@@ -185,7 +188,8 @@ class ContinuousVP(VariancePreserving):
         if self.schedule == "cosine":
             a, b = self._angle
             return (((-log_snr / 2).exp().atan() - b) / a).clamp(0, 1)
-        level = 2 * softplus(-log_snr)  # −2 log ᾱ = t² Δ + 2 t β_min
+        # −2 log ᾱ = t² Δ + 2 t β_min.
+        level = 2 * softplus(-log_snr)
         root = (self.beta_min**2 + level * (self.beta_max - self.beta_min)).sqrt()
         return (level / (self.beta_min + root)).clamp(0, 1)
 

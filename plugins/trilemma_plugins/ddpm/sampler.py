@@ -42,8 +42,9 @@ class DDPM(Sampler):
     order = 1
     deterministic = False
 
+    # The large variance is that of Gaussian data.
     @property
-    def exact(self) -> tuple[str, ...]:  # type: ignore[override]  # the large variance is that of Gaussian data
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("point",) if self.variance == "small" else ()
 
     def __post_init__(self) -> None:

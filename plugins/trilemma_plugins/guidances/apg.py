@@ -24,7 +24,7 @@ from trilemma.numerics.conversion import convert
 
 @dataclass(frozen=True)
 class APG(Guidance):
-    """Classifier-free guidance whose part along the prediction, which saturates, is weakened.
+    """Classifier-free guidance in which the part parallel to the prediction, which saturates images, is weakened.
 
     With x̂_c and x̂_∅ the predictions of x₀ of a sample and Δ = x̂_c − x̂_∅, shortened to norm r,
 

@@ -17,7 +17,7 @@ BUNDLED = {"mnist": Path(__file__).parent / "weights"}
 
 @cache
 def load_classifier(model: str | Path, device: str = "cpu") -> NoisyDigitNetwork:
-    """A bundled classifier, or one that `train_classifier` wrote into a directory, in evaluation mode.
+    """Loads a bundled classifier, or one that `train_classifier` wrote into a directory, in evaluation mode.
 
     Raises:
         UsageError: for an unknown name, or a directory that holds no classifier.

@@ -28,9 +28,9 @@ class CFGpp(Guidance):
 
         ω_t = λ α_s σ_t/(α_s σ_t − α_t σ_s),
 
-    which is what is run: linear, folded into the step, and the paper's method under ddim:eta=0 without clip. Under any
-    other sampler it is classifier-free guidance at the scale ω_t of the grid, no more. The last step (σ_s = 0) has
-    ω = λ.
+    which this guidance uses: it is linear, folded into the step, and the paper's method under ddim:eta=0 without clip.
+    Under any other sampler it is classifier-free guidance at the scale ω_t of the grid, no more. The last step
+    (σ_s = 0) has ω = λ.
 
     Args:
         scale: λ in [0, 1]; 1 is full guidance, not none.

@@ -37,7 +37,7 @@ class Classifier(Guidance):
         label: y.
 
     Raises:
-        UsageError: for a scale that is not finite, or a label that is none.
+        UsageError: for a scale that is not finite, or an invalid label.
 
     References:
         Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, arXiv:2105.05233.
@@ -87,7 +87,7 @@ class ByGradient(BoundGuidance):
     """ε̂ − s σ_t ∇_z log p(y | z_t, t) of a model.
 
     Args:
-        branch: what is guided.
+        branch: the evaluation that is guided.
         classifier: gives the logits of p.
         scale: s.
         labels: y, one or a list of which sample i takes entry i modulo its length.

@@ -27,12 +27,12 @@ class MomentMatching(Guidance):
 
         x̃ = x̂₀ + Σ m (m Σ m + σ_y²)⁻¹ (y − m x̂₀),   Σ = Cov[x₀ | z_t] = (σ_t²/α_t) ∂x̂₀/∂z.
 
-    The covariance is exact, so that for Gaussian data x̃ is too, and with it the law of the samples as steps become
-    many. Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate
+    The covariance is exact. So for Gaussian data x̃ is exact, and the law of the samples is exact in the limit of many
+    steps. Σ is never made: its products are gradients through the network, and the inverse is taken by conjugate
     gradients.
 
     A step pays two evaluations of the network, the second with a gradient, and `iterations` + 1 gradients of it, each
-    about as dear as two evaluations; the NFE counts the evaluations. Where α_t = 0 there is nothing to guide by.
+    about as costly as two evaluations; the NFE counts the evaluations. Where α_t = 0 nothing is guided.
 
     Args:
         known: y, images [N, C, H, W]; sample i takes entry i modulo N.
@@ -89,7 +89,7 @@ class ByMoments(BoundGuidance):
 
     Args:
         options: σ_y and the number of iterations.
-        branch: what is guided.
+        branch: the evaluation that is guided.
         region: y and m.
     """
 

@@ -17,8 +17,8 @@ class NoisyDigitNetwork(nn.Module):
         h ← SiLU(GN(conv h)·(1 + a(t)) + b(t))   three times, 2×2 patches of 28 → 14 → 7 → 4
         logits = cos(πt/2) (W₂ SiLU(W₁ vec(h) + b₁) + b₂)
 
-    Smooth everywhere, for its gradient at z is what guides. The cosine is the signal that is left (α of the cosine
-    schedule): as it fades, so must the evidence, whose gradient normalised channels would not let fade.
+    It is smooth everywhere, since its gradient at z guides. The cosine is the signal that is left (α of the cosine
+    schedule). It makes the logits fade with the signal, as the gradient through normalised channels would not.
 
     Attributes:
         shape: of the states it takes.
@@ -42,7 +42,7 @@ class NoisyDigitNetwork(nn.Module):
         self.classify = nn.Linear(64, CLASSES)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """Logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
+        """Returns the logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
         angles = t.to(z.dtype)[:, None] * (math.pi * torch.arange(1, 9, device=z.device, dtype=z.dtype))
         embedding = silu(self.time(torch.cat([angles.cos(), angles.sin()], 1)))
         h = pixel_unshuffle(z, 2)

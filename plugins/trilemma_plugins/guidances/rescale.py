@@ -1,4 +1,4 @@
-"""Guidance that keeps the spread of what it guides."""
+"""Guidance that keeps the standard deviation of the plain prediction."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from trilemma.interfaces.guidance import BoundGuidance
 class Rescale(Modifier):
     """(φ·std(f)/std(D) + 1 − φ)·D: the guided prediction D with the standard deviation of the plain one, f.
 
-    Each sample has its own standard deviation, over all its values. Like in the paper it is that of the network's own
-    output, so that the result depends on the parameterization; it is not linear and costs its own pass.
+    Each sample has its own standard deviation, over all its values. As in the paper it is that of the network's own
+    output, so that the result depends on the parameterization. The rescaling is not linear and costs a pass of its own.
 
     Args:
         phi: φ in [0, 1]; 0 changes nothing.

@@ -57,7 +57,7 @@ epochs = {epochs}
 
 
 def noised(images: Tensor, process: Process, t: Tensor, generator: torch.Generator) -> Tensor:
-    """z_t [B, 1, 28, 28] of images (uint8) at times t [B]."""
+    """Returns z_t [B, 1, 28, 28] of images (uint8) at times t [B]."""
     alpha, sigma = (entry.float().view(-1, 1, 1, 1) for entry in (process.alpha(t), process.sigma(t)))
     noise = torch.randn(images.shape, generator=generator, dtype=torch.float32)
     return alpha * (images.float() / 127.5 - 1) + sigma * noise
@@ -66,7 +66,7 @@ def noised(images: Tensor, process: Process, t: Tensor, generator: torch.Generat
 def train(
     images: Tensor, labels: Tensor, *, epochs: int, batch: int, rate: float, seed: int, log: TextIO
 ) -> NoisyDigitNetwork:
-    """AdamW under a one-cycle learning rate; a JSON line of loss and training accuracy every 50 steps."""
+    """Trains by AdamW under a one-cycle learning rate; prints a JSON line of loss and accuracy every 50 steps."""
     generator = torch.Generator().manual_seed(seed)
     process, _ = lookup.build("process", PROCESS)
     with Constructing(seed):
@@ -105,7 +105,7 @@ def train(
 
 
 def accuracy_by_level(network: NoisyDigitNetwork, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """The fraction of test images that are classified rightly at t = 0, 0.1, …, 1."""
+    """Returns the fraction of test images that are classified rightly at t = 0, 0.1, …, 1."""
     process, _ = lookup.build("process", PROCESS)
     generator = torch.Generator().manual_seed(1)
     found = {}
@@ -146,7 +146,8 @@ def main() -> None:
             log=log,
         )
         weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(weights)  # what is reported is the accuracy of the weights that are shipped
+        # The accuracy that is reported is that of the shipped weights.
+        network.load_state_dict(weights)
         scores = accuracy_by_level(network, test.images, test.labels)
         print(
             json.dumps({"test_accuracy": scores, "parameters": sum(w.numel() for w in weights.values())}),

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 CORNERS = 4
-_PART = 7 / 8  # of the shorter side
+# A fraction of the shorter side.
+_PART = 7 / 8
 
 
 def corner(pixels: Tensor, which: int, size: int) -> Tensor:
@@ -17,7 +18,7 @@ def corner(pixels: Tensor, which: int, size: int) -> Tensor:
     Args:
         pixels: uint8 [C, H, W].
         which: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
-        size: side of what is returned.
+        size: side of the result.
     """
     channels, height, width = pixels.shape
     side = _PART * min(height, width)

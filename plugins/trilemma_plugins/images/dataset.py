@@ -43,7 +43,7 @@ class Images(Dataset):
             it all must have one size.
         mode: "RGB" or "L" (grey).
         cache_mb: bound on the decoded images to keep in memory, in megabytes; 0 keeps none.
-        background: grey level, 0 to 255, behind what is transparent.
+        background: grey level, 0 to 255, behind transparent pixels.
         flip: also give the mirror image of every example.
         crops: 1, the centre; or 5, the centre and, in each corner, a square of 7/8 of the shorter side.
         classes: names of the classes in the order of their labels, where the folders' sorted names are not meant.

@@ -43,7 +43,7 @@ class FolderFiles:
         return read_regular(self.root / name, FILE_LIMIT)
 
     def _below(self, folder: Path, prefix: str, around: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-        """What is no folder is a file here, broken links and pipes too: to read it says why it is none."""
+        """Returns whatever is no folder as a file, broken links and pipes too: reading it says why it is none."""
         try:
             found = os.stat(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -115,13 +115,14 @@ def _is_image(path: PurePosixPath) -> bool:
 
 
 def _is_hidden(part: str) -> bool:
-    """Whether a file manager left it, or hides it: .DS_Store, ._1.png, __MACOSX."""
+    """Returns whether a file manager left the file, or hides it: .DS_Store, ._1.png, __MACOSX."""
     return part.startswith(".") or part == "__MACOSX"
 
 
 def _is_text(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, which Python keeps as surrogates
+    except UnicodeEncodeError:
+        # Python keeps bytes that are not UTF-8 as surrogates.
         return False
     return True

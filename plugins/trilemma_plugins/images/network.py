@@ -1,4 +1,4 @@
-"""A network that fits the size of images and the machine, or is that of a model to begin with."""
+"""The network of a suggested recipe: one that fits the images and the machine, or that of a model to begin with."""
 
 from __future__ import annotations
 

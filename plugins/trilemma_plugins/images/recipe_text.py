@@ -14,12 +14,13 @@ from trilemma_plugins.images.network import Network
 from trilemma_plugins.images.survey import Survey
 
 _GRIDS, _GRID_STEPS = 4, 25
-_LISTED = 8  # classes
+# Number of classes that are listed.
+_LISTED = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe says.
+    """The content of a suggested recipe.
 
     Attributes:
         survey: of the images.
@@ -59,7 +60,7 @@ def recipe_text(plan: Plan) -> str:
 
 
 def said_time(seconds: float) -> str:
-    """Returns a time as one says it."""
+    """Returns a time in words."""
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.{1 if seconds < 10 * length else 0}f} {unit}".replace(".0 ", " ")

@@ -1,4 +1,4 @@
-"""How long a step of a recipe takes on this machine."""
+"""The time that a step of a recipe takes on this machine."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def seconds_a_step(recipe: Recipe, shape: tuple[int, int, int]) -> float:
         name: torch.zeros(recipe.batch_size, dtype=torch.int64, device=device) for name in denoiser.conditions
     }
     times = []
-    with torch.random.fork_rng():  # dropout draws from the global generators
+    # Dropout draws from the global generators.
+    with torch.random.fork_rng():
         for _ in range(1 + _TIMED_STEPS):
             began = time.perf_counter()
             loss = objective.loss(denoiser, denoiser, x0, cond, generator)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            loss.item()  # waits for a GPU
+            # This waits for a GPU.
+            loss.item()
             times.append(time.perf_counter() - began)
     return min(times[1:])

@@ -19,9 +19,11 @@ from trilemma_plugins.images.survey import Survey, look
 # On a CPU, where every image costs time, twice the steps of half the batch bring the loss further down.
 _BATCHES = (32, 16, 8, 4, 2)
 _GPU_BATCH = 64
-_LOOKS = 400  # at every image, after which more steps help little
+# Times that every image is seen; more steps help little after that.
+_LOOKS = 400
 _ENOUGH_STEPS = 20_000
-_FEW = 5000  # images, for which the network has dropout
+# Number of images below which the network has dropout.
+_FEW = 5000
 _HOLD_OUT_FROM, _HELD_OUT = 100, 0.1
 
 

@@ -15,7 +15,7 @@ from trilemma_plugins.images.unreadable import of_each
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at every image of a set has found.
+    """The findings of a look at every image of a set.
 
     Attributes:
         root: folder or zip.
@@ -42,7 +42,7 @@ class Survey:
 
 
 def look(root: Path) -> Survey:
-    """Returns what is found in a folder or zip; every image is decoded.
+    """Returns the survey of a folder or zip; every image is decoded.
 
     Raises:
         DataError: for images that cannot be read, all at once, or that lie in folders that are not one a class.

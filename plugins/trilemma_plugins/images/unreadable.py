@@ -1,4 +1,4 @@
-"""What is asked of every image, and which cannot answer."""
+"""Images that cannot be read, collected into one error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Unreadable(DataError):
 
 
 def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callable[[int], R]) -> list[R]:
-    """Returns what `read` says of each of the views; view i is one of image i mod N.
+    """Returns the results of `read` for each of the views; view i is one of image i mod N.
 
     Raises:
         Unreadable: where it failed, with how many there are, the first names, and why.
@@ -36,7 +36,8 @@ def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callab
     for view in views:
         try:
             answers.append(read(view))
-        except Exception as error:  # a damaged file can make Pillow and zipfile raise nearly anything
+        except Exception as error:
+            # A damaged file can make Pillow and zipfile raise nearly anything.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             reasons[names[view % len(names)]] = " ".join(reason.split())[:60]
     if reasons:

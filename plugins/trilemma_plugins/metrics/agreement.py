@@ -8,14 +8,14 @@ from trilemma.interfaces.metric import Metric, Observation
 
 
 class AgreementCount:
-    """How many of the images that have a label the classifier agrees on."""
+    """A count of the labelled images whose label the classifier agrees on."""
 
     def __init__(self) -> None:
         self.right = 0
         self.labelled = 0
 
     def update(self, batch: Observation) -> None:
-        """Take in logits [B, classes] and labels [B]; a batch without either counts for nothing."""
+        """Takes in logits [B, classes] and labels [B]; a batch without either counts for nothing."""
         if batch.logits is None or batch.labels is None:
             return
         self.right += int((batch.logits.argmax(1) == batch.labels.to(batch.logits.device)).sum())
@@ -26,7 +26,8 @@ class AgreementCount:
 class ClassAgreement(Metric[AgreementCount]):
     """The fraction of the samples that the feature network's classifier gives the class asked for."""
 
-    reference_images = 0  # it looks at the samples only
+    # It looks at the samples only.
+    reference_images = 0
 
     def accumulator(self) -> AgreementCount:
         return AgreementCount()

@@ -25,7 +25,7 @@ class GaussianFit:
         self._scatter = torch.zeros((), dtype=torch.float64)
 
     def update(self, batch: Observation) -> None:
-        """Take in features [B, D]."""
+        """Takes in features [B, D]."""
         features = batch.features.to("cpu", torch.float64)
         if not len(features):
             return
@@ -61,13 +61,13 @@ class GaussianFit:
 
 
 def positive_square_root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a symmetric positive semi-definite matrix, by its eigenvectors."""
+    """Returns the symmetric square root of a symmetric positive semi-definite matrix, by its eigenvectors."""
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
 
 def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor) -> float:
-    r"""The squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982).
+    r"""Returns the squared 2-Wasserstein distance between two Gaussians (Dowson & Landau 1982).
 
         d² = |μ₁ − μ₂|² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½
 
@@ -84,7 +84,8 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     shift = (mean1 - mean2).square().sum()
     distance = shift + covariance1.trace() + covariance2.trace() - 2 * cross
-    return max(distance.item(), 0.0)  # rounding alone takes it below zero
+    # Rounding alone takes it below zero.
+    return max(distance.item(), 0.0)
 
 
 @dataclass(frozen=True)

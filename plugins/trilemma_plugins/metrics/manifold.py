@@ -12,7 +12,8 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.metric import Metric, Observation
 
 MOST_NEIGHBOURS = 9_999
-CHUNK = 512  # rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB
+# Rows of a distance matrix held at once: 512 × 10,000 × 8 bytes = 41 MB.
+CHUNK = 512
 
 
 class FeatureBank:
@@ -23,12 +24,12 @@ class FeatureBank:
         self._radii: dict[int, Tensor] = {}
 
     def update(self, batch: Observation) -> None:
-        """Take in features [B, D]."""
+        """Takes in features [B, D]."""
         self._radii.clear()
         self._batches.append(batch.features.to("cpu", torch.float32, copy=True))
 
     def points(self, least: int) -> Tensor:
-        """The features [N, D], float64.
+        """Returns the features [N, D], float64.
 
         Raises:
             TrilemmaError: for fewer than `least` points or features that are not finite.
@@ -44,30 +45,31 @@ class FeatureBank:
         return points
 
     def radii(self, k: int) -> Tensor:
-        """The radii [N] of the manifold's balls, kept for the next time: see `neighbour_radii`."""
+        """Returns the radii [N] of the manifold's balls, kept for the next time: see `neighbour_radii`."""
         if k not in self._radii:
             self._radii[k] = neighbour_radii(self.points(k + 1), k)
         return self._radii[k]
 
 
 def distances(rows: Tensor, columns: Tensor) -> Tensor:
-    """Euclidean distances [R, C] from differences: |x|² + |y|² − 2xy would not give 0 for equal points."""
+    """Returns Euclidean distances [R, C] from differences: |x|² + |y|² − 2xy would not give 0 for equal points."""
     return torch.cdist(rows, columns, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def neighbour_radii(points: Tensor, k: int) -> Tensor:
-    """The distance [N] of every point of [N, D] to its k-th nearest other point."""
+    """Returns the distance [N] of every point of [N, D] to its k-th nearest other point."""
     radii = []
     for start in range(0, len(points), CHUNK):
         block = distances(points[start : start + CHUNK], points)
         rows = torch.arange(len(block))
         block[rows, rows + start] = torch.inf
-        radii.append(block.topk(k, dim=1, largest=False).values[:, -1])  # ten times as fast as kthvalue
+        # This is ten times as fast as kthvalue.
+        radii.append(block.topk(k, dim=1, largest=False).values[:, -1])
     return torch.cat(radii)
 
 
 def fraction_inside(points: Tensor, manifold: Tensor, radii: Tensor) -> float:
-    r"""The fraction of `points` [M, D] in the union of balls of `radii` [N] around those of `manifold` [N, D].
+    r"""Returns the fraction of `points` [M, D] in the union of balls of `radii` [N] around those of `manifold` [N, D].
 
     f(φ, Φ) = 1 if |φ − φ'| ≤ |φ' − NN_k(φ', Φ)| for at least one φ' ∈ Φ, else 0   (1904.06991, eq. 1)
     """

@@ -29,20 +29,20 @@ class DigitNetwork(nn.Module):
         self.classify = nn.Linear(FEATURES, CLASSES)
 
     def features(self, images: Tensor) -> Tensor:
-        """The penultimate activations, [B, 64]."""
+        """Returns the penultimate activations, [B, 64]."""
         h = images
         for convolution in (self.conv1, self.conv2, self.conv3):
             h = relu(max_pool2d(convolution(h), 2))
         return relu(self.embed(h.flatten(1)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features [B, 64] and the class logits [B, 10]."""
+        """Returns the features [B, 64] and the class logits [B, 10]."""
         features = self.features(images)
         return features, self.classify(features)
 
 
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> float:
-    """The fraction of `images` (uint8, [N, 1, 28, 28]) to which `network` gives the class of `labels`."""
+    """Returns the fraction of `images` (uint8, [N, 1, 28, 28]) to which `network` gives the class of `labels`."""
     right = 0
     with torch.inference_mode():
         for start in range(0, len(images), batch):

@@ -48,9 +48,10 @@ class NormalisedDigitNetwork(nn.Module):
         return self.classify(relu(self.norms[3](self.layers[3](h.flatten(1)))))
 
     def folded(self) -> DigitNetwork:
-        """The plain network that computes the same function with the running statistics."""
+        """Returns the plain network that computes the same function with the running statistics."""
         self.eval()
-        with torch.device("meta"):  # every layer is replaced: draw no initial weights
+        # Every layer is replaced, so that no initial weights are drawn.
+        with torch.device("meta"):
             network = DigitNetwork().eval()
         network.conv1, network.conv2, network.conv3 = (
             fuse_conv_bn_eval(layer, norm)
@@ -64,7 +65,7 @@ class NormalisedDigitNetwork(nn.Module):
 def batches(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order; every image is shifted by up to two pixels each way over background."""
+    """Yields one epoch in random order; every image is shifted by up to two pixels each way over background."""
     order = torch.randperm(len(images), generator=generator)
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]

@@ -69,7 +69,7 @@ def fit(
 
 
 def rounded(network: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights in float16, and rounds the network's own to them: their accuracy is what is reported."""
+    """Returns the weights in float16, and rounds the network's own to them, so that the reported accuracy is theirs."""
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     network.load_state_dict(weights)
     return weights

@@ -17,7 +17,8 @@ from trilemma.files.regular import open_regular, size_of
 
 LIMIT = 1 << 30
 _MAGIC = b"\x00\x00\x08"
-_RATIO = 1032  # of bytes, the most that a byte of gzip can stand for
+# The most bytes that one byte of gzip can stand for.
+_RATIO = 1032
 
 
 def read_idx(path: Path) -> Tensor:
@@ -76,7 +77,7 @@ def _sizes(path: Path, stream: BinaryIO) -> tuple[int, ...]:
 
 
 def _fill(stream: BinaryIO, place: memoryview) -> int:
-    """How many bytes came before the stream, or the place for them, was at its end."""
+    """Fills the place and returns the bytes that came before it, or the stream, was at its end."""
     found = 0
     while found < len(place):
         count = cast(int, stream.readinto(place[found:]))  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ class Simple(Objective):
             )
 
     def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
-        """Training times [B] in (0, 1], float64, on the table of a discrete process."""
+        """Draws training times [B] in (0, 1], float64, on the table of a discrete process."""
         u = uniform_draws(batch, generator, self.stratified)
         if self.times != "uniform":
             t = self._normal_times(process, u)
@@ -86,10 +86,10 @@ class Simple(Objective):
         return process.time_of_log_snr(-2 * normal).clamp_min(1e-9)
 
     def weights(self, denoiser: Denoiser, t: Tensor) -> Tensor:
-        """Weight [B] of the squared residual in the denoiser's parameterization, float64."""
+        """Returns the weight [B] of the squared residual in the denoiser's parameterization, float64."""
         if self.weighting == "uniform" and self.target in (None, denoiser.parameterization):
             return torch.ones_like(t, dtype=torch.float64)
-        # Where nothing is left of the data the ratio of two slopes may be 0/0; its limit is what counts.
+        # Where nothing is left of the data the ratio of two slopes may be 0/0; its limit is taken.
         alpha, sigma = denoiser.process.alpha(t).clamp_min(1e-6), denoiser.process.sigma(t)
         residual = _squared_slope(denoiser.parameterization, alpha, sigma)
         snr = (alpha / sigma).square()
@@ -112,7 +112,7 @@ class Simple(Objective):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """Mean over batch and pixels of the weighted squared residual."""
+        """Returns the mean over batch and pixels of the weighted squared residual."""
         batch = len(x0)
         t = self.draw_times(denoiser.process, batch, generator)
         noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)

@@ -18,7 +18,7 @@ MOST_SEED = 2**32 - 1
 
 
 class Mixture2D(InMemoryDataset):
-    """Points of equally many normals of deviation s around centres on a ring, as images of two channels and one pixel.
+    """Points of a mixture of normals of deviation s, centred on a ring, as images of two channels and one pixel.
 
     They are rounded to 256 levels as images are, x = 2u/255 − 1, so that likelihoods are in bits per dimension and the
     best that any model can reach, `entropy`, is known. The label of a point is its mode; the modes take turns.
@@ -73,6 +73,6 @@ class Mixture2D(InMemoryDataset):
 
     @property
     def surprisals(self) -> Tensor:
-        """−log₂ P(u, v)/2 of every point, float64 [N]: what the best model gives it in bits per dimension."""
+        """−log₂ P(u, v)/2 of every point, float64 [N], in bits per dimension: those of the best model."""
         u, v = self.images.flatten(1).long().unbind(1)
         return -self.law[u, v].log2() / 2

@@ -68,7 +68,7 @@ class PointsFeatures:
         return tuple(shape) == (2, 1, 1)
 
     def observe(self, images: Tensor, labels: Tensor | None = None) -> Observation:
-        """Features [B, 2 + D] and logits [B, modes] of points [B, 2, 1, 1] in [-1, 1]."""
+        """Returns features [B, 2 + D] and logits [B, modes] of points [B, 2, 1, 1] in [-1, 1]."""
         if not self.takes(images.shape[1:]):
             raise TrilemmaError(
                 f"points-features takes points of shape (2, 1, 1), got {tuple(images.shape[1:])}; "

@@ -17,12 +17,12 @@ def ring(modes: int, radius: float) -> Tensor:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The level u = round(255 (x + 1)/2) of coordinates x, those beyond [−1, 1] at its ends, uint8."""
+    """Returns the level u = round(255 (x + 1)/2) of coordinates x, those beyond [−1, 1] at its ends, uint8."""
     return ((x + 1) * ((LEVELS - 1) / 2)).round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
 def axis_laws(centres: Tensor, deviation: float) -> Tensor:
-    """p_kj(u) of coordinate j of a rounded point of mode k, float64 [M, 2, 256], exactly:
+    """Returns p_kj(u) of coordinate j of a rounded point of mode k, float64 [M, 2, 256], exactly:
 
         p_kj(u) = Φ((b_{u+1} − μ_kj)/s) − Φ((b_u − μ_kj)/s),
 
@@ -39,11 +39,11 @@ def axis_laws(centres: Tensor, deviation: float) -> Tensor:
 
 
 def grid_law(centres: Tensor, deviation: float) -> Tensor:
-    """P(u, v) = 1/M Σ_k p_k1(u) p_k2(v) of a rounded point of any mode, float64 [256, 256]."""
+    """Returns the law P(u, v) = 1/M Σ_k p_k1(u) p_k2(v) of a rounded point of any mode, float64 [256, 256]."""
     axes = axis_laws(centres, deviation)
     return torch.einsum("ku,kv->uv", axes[:, 0], axes[:, 1]) / len(centres)
 
 
 def entropy(law: Tensor) -> float:
-    """−Σ P log₂ P/2 of a law [256, 256]: bits per dimension that no model can be below."""
+    """Returns −Σ P log₂ P/2 of a law [256, 256], in bits per dimension: no model can be below."""
     return float(-torch.xlogy(law, law).sum() / (2 * math.log(2)))

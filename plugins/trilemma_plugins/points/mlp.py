@@ -20,8 +20,8 @@ class MLP(Denoiser):
 
         h₀ = W z + b,    h ← h + W₂ SiLU((1 + s) W₁ SiLU(LN h) + d),    s, d = V e,    answer = W' SiLU(LN h) + b',
 
-    with e = SiLU(e(t) + E[y]); near the data the answer is a slope times the state that grows without bounds, which a
-    time that is only added cannot give.
+    with e = SiLU(e(t) + E[y]); the factor 1 + s is needed near the data, where the answer is the state times a slope
+    that grows without bound.
 
     The last layer of each block and of the network starts at zero; label `classes` is the null class of classifier-free
     guidance (2207.12598).
@@ -61,7 +61,7 @@ class MLP(Denoiser):
         self.outlet = _zero(nn.Linear(width, size))
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """The prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
+        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
         embedding = self.time_embedding(t)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(cond["class"])

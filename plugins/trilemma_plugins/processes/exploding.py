@@ -18,15 +18,15 @@ class Exploding(Process):
 
     @abstractmethod
     def variance(self, t: Tensor) -> Tensor:
-        """σ²(t), float64, shape of t."""
+        """Returns σ²(t), float64, shape of t."""
 
     @abstractmethod
     def added(self, s: Tensor, t: Tensor) -> Tensor:
-        """σ²(t) − σ²(s) without cancellation, float64."""
+        """Returns σ²(t) − σ²(s) without cancellation, float64."""
 
     @abstractmethod
     def rate(self, t: Tensor) -> Tensor:
-        """G² = dσ²/dt, float64."""
+        """Returns G² = dσ²/dt, float64."""
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
         variance = self.variance(t)
@@ -117,8 +117,9 @@ class EDM(Exploding):
         super().__post_init__()
         _check_levels("edm", self.sigma_min, self.sigma_max)
 
+    # It follows from the options.
     @property
-    def smallest_time(self) -> float:  # type: ignore[override]  # it follows from the options
+    def smallest_time(self) -> float:  # type: ignore[override]
         return self.sigma_min / self.sigma_max
 
     def variance(self, t: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Flow(Process):
         return ((1 - t) / stretch)[..., None], (self.shift * t / stretch).square()[..., None, None]
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Ψ = (1 − u_t)/(1 − u_s),   Q = (u_t − u_s)(u_t + u_s − 2 u_t u_s)/(1 − u_s)²."""
+        """Returns Ψ = (1 − u_t)/(1 − u_s),   Q = (u_t − u_s)(u_t + u_s − 2 u_t u_s)/(1 − u_s)²."""
         s, t = s.double(), t.double()
         stretch_s, stretch_t = 1 + (self.shift - 1) * s, 1 + (self.shift - 1) * t
         u_s, u_t, rest = self.shift * s / stretch_s, self.shift * t / stretch_t, (1 - s) / stretch_s

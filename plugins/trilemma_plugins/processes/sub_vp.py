@@ -41,12 +41,12 @@ class SubVP(Process):
             )
 
     def log_alpha_bar(self, t: Tensor) -> Tensor:
-        """log ᾱ(t), float64, shape of t."""
+        """Returns log ᾱ(t), float64, shape of t."""
         t = t.double()
         return -t.square() / 2 * (self.beta_max - self.beta_min) - t * self.beta_min
 
     def beta(self, t: Tensor) -> Tensor:
-        """β(t) = −d log ᾱ/dt, float64, shape of t."""
+        """Returns β(t) = −d log ᾱ/dt, float64, shape of t."""
         return self.beta_min + t.double() * (self.beta_max - self.beta_min)
 
     def moments(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ class SubVP(Process):
         return (log_alpha_bar / 2).exp()[..., None], log_alpha_bar.expm1().square()[..., None, None]
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """With r = ᾱ_t/ᾱ_s: Ψ = √r and Q = (1 − ᾱ_t)² − r (1 − ᾱ_s)² = (1 − r)(1 − ᾱ_t ᾱ_s)."""
+        """Returns, with r = ᾱ_t/ᾱ_s, Ψ = √r and Q = (1 − ᾱ_t)² − r (1 − ᾱ_s)² = (1 − r)(1 − ᾱ_t ᾱ_s)."""
         log_s, log_t = self.log_alpha_bar(s), self.log_alpha_bar(t)
         ratio = log_t - log_s
         Q = ratio.expm1() * (log_t + log_s).expm1()
@@ -71,7 +71,7 @@ class SubVP(Process):
         return log_alpha_bar - 2 * (-log_alpha_bar.expm1()).log()
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """With r = σ/α: α² + r α − 1 = 0, so α = 2/(r + √(r² + 4)); then log ᾱ(t) = 2 log α is solved for t."""
+        """Solves log ᾱ(t) = 2 log α for t, where with r = σ/α: α² + r α − 1 = 0, so α = 2/(r + √(r² + 4))."""
         r = (-log_snr.double() / 2).exp()
         alpha = 2 / (r + (r.square() + 4).sqrt())
         # log ᾱ = log(1 − r α) keeps its digits near the data, 2 log α near the noise.

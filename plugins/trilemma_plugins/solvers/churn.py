@@ -58,7 +58,7 @@ class Churned(Sampler):
     def lifted(
         self, process: Process, steps: int, time: float, alpha: float, sigma: float
     ) -> tuple[float, float, float, float]:
-        """Time, α and σ at ρ̂ above those of a state, and the coefficient of the noise that takes α̂ z/α there."""
+        """Returns time, α and σ at ρ̂ above those of a state, and the coefficient of the noise that takes it there."""
         rho = sigma / alpha
         if self.s_churn == 0 or not self.s_tmin <= rho <= self.s_tmax:
             return time, alpha, sigma, 0.0

@@ -27,12 +27,13 @@ def multistep_row(
     weights: Sequence[float],
     change: Sequence[float] = (),
 ) -> Row:
-    """z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s.
+    """Returns z_s = (σ_s/σ_t) e^(−ηh) z_t + α_s Σ_j w_j x̂₀(λ_{i−j}) + σ_s √(1 − e^(−2ηh)) ξ; α is that of s.
 
     Where z_t is still to be corrected, `change` are the weights of the correction, newest prediction first.
     """
     sigma_t, sigma_s = sigmas
-    decay = eta * h if eta else 0.0  # h may be infinite
+    # h may be infinite.
+    decay = eta * h if eta else 0.0
     A = sigma_s / sigma_t * math.exp(-decay)
     terms = [alpha * w + A * c for w, c in zip_longest(weights, change, fillvalue=0.0)]
     return Row(t, A, tuple(enumerate(terms)), sigma_s * math.sqrt(-math.expm1(-2 * decay)))

@@ -108,9 +108,8 @@ class EulerAncestral(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma = process.levels(times)
         t, s = slice(None, -1), slice(1, None)
-        fresh = process.transition(times[s], times[t])[1][
-            ..., 0, 0
-        ]  # σ_t² (1 − ρ_s²/ρ_t²), without cancellation
+        # σ_t² (1 − ρ_s²/ρ_t²), without cancellation.
+        fresh = process.transition(times[s], times[t])[1][..., 0, 0]
         up = (self.eta * (sigma[s] / sigma[t]) * fresh.sqrt()).minimum(sigma[s])
         down = (sigma[s].square() - up.square()).sqrt()
         A = down / sigma[t]

@@ -33,7 +33,8 @@ class EulerMaruyama(Sampler):
 
     order = 1
     deterministic = False
-    strong_order = 1.0  # and not ½: the noise is additive, G being the same for all states
+    # The order is 1, not ½: the noise is additive, as G is the same for all states.
+    strong_order = 1.0
     from_pure_noise = False
     components = None
 

@@ -29,13 +29,14 @@ def alpha_sigma_lambda(process: Process, times: Tensor) -> tuple[list[float], li
 
 
 def time_of(process: Process, half_log_snr: float) -> float:
-    """The time at which log(α/σ) is this."""
+    """Returns the time at which log(α/σ) is `half_log_snr`."""
     return float(process.time_of_log_snr(torch.tensor(2 * half_log_snr, dtype=torch.float64)))
 
 
 def phi(k: int, x: float) -> float:
-    """φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
-    if abs(x) < 1:  # the recursion cancels there
+    """Returns φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
+    # The recursion cancels there.
+    if abs(x) < 1:
         term = total = 1 / math.factorial(k)
         n = k
         while abs(term) > EPSILON * abs(total):
@@ -50,12 +51,12 @@ def phi(k: int, x: float) -> float:
 
 
 def adams_moment(k: int, h: float, rate: float = 1.0) -> float:
-    """∫₀ʰ c e^(−c(h−u)) u^k du."""
+    """Returns ∫₀ʰ c e^(−c(h−u)) u^k du."""
     return rate * h ** (k + 1) * math.factorial(k) * phi(k + 1, -rate * h)
 
 
 def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[float]:
-    """w_j = ∫₀ʰ c e^(−c(h−u)) ℓ_j(u) du for the Lagrange basis ℓ_j on the nodes; Σ w_j = 1 − e^(−ch).
+    """Returns w_j = ∫₀ʰ c e^(−c(h−u)) ℓ_j(u) du for the Lagrange basis ℓ_j on the nodes; Σ w_j = 1 − e^(−ch).
 
     Args:
         nodes: u_j, at most a handful, distinct.
@@ -69,14 +70,14 @@ def adams_weights(nodes: Sequence[float], h: float, rate: float = 1.0) -> list[f
 
 
 def line_weights(nodes: Sequence[float], whole: float, slope: float) -> list[float]:
-    """Of the predictions at two nodes, 0 and u: whole · x̂₀(0) + slope · (x̂₀(u) − x̂₀(0))/u."""
+    """Returns the weights of the predictions at two nodes, 0 and u: whole · x̂₀(0) + slope · (x̂₀(u) − x̂₀(0))/u."""
     if nodes[0]:
         return [slope / nodes[0], whole - slope / nodes[0]]
     return [whole - slope / nodes[1], slope / nodes[1]]
 
 
 def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
-    """λ_j − λ_i of the predictions that step i interpolates, newest first: as many as there are, at most `order`.
+    """Returns λ_j − λ_i of the predictions that step i interpolates, newest first: all there are, at most `order`.
 
     The step onto the data, where λ is infinite, takes the newest alone, and a prediction made where α = 0 is left
     out: the interpolation's limit there.
@@ -88,7 +89,7 @@ def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
 
 
 def correction(scale: float, corrector: Sequence[float], predictor: Sequence[float]) -> list[float]:
-    """What turns a predicted state at s into the corrected one, newest prediction (that at s) first.
+    """Returns the weights of the correction of a predicted state at s, newest prediction (that at s) first.
 
     Args:
         scale: α_s.

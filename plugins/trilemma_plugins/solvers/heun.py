@@ -13,7 +13,8 @@ from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.solvers.churn import Churned
 
 WIDE = 12.0
-Point: TypeAlias = tuple[float, float, float]  # t, α, σ
+# t, α, σ.
+Point: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Heun(Churned):
     def order(self) -> int:
         if self.s_churn == 0:
             return 2
-        return 1 if self.s_noise == 1 else 0  # the noise of another size is there in any number of steps
+        # The noise of another size remains in any number of steps.
+        return 1 if self.s_noise == 1 else 0
 
     @property
     def exact(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -74,7 +76,7 @@ class Heun(Churned):
 
 
 def heun_rows(start: Point, end: Point, onward: Point, fresh: float) -> list[Row]:
-    """A step from start to end, one row where σ = 0 there; then z̄ is kept and `fresh` noise takes it to `onward`."""
+    """Returns a step from start to end: one row where σ = 0 there, else two, and `fresh` noise on to `onward`."""
     (t, alpha, sigma), (s, alpha_s, sigma_s) = start, end
     ratio = sigma_s / sigma
     weight = alpha_s - alpha * ratio

@@ -15,7 +15,8 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 
-Point: TypeAlias = tuple[float, float, float]  # t, α, σ
+# t, α, σ.
+Point: TypeAlias = tuple[float, float, float]
 
 _ADAMS_BASHFORTH = (
     (1.0,),
@@ -34,8 +35,8 @@ class PNDM(Sampler):
     Warm-up `heun`: the first step is Heun's, with the mean of ε̂ at both ends; then two, three and four predictions are
     used. `prk`: the first three steps are those of the classic Runge–Kutta method at four evaluations each, to the
     middle in t and to s by the same transfer, the last with (ε̂₁ + 2 ε̂₂ + 2 ε̂₃ + ε̂₄)/6; then four predictions are
-    used. A step onto σ = 0 is none of the warm-up. As the weights are those of even steps in whatever variable the grid
-    is even in, the equation is met to first order only where it is not ρ.
+    used. A step onto σ = 0 is not part of the warm-up. As the weights are those of even steps in whatever variable the
+    grid is even in, the equation is met to first order only where it is not ρ.
 
     Use: to reproduce models tuned for it; `deis` is the same idea with weights for the steps as they are.
 
@@ -75,7 +76,8 @@ class PNDM(Sampler):
         points: list[Point] = list(zip(times.tolist(), *levels, strict=True))
         warm = self._warm(len(points) - 1)
         rows: list[Row] = []
-        on_grid: list[int] = []  # rows that see the final state of a time: later ones read these predictions
+        # Rows that see the final state of a time: later rows read their predictions.
+        on_grid: list[int] = []
         for i in range(len(points) - 1):
             start, end = points[i], points[i + 1]
             on_grid.append(len(rows))

@@ -25,8 +25,8 @@ class PredictorCorrector(Sampler):
         z_s = Ψ (σ_s²/σ_t²) z + α_s (Q/σ_t²) x̂₀ + √(Q σ_s²/σ_t²) ξ,   q(z_t | z_s) = N(Ψ z_s, Q)
 
     The paper's ε = 2 (r ‖ξ‖/‖∇ log p‖)² takes the norms of a batch, which would make a sample depend on those drawn
-    beside it; here they are what is expected of them, E‖ξ‖² = D and E‖∇ log p‖² = D/σ_t². Langevin's steps of fixed r
-    draw from p only up to r²: with them more steps do not end that error. There are none at σ = 0.
+    beside it; here their expectations replace them, E‖ξ‖² = D and E‖∇ log p‖² = D/σ_t². Langevin steps of a fixed r
+    draw from p only up to an error of order r², which more steps do not reduce. There are none at σ = 0.
 
     Use: many evaluations, where the corrector takes errors of the predictor away; with 0 corrections it is `ddpm`.
 
@@ -60,8 +60,9 @@ class PredictorCorrector(Sampler):
     def order(self) -> int:
         return 0 if self.corrections else 1
 
+    # It follows from the options.
     @property
-    def exact(self) -> tuple[str, ...]:  # type: ignore[override]  # it follows from the options
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self.corrections else ("point",)
 
     def nfe(self, steps: int) -> int:

@@ -75,8 +75,9 @@ class Restart(Sampler):
     def deterministic(self) -> bool:
         return self.restarts == 0
 
+    # It follows from the options.
     @property
-    def exact(self) -> tuple[str, ...]:  # type: ignore[override]  # it follows from the options
+    def exact(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("point",) if self.s_noise == 1 or self.deterministic else ()
 
     def nfe(self, steps: int) -> int:

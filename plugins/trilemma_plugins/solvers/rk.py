@@ -25,19 +25,19 @@ class RK(Sampler):
         d(z/r)/dφ = v̂/r,   v̂ = α ε̂ − σ x̂₀,
 
     and of several components R⁻¹ z in √t, R Rᵀ the covariance of z for data of variance 1
-    (`trilemma_plugins.solvers.rk_path`), by an embedded pair of Runge–Kutta methods. With y what is integrated, a step
-    h is accepted where its error e, the root mean square over the sample's elements of the pair's difference over
+    (`trilemma_plugins.solvers.rk_path`), by an embedded pair of Runge–Kutta methods. With y the integrated variable, a
+    step h is accepted where its error e, the root mean square over the sample's elements of the pair's difference over
     tolerance·(1 + |y|), is at most 1; the next is
 
         h ← h · 0.9 e^(−0.7/q) e_before^(0.4/q)
 
     (PI control, q the order of the error; see `trilemma.numerics.runge_kutta.integrate`). Steps are a sample's own, so
     no other sample of the batch changes it; the batch runs until its last sample arrives. The last step, from the
-    smallest time a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The steps asked for are
-    the guess that the first is made by. Inversion, of one component, takes the same path upwards.
+    smallest time a network is asked at onto the data, returns E[z_0 | z], x̂₀ of one component. The number of steps
+    asked for decides the first step's length. Inversion, of one component, takes the same path upwards.
 
-    Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The step is decided
-    by what is seen, so this sampler reads the host once a step and is fused and captured by nothing.
+    Use: reference solutions, likelihoods, and to see how many evaluations a model's flow deserves. The error decides
+    the step, so this sampler reads a value on the host once a step and is neither fused nor captured.
 
     Args:
         pair: "bosh3" (Bogacki & Shampine 3(2), 3 evaluations a step) or "dopri5" (Dormand & Prince 5(4), 6).
@@ -73,7 +73,7 @@ class RK(Sampler):
         return PAIRS[self.pair].order
 
     def nfe(self, steps: int) -> int:
-        """The evaluations of one accepted step and the one onto the data."""
+        """Returns the evaluations of one accepted step and of the one onto the data."""
         return len(PAIRS[self.pair].nodes) + 1
 
     def sample(

@@ -1,4 +1,4 @@
-"""What the probability flow is integrated in: a variable, what the state becomes along it, and its slope there."""
+"""The path of the probability flow: its variable of integration, the state's coordinates along it, and their slope."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trilemma.numerics.runge_kutta import a_number_a_sample
 
 
 class Path(ABC):
-    """From one time to another, down to the data or up from it.
+    """A path from one time to another, down to the data or up from it.
 
     Attributes:
         start, end: the variable u at the two.
@@ -27,18 +27,18 @@ class Path(ABC):
 
     @abstractmethod
     def coordinates(self, u: Tensor, z: Tensor) -> Tensor:
-        """y of states z [B, ...] at u [B], float64."""
+        """Returns the coordinates y of states z [B, ...] at u [B], float64."""
 
     @abstractmethod
     def state(self, u: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Times [B], float64, and states."""
+        """Returns times [B], float64, and states."""
 
     @abstractmethod
     def slope(self, predict: Prediction, u: Tensor, y: Tensor) -> Tensor:
-        """dy/du."""
+        """Returns dy/du."""
 
     def times(self, u: Tensor) -> Tensor:
-        """Times [B] of u, the ends exactly, as an inverse is not."""
+        """Returns the times [B] of u; the ends are exact, which an inverse is not."""
         u = u.clamp(min(self.start, self.end), max(self.start, self.end))
         t = self._time(u).clamp(min(self.begin, self.stop), max(self.begin, self.stop))
         t = torch.where(u == self.start, self.begin, t)
@@ -86,7 +86,7 @@ class Root(Path):
     as R⁻¹ dR/dt is that half triangle. For K = 1 it is z/r again.
     """
 
-    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this is among those that ask for the fewest evaluations
+    # Of t, √t, ∛t and log t, with z, R⁻¹z and L⁻¹z (L Lᵀ = Σ), this needs about the fewest evaluations
     # on mixtures, one Gaussian and a point together: ε̂/σ grows as 1/√t, which √t takes away, and L⁻¹z as 1/t, which
     # R⁻¹z does not. A tolerance means the same at every t.
 
@@ -124,7 +124,7 @@ def path_between(process: Process, begin: float, stop: float) -> Path:
 
 
 def landed(predict: Prediction, z: Tensor, t: float) -> Tensor:
-    """E[z_0 | z_t] of states z at time t."""
+    """Returns E[z_0 | z_t] of states z at time t."""
     process = predict.denoiser.process
     x0 = predict(z, t, "x0")
     if process.components == 1:

@@ -86,8 +86,9 @@ class SASolver(Sampler):
         # x̂₀ˢ is read at z̃_s, so the predictor limits the corrector; the first step limits both
         return min(self.corrector, self.predictor + 1, 3) if self.corrector else min(self.predictor, 2)
 
+    # It follows from the options.
     @property
-    def strong_order(self) -> float | None:  # type: ignore[override]  # it follows from the options
+    def strong_order(self) -> float | None:  # type: ignore[override]
         return 1.0 if self.tau else None
 
     @property
@@ -97,7 +98,8 @@ class SASolver(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows: list[Row] = []
-        change: list[float] = []  # of the state that this row starts from, newest prediction first
+        # Change of the state that this row starts from, newest prediction first.
+        change: list[float] = []
         for i, t in enumerate(times[:-1].tolist()):
             h = lam[i + 1] - lam[i]
             eta = self._eta(math.exp(-lam[i]))

@@ -72,7 +72,8 @@ class UniPC(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         alpha, sigma, lam = alpha_sigma_lambda(process, times)
         rows = []
-        change: list[float] = []  # of the state that this row starts from, newest prediction first
+        # Change of the state that this row starts from, newest prediction first.
+        change: list[float] = []
         for i, t in enumerate(times[:-1].tolist()):
             h, nodes = lam[i + 1] - lam[i], history(lam, i, self.p)
             predictor = self._weights(nodes, h)
@@ -83,9 +84,10 @@ class UniPC(Sampler):
         return Tableau(tuple(rows), "x0", self.clip)
 
     def _weights(self, nodes: list[float], h: float) -> list[float]:
-        """Of the predictions at the nodes, of which one is 0 and one may be h."""
+        """Returns the weights of the predictions at the nodes, of which one is 0 and one may be h."""
         if len(nodes) != 2:
             return adams_weights(nodes, h)
         whole = -math.expm1(-h)
         half = (h if self.variant == "bh1" else whole) / 2
-        return line_weights(nodes, whole, half * h)  # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h
+        # B(h)/2 · (x̂₀ᵐ − x̂₀⁰)/r with r = λ_m/h.
+        return line_weights(nodes, whole, half * h)

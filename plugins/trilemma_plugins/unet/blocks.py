@@ -27,7 +27,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embedding [B, width] of times t [B] in [0, 1]."""
+        """Returns the embedding [B, width] of times t [B] in [0, 1]."""
         # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
         index = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
         frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (self.features // 2))
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """[B, C, H, W], [B, E] -> [B, out, H, W]."""
+        """Maps [B, C, H, W] and [B, E] to [B, out, H, W]."""
         h = self.conv1(F.silu(self.norm1(x)))
         injected = self.inject(F.silu(embedding))[:, :, None, None]
         if self.time == "adagn":
@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
+        """Maps [B, C, H, W] to [B, C, H, W]."""
         batch, channels, height, width = x.shape
         packed = self.qkv(self.norm(x)).reshape(batch, 3, channels // self.head, self.head, height * width)
         # SDPA's fused kernel wants the head dimension contiguous; without the copy it falls back to bmm.
@@ -112,7 +112,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, ⌈H/2⌉, ⌈W/2⌉]."""
+        """Maps [B, C, H, W] to [B, C, ⌈H/2⌉, ⌈W/2⌉]."""
         return self.conv(x)
 
 
@@ -124,5 +124,5 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, out, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, C, H, W] -> [B, out, *size]."""
+        """Maps [B, C, H, W] to [B, out, *size]."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -131,7 +131,7 @@ class UNet(Denoiser):
         nn.init.zeros_(self.outlet.bias)
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """The prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
+        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
         embedding = self.time_embedding(t)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(cond["class"])

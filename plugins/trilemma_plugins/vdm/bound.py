@@ -18,7 +18,7 @@ from trilemma_plugins.vdm.grey_levels import LEVELS, level_indices, level_values
 
 
 def prior_kl(x: Tensor, alpha: Tensor, sigma: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """KL(N(α₁x, σ₁²) ‖ N(0, P²)) = ½ Σ [α₁²x²/P² + σ₁²/P² − log σ₁²/P² − 1] for x [B, ...] → [B].
+    """Returns KL(N(α₁x, σ₁²) ‖ N(0, P²)) = ½ Σ [α₁²x²/P² + σ₁²/P² − log σ₁²/P² − 1] for x [B, ...] → [B].
 
     Args:
         alpha, sigma: α₁ and σ₁, single.
@@ -29,9 +29,9 @@ def prior_kl(x: Tensor, alpha: Tensor, sigma: Tensor, scale: Tensor | float = 1.
 
 
 def reconstruction(x: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, levels: int = LEVELS) -> Tensor:
-    """−log p(x | z₀) [B] of pixels x [B, ...] on grey levels, from z₀ = α₀x + σ₀ε.
+    """Returns −log p(x | z₀) [B] of pixels x [B, ...] on grey levels, from z₀ = α₀x + σ₀ε.
 
-    The softmax of `level_log_probabilities` over the levels within 12 σ₀/α₀ of x alone; those further weigh nothing.
+    It is the softmax of `level_log_probabilities` over the levels within 12 σ₀/α₀ of x; others have no weight.
 
     Args:
         alpha, sigma: α₀ and σ₀, single.
@@ -48,22 +48,22 @@ def reconstruction(x: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, levels: i
 
 
 def discrete_weight(gamma_s: Tensor, gamma_t: Tensor, steps: int) -> Tensor:
-    """½ T expm1(γ_t − γ_s): what ‖ε − ε̂(z_t)‖² weighs in the bound of T steps, for one step t − 1/T = s < t drawn."""
+    """Returns ½ T expm1(γ_t − γ_s), the weight of ‖ε − ε̂(z_t)‖² in the bound of T steps, for a drawn step (s, t)."""
     return steps * (gamma_t - gamma_s).expm1() / 2
 
 
 def continuous_weight(slope: Tensor) -> Tensor:
-    """½ γ'(t): what ‖ε − ε̂(z_t)‖² weighs in the bound of continuous time, for t uniform in [0, 1]."""
+    """Returns ½ γ'(t), the weight of ‖ε − ε̂(z_t)‖² in the bound of continuous time, for t uniform in [0, 1]."""
     return slope / 2
 
 
 def noise_error(
     prediction: Tensor, parameterization: str, x: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
 ) -> Tensor:
-    """‖ε − ε̂‖² [B] of a prediction [B, ...] in any parameterization, at levels α, σ broadcastable against it.
+    """Returns ‖ε − ε̂‖² [B] of a prediction [B, ...] in any parameterization, at levels α, σ broadcastable against it.
 
-    It is measured as the residual of what the network puts out and rescaled: converted to ε first, an x₀ near the data
-    would lose its digits.
+    The residual of the network's own output is computed and rescaled: an x̂₀ near the data would lose digits if it were
+    converted to ε first.
     """
     a, b = functional(parameterization, alpha, sigma)
     residual = a * x + b * noise - prediction
@@ -72,5 +72,5 @@ def noise_error(
 
 
 def bits_per_dimension(nats: Tensor, x: Tensor) -> Tensor:
-    """nats [B] of examples x [B, ...] over D ln 2."""
+    """Returns bits per dimension: nats [B] of examples x [B, ...] over D ln 2."""
     return nats / (x[0].numel() * math.log(2))

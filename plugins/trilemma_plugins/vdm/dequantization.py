@@ -1,4 +1,4 @@
-"""From grey levels to points of the continuous space, on which a density can be asked, and what that costs.
+"""Dequantization: points of the continuous space for grey levels, and its cost in nats.
 
 Each function gives points y [B, ...] and nats [B] with −log P(x) ≤ E[nats − log p(y)].
 """
@@ -23,7 +23,7 @@ def uniform_noise(
     levels: int = LEVELS,
     first: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y = x + u, u uniform over the width w = 2/(levels − 1) of a level, centred; −D log w nats."""
+    """Draws y = x + u, u uniform and centred, of the width w = 2/(levels − 1) of a level; returns it and −D log w."""
     width = 2 / (levels - 1)
     u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     return x + (u - 0.5) * width, torch.full_like(x.flatten(1)[:, 0], -x[0].numel() * math.log(width))
@@ -36,7 +36,7 @@ def last_noise(
     levels: int = LEVELS,
     first: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """y = x + r ε, r = σ₀/α₀ the noise at t₀, `first` or where the process ends; log q(y | x) − log P(x | y) nats."""
+    """Draws y = x + r ε, r = σ₀/α₀ at t₀, `first` or the process's end; returns it and log q(y | x) − log P(x | y)."""
     time = time_interval(process, first)[0]
     alpha, sigma = process.alpha(time).to(x), process.sigma(time).to(x)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)

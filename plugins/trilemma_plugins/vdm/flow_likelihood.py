@@ -32,12 +32,12 @@ def log_likelihood(
         log p(y₀) = log p(y₁) + ∫ ½ r tr(∂ε̂/∂y) dγ     from γ₀ to γ₁,   α₁ y₁ ~ N(0, P²),
 
     solved together by an adaptive Runge-Kutta pair. The trace is vᵀ (∂ε̂/∂y) v for random signs v, kept along the way
-    (Hutchinson): right on average, and right at once where the Jacobian is diagonal.
+    (Hutchinson): exact in the mean, and exact for each v where the Jacobian is diagonal.
 
     Args:
         model: on a process of one component, in any parameterization.
         x: points of the continuous data space, not grey levels: see `trilemma_plugins.vdm.dequantization`.
-        generator: on the CPU, of the signs.
+        generator: of the signs, on the CPU.
         tolerance: of the error of each step, of y (root mean square) and of the density over D; see
             `trilemma.numerics.runge_kutta.integrate`. The steps of an image do not depend on the others of the batch.
         probes: vectors v, whose estimates are averaged.

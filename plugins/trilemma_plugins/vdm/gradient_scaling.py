@@ -26,7 +26,7 @@ class GradientScaling:
         self.factors = factors.detach()
 
     def __call__(self, value: Tensor) -> Tensor:
-        """`value` [B], or [B] twice over, unchanged."""
+        """Returns `value` [B], or [B] twice over, unchanged."""
         return cast(Tensor, _Scaled.apply(value, self))
 
 

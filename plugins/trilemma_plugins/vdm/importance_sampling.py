@@ -20,15 +20,16 @@ def draw_continuous_times(
 
         dΛ = (G Gᵀ)_KK/σ_K² dt,     KL of the paths = ½ ∫ E‖ε_K − ε̂_K‖² dΛ,
 
-    in which every moment weighs the same, noise entering the last component alone. One component has Λ = γ. Of several
-    Λ is tabulated, and what lies between its nodes is made up for in the weights, so that the mean is exact.
+    in which every moment has the same weight; noise enters the last component alone. With one component Λ = γ. With
+    several, Λ is tabulated, and the weights correct for the interpolation between its nodes, so that the mean is exact.
     """
     u = uniform_draws(batch, generator)
     if process.components == 1:
         low, high = -process.log_snr(interval)
         return process.time_of_log_snr(-(low + (high - low) * u)), (high - low).expand(batch) / 2
     first, last = interval.log()
-    places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)  # log t
+    # Nodes in log t.
+    places = torch.linspace(float(first), float(last), _NODES, dtype=torch.float64)
     heights = _rate(process, places.exp()) * places.exp()
     cells = (heights[1:] + heights[:-1]) / 2
     shares = cells / cells.sum()

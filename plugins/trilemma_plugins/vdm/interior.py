@@ -17,11 +17,11 @@ class Interior(nn.Module):
     """A rising η with η(0) = 0 and η(1) = 1."""
 
     def forward(self, t: Tensor) -> Tensor:
-        """η(t), float64, shape of t."""
+        """Returns η(t), float64, shape of t."""
         raise NotImplementedError
 
     def slope(self, t: Tensor) -> Tensor:
-        """η'(t), float64, shape of t."""
+        """Returns η'(t), float64, shape of t."""
         raise NotImplementedError
 
 
@@ -75,7 +75,8 @@ class Monotone(Interior):
         super().__init__()
         span = gamma_max - gamma_min
         place = (torch.arange(width, dtype=torch.float64) + 0.5) / width
-        sharp = 8 / span  # a bend is an eighth of the range wide
+        # A bend is an eighth of the range wide.
+        sharp = 8 / span
         self.kernel1 = nn.Parameter(torch.tensor(span, dtype=torch.float64))
         self.bias1 = nn.Parameter(torch.tensor(gamma_min, dtype=torch.float64))
         self.kernel2 = nn.Parameter(torch.full((width,), sharp, dtype=torch.float64))

@@ -25,21 +25,21 @@ def bound_terms(
     first: float | None = None,
     levels: int = LEVELS,
 ) -> dict[str, Tensor]:
-    """One draw of the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1]:
+    """Draws the terms "prior", "diffusion" and "reconstruction" [B], nats, of pixels x [B, ...] in [−1, 1] once:
 
         −log p(x) ≤ KL(q(z₁|x) ‖ p(z₁)) + ½ ∫ (G Gᵀ)_KK E‖s − ∇ log q(z_t|x)‖² dt + E[−log p(x|z₀)],
 
-    the gradient that by the last of K components, the one that noise enters. A component that knows nothing of x at
-    t = 0, such as a velocity, is integrated out in q and costs nothing. In continuous time one component has
+    where the gradient is by the last of K components, the one that noise enters. A component that is independent of x
+    at t = 0, such as a velocity, is integrated out in q and costs nothing. In continuous time one component has
     L∞ = ½ (γ₁ − γ₀) E ‖ε − ε̂‖² for γ uniform between its ends: the bound does not depend on the schedule. With `steps`
-    it is the bound of that many steps, evenly spaced in time; a process on a table has no other, by default that of
-    its T − 1.
+    it is the bound of that many steps, evenly spaced in time. A process on a table has only this bound, by default of
+    its T − 1 steps.
 
     Args:
         model: in any parameterization.
         generator: on the CPU.
         steps: T, on processes of one component.
-        first: t₀; by default the process's own. The bound holds for any.
+        first: t₀; by default the process's own. Any t₀ gives a bound.
     """
     process = model.process
     if process.table is not None and steps is None:
@@ -68,13 +68,14 @@ def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) 
     noise = torch.randn((K, *x.shape), generator=generator, dtype=x.dtype, device="cpu").to(x.device)
     mean, cov = process.moments(t)
     factor = torch.linalg.cholesky(cov)
-    table = torch.cat([mean.unsqueeze(-1), factor], -1).to(x)  # [B, K, 1 + K]
+    # Shape [B, K, 1 + K].
+    table = torch.cat([mean.unsqueeze(-1), factor], -1).to(x)
     z = torch.einsum("bij,jb...->bi...", table, torch.cat([x.unsqueeze(0), noise]))
     return z.flatten(1, 2), noise[-1]
 
 
 def _pixels(process: Process, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """What states z [B, K·C, ...] say of the pixels, y = x + d ε, and d: y = d² μᵀ Σ⁻¹ z, d⁻² = μᵀ Σ⁻¹ μ."""
+    """Returns y = d² μᵀ Σ⁻¹ z, the pixels x + d ε given by states z [B, K·C, ...], and d: d⁻² = μᵀ Σ⁻¹ μ."""
     mean, cov = process.moments(t)
     weights = torch.linalg.solve(cov, mean)
     variance = 1 / (weights @ mean)

@@ -35,7 +35,8 @@ class BitsPerDimension(ModelMetric):
         noise: y = x + (σ₀/α₀) ε, the noise that the process ends with, −log P ≤ E[log q(y|x) − log p(y) − log P(x|y)];
         uniform: y = x + u, u uniform over the width of a grey level, −log P ≤ E[−log p(y)] − D log(2/255).
 
-    A network that has seen grey levels alone has its density there, less than such a width wide: "noise" is for it.
+    A network trained on grey levels alone concentrates its density in peaks around them, narrower than that width: use
+    "noise" for it.
 
     A model with a null class is measured with it, so that P is that of the image alone; one without with the labels.
 
@@ -43,8 +44,8 @@ class BitsPerDimension(ModelMetric):
         method: "bound" or "flow".
         dequantization: "noise" or "uniform", of the flow.
         steps: T of the bound; None for continuous time, or all of the table the process lives on.
-        first: t₀, at which the image is read off the state; by default the process's own end. Both methods bound by
-            any, and more tightly where the network's answers at still smaller times are worse than none.
+        first: t₀, at which the image is read off the state; by default the process's own end. Any t₀ gives a bound. A
+            larger one gives a tighter bound where the network is poor at smaller times.
         draws: of time and noise an image, of the bound.
         tolerance: of the flow's integration.
         probes: Hutchinson's vectors an image, of the flow.
@@ -99,10 +100,11 @@ class BitsPerDimension(ModelMetric):
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
         like = next((p for p in model.own_tensors() if p.is_floating_point()), torch.zeros(()))
+        # States near the data differ in digits that a half dtype does not have.
         if like.dtype in (
             torch.float16,
             torch.bfloat16,
-        ):  # states near the data differ in digits these do not have
+        ):
             model, like = copy.deepcopy(model).float(), like.float()
         for entries in torch.arange(len(images)).split(batch_size):
             x = images[entries].to(like.device)

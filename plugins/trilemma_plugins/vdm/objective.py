@@ -45,11 +45,11 @@ class VariationalBound(Objective):
         steps: T; None for continuous time.
         weighting: "bound", "sigmoid" or "uniform".
         bias: b of the sigmoid weighting.
-        floor: least w of the sigmoid weighting, where nothing but the finest levels is left to learn.
-        interior: what the interior of a learned schedule descends on: the "variance" of the diffusion term, or the
-            "bound", which in continuous time does not depend on it.
-        scale: of the gradient of the variance, which Adam divides out again but a clipped norm of all gradients
-            does not: unscaled it is larger than the network's and would leave that next to nothing.
+        floor: least w of the sigmoid weighting, reached where only the finest details are left to learn.
+        interior: the quantity that the interior of a learned schedule minimises: the "variance" of the diffusion term,
+            or the "bound", which in continuous time does not depend on the interior.
+        scale: factor of the gradient of the variance. Adam divides it out again, but clipping the norm of all gradients
+            does not: unscaled, this gradient exceeds the network's and would leave that almost nothing.
         stratified: low-discrepancy times, instead of independent ones.
         levels: grey levels of a pixel.
         drop: probability of replacing the conditions of an example by the null ones (2207.12598).
@@ -95,7 +95,7 @@ class VariationalBound(Objective):
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """The bound in bits per dimension, mean over the batch."""
+        """Returns the bound in bits per dimension, mean over the batch."""
         process = _schedule_of(denoiser)
         scaling = GradientScaling() if self.interior == "variance" else None
         t = self.draw_times(len(x0), generator)
@@ -109,7 +109,7 @@ class VariationalBound(Objective):
         return bits_per_dimension(diffusion + beside, x0).mean()
 
     def draw_times(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
+        """Draws times t [B], float64: uniform in [0, 1), or in 1/T, 2/T, …, 1."""
         u = uniform_draws(batch, generator, self.stratified)
         return u if self.steps is None else (torch.floor(u * self.steps) + 1) / self.steps
 

@@ -25,12 +25,12 @@ class VDM(Process, nn.Module):
     with γ = −log SNR and an interior η that rises from 0 to 1. A denoiser on this process holds it as a part of
     itself, so that its weights are trained, averaged and saved with the network's.
 
-    What samplers ask for (`moments` and all that follows) carries no gradient: an objective other than the bound would
-    move the noise to wherever its own loss is small. `gamma` and `slope` carry it.
+    `moments`, and all that samplers derive from it, carries no gradient: an objective other than the bound would move
+    the noise to where its own loss is small. `gamma` and `slope` carry a gradient.
 
     Args:
         schedule: "linear" or "cosine" in γ, or "learned", the monotonic network.
-        gamma_min, gamma_max: γ₀ and γ₁, or what they start from.
+        gamma_min, gamma_max: γ₀ and γ₁, or their initial values.
         endpoints: whether γ₀ and γ₁ are learned; by default where the schedule is.
         width: hidden units of the monotonic network.
 
@@ -67,13 +67,13 @@ class VDM(Process, nn.Module):
         self._scaling: GradientScaling | None = None
 
     def gamma(self, t: Tensor) -> Tensor:
-        """γ(t), float64, shape of t and on its device, with its gradient to the schedule."""
+        """Returns γ(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
         eta = _through(self._interior_scaling, self.interior(t.double()))
         return _through(self._scaling, low + (high - low) * eta)
 
     def slope(self, t: Tensor) -> Tensor:
-        """γ'(t), float64, shape of t and on its device, with its gradient to the schedule."""
+        """Returns γ'(t), float64, shape of t and on its device, with its gradient to the schedule."""
         low, high = self._ends(t)
         slope = _through(self._interior_scaling, self.interior.slope(t.double()))
         return _through(self._scaling, (high - low) * slope)
@@ -102,19 +102,19 @@ class VDM(Process, nn.Module):
         return -self._still(self.gamma, t)
 
     def transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Ψ² = sigmoid(−γ_t)/sigmoid(−γ_s) and Q = −σ_t² expm1(γ_s − γ_t), where nothing cancels."""
+        """Returns Ψ² = sigmoid(−γ_t)/sigmoid(−γ_s) and Q = −σ_t² expm1(γ_s − γ_t), where nothing cancels."""
         gamma_s, gamma_t = self._still(self.gamma, s), self._still(self.gamma, t)
         psi = (torch.sigmoid(-gamma_t) / torch.sigmoid(-gamma_s)).sqrt()
         Q = -torch.sigmoid(gamma_t) * (gamma_s - gamma_t).expm1()
         return psi[..., None, None], Q[..., None, None]
 
     def drift(self, t: Tensor) -> Tensor:
-        """F = d log α/dt = −½ σ² γ'."""
+        """Returns F = d log α/dt = −½ σ² γ'."""
         rate = torch.sigmoid(self._still(self.gamma, t)) * self._still(self.slope, t)
         return -rate[..., None, None] / 2
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """G² = σ² γ'."""
+        """Returns G² = σ² γ'."""
         rate = torch.sigmoid(self._still(self.gamma, t)) * self._still(self.slope, t)
         return rate.sqrt()[..., None, None]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from trilemma.interfaces.process import Process
 
-LAST = 1 - 1e-3  # where a process without signal at t = 1 is entered instead
+# A process without signal at t = 1 is entered here instead.
+LAST = 1 - 1e-3
 
 
 def time_interval(process: Process, first: float | None = None) -> Tensor:
@@ -18,7 +19,8 @@ def time_interval(process: Process, first: float | None = None) -> Tensor:
     else:
         finite = process.log_snr(bounds).isfinite() & (process.levels(bounds)[0] > 0)
     if process.table is not None:
-        finite[0] = False  # the network was never asked below the first point of its table
+        # The network was never asked below the first point of its table.
+        finite[0] = False
     times = torch.where(finite, bounds, torch.tensor([process.earliest_time, LAST], dtype=torch.float64))
     if first is not None:
         times[0] = first

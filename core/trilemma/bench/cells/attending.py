@@ -1,4 +1,4 @@
-"""`attention`: from the packed projection to what the next layer reads, in both memory formats."""
+"""`attention`: from the packed projection to the input of the next layer, in both memory formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from trilemma.bench.cell import Cell, Work
 from trilemma.ops import attention
 
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # of the largest value
+# Relative to the largest value.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 CHANNELS, BATCH = 128, 4
 # (batch, heads, tokens, depth)
 SHAPES = [
@@ -59,7 +60,8 @@ def _work(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: torch
     q, k, v = _views(packed, layout)
 
     def error(found: Tensor) -> float:
-        a, b, c = (tensor[:1].double() for tensor in (q, k, v))  # one sample says as much
+        # One sample is enough.
+        a, b, c = (tensor[:1].double() for tensor in (q, k, v))
         expected = _delivered(torch.softmax(a @ b.mT * depth**-0.5, -1) @ c, layout)
         return float((found[:1] - expected).abs().max() / (TOLERANCE[dtype] * expected.abs().max()))
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from trilemma.bench.cell import Cell, Work
 from trilemma.ops.convolution import conv3x3, transformed
 
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 8e-3}  # of the largest value
+# Relative to the largest value.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 8e-3}
 # (batch, in channels, height and width, out channels)
 SHAPES = [
     *((1, 128, 8, 128), (1, 128, 32, 128), (16, 64, 32, 64), (16, 128, 16, 128), (16, 128, 8, 128)),

@@ -16,7 +16,8 @@ from trilemma.ops import group_norm_act
 SHAPES = [(16, 128, 8, 8), (16, 64, 32, 32), (8, 128, 64, 64), (8, 256, 64, 64), (4, 128, 128, 128)]
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 GROUPS, EPS = 32, 1e-5
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # of the largest value
+# Relative to the largest value.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 GRID = [(shape, dtype, memory_format) for dtype in TOLERANCE for shape in SHAPES for memory_format in FORMATS]
 
 

@@ -12,7 +12,8 @@ from trilemma.numerics.normal import STEP, reference_normal
 from trilemma.ops import keyed_normal
 
 SHAPES = [(16, 3 * 32 * 32), (64, 3 * 64 * 64), (8, 3 * 512 * 512)]
-CHECKED = 4096  # elements of a sample that are compared with the definition
+# Elements of a sample that are compared with the definition.
+CHECKED = 4096
 
 
 def keyed_normal_cells() -> Iterator[Cell]:

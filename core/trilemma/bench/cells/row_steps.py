@@ -30,8 +30,8 @@ def step_cells(
     Args:
         op: name of the step.
         step: to be measured.
-        formula: of z [B, K·C, ...], the output [G·B, C, ...] and ξ like z, in PyTorch: the new state. What is measured
-            is held to it in float64.
+        formula: function of z [B, K·C, ...], the output [G·B, C, ...] and ξ like z, in PyTorch, which returns the new
+            state. The step is checked against it in float64.
         components: K.
         branches: G of the output.
         variant: of the cells.

@@ -21,7 +21,8 @@ SHAPES = [
     (8, 3, 512, 512),
 ]
 SCALE, CLIP = 2.0, 1.0
-T, S = 500, 480  # indices of diffusers' default table of 1000 steps
+# Indices of diffusers' default table of 1000 steps.
+T, S = 500, 480
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8}
 
 

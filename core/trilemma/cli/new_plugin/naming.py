@@ -13,13 +13,14 @@ from trilemma.registry.discovery import normalized
 from trilemma.registry.manager import catalog
 
 _DISTRIBUTION = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_PREFIX = "trilemma-"  # customary before the name of a distribution, idle before that of a component
+# The prefix is customary in the name of a distribution and redundant in that of a component.
+_PREFIX = "trilemma-"
 _OURS = ("trilemma", "trilemma_plugins")
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a new distribution and its parts are called.
+    """The names of a new distribution and of its parts.
 
     Attributes:
         distribution: as its author wrote it: "trilemma-two-step".
@@ -35,10 +36,10 @@ class Names:
 
 
 def names_of(distribution: str) -> Names:
-    """The names that follow from that of a distribution.
+    """Returns the names that follow from that of a distribution.
 
     Raises:
-        UsageError: for one that is malformed, or from which a name follows that is taken.
+        UsageError: for a malformed name, or one from which a taken name follows.
     """
     if not _DISTRIBUTION.fullmatch(distribution):
         rule = "letters, digits, '-', '_' and '.', from a letter to a letter or digit"
@@ -61,7 +62,7 @@ def names_of(distribution: str) -> Names:
 
 
 def _owner(package: str) -> str:
-    """Whose name this is already, in words; "" where it is free."""
+    """Returns the present owner of this name, in words; "" where it is free."""
     if keyword.iskeyword(package):
         return "a word of Python's grammar"
     if package in sys.stdlib_module_names:

@@ -1,4 +1,4 @@
-"""What there is to start from: a small component of each kind that computes something true."""
+"""Starters of a new plugin: a small component of each kind that computes something true."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Starter:
         registered: kind under which the registry knows it.
         suffix: of the name of its class.
         summary: one line for listings.
-        usage: a line for a shell that uses it, with $component for its name.
+        usage: a shell command that uses it, with $component for its name.
     """
 
     kind: str
@@ -87,7 +87,7 @@ STARTERS: tuple[Starter, ...] = (
 
 
 def starter(kind: str) -> Starter:
-    """The starter of a kind.
+    """Returns the starter of a kind.
 
     Raises:
         UsageError: for an unknown kind, with the nearest one.

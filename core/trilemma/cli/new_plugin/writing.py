@@ -21,7 +21,7 @@ def write_distribution(distribution: str, kind: str, folder: Path | None = None)
 
     Args:
         distribution: its name.
-        kind: a kind of STARTERS, what to start from.
+        kind: a kind of STARTERS, to start from.
         folder: to write into; named after the distribution, in the working directory, by default.
 
     Returns:
@@ -41,7 +41,7 @@ def write_distribution(distribution: str, kind: str, folder: Path | None = None)
 
 
 def _files(chosen: Starter, names: Names) -> Iterator[tuple[str, str]]:
-    """Paths in the distribution and what they hold."""
+    """Returns the texts of the files by their paths in the distribution."""
     spec = f"{chosen.registered.capitalize()}Spec"
     words = {
         "distribution": names.distribution,
@@ -76,7 +76,7 @@ def _filled(template: Traversable, words: dict[str, str]) -> str:
 
 
 def _class_name(stem: str, suffix: str) -> str:
-    """The suffix keeps it apart from what its module imports."""
+    """Returns the name of the class; its suffix keeps it apart from the names that its module imports."""
     return stem if stem.endswith(suffix) and stem != suffix else stem + suffix
 
 
@@ -93,7 +93,8 @@ def _write(target: Path, contents: dict[str, str]) -> None:
             place.write_text(text, encoding="utf-8")
         if not exists:
             made.rename(target)
-        else:  # it may be somebody's working directory, which must stay the same folder
+        else:
+            # The folder may be somebody's working directory, so it stays and is filled.
             for entry in sorted(made.iterdir()):
                 entry.rename(target / entry.name)
 

@@ -16,7 +16,7 @@ from trilemma.ops.operator import is_transformed
 
 
 class Attending(Owner):
-    """A module in whose forward `scaled_dot_product_attention` is the operator's where that fits."""
+    """A module whose calls of `scaled_dot_product_attention` go to the operator where it fits."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -38,7 +38,7 @@ class _Calls(torch.overrides.TorchFunctionMode):
 
 
 def mentions_attention(kind: type[nn.Module]) -> bool:
-    """Whether the forward of a class calls `scaled_dot_product_attention` by name, itself or in what it calls.
+    """Returns whether the forward of a class calls `scaled_dot_product_attention` by name, itself or in what it calls.
 
     Followed are the class's own methods and functions that the calling module names.
     """

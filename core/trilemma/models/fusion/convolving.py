@@ -11,7 +11,8 @@ from trilemma.models.fusion.swapping import Swapped, other_class, run_own, why_o
 from trilemma.ops.convolution import conv3x3, transformed
 from trilemma.ops.operator import is_transformed
 
-LEAST_CHANNELS = 8  # of fewer input channels the direct sum is as fast
+# With fewer input channels the direct sum is as fast.
+LEAST_CHANNELS = 8
 
 
 def why_unfit(convolution: nn.Conv2d) -> str:
@@ -77,9 +78,9 @@ class Convolved(Swapped):
         return conv3x3(x, weight, bias, filters=self.filters())
 
     def filters(self) -> Tensor:
-        """Those of the weights as they are now."""
+        """Returns the transformed filters of the present weights."""
         weight, kept = self.weight.detach(), self.kept
-        # Compared, not asked for their version: what is written through `.data` leaves that as it was.
+        # The weights are compared, since a write through `.data` does not change their version.
         if kept is None or kept[0].dtype != weight.dtype or not torch.equal(kept[0], weight):
             kept = (weight.clone(), transformed(weight))
             object.__setattr__(self, "kept", kept)

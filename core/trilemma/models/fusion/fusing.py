@@ -22,10 +22,10 @@ def fuse(module: nn.Module) -> FusionReport:
 
     Each submodule that such a pattern belongs to gets a class of its own in front of its class, whose forward calls the
     operators; modules, parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards
-    of the network itself keep running as they are written. A normalisation alone waits to be computed with the
-    modulation and the activation that follow it, where a trace of its owner's forward says that nothing else does; and
-    `scaled_dot_product_attention` is caught where a forward attends, itself or through a processor (diffusers).
-    Nothing is remembered of the network: what changes in it later, and hooks, are seen by the next call. Under
+    of the network itself keep running as they are written. A normalisation waits to be computed together with the
+    modulation and the activation that follow it, where a trace of its owner's forward shows that nothing else follows;
+    and `scaled_dot_product_attention` is caught where a forward attends, itself or through a processor (diffusers).
+    Nothing about the network is cached: the next call sees its later changes and its hooks. Under
     transforms of `torch.func` and in forward-mode derivatives everything runs as it is written.
 
     3×3 convolutions are swapped on the CPU, for inference: the transformed filters and a copy of the weights to compare
@@ -66,7 +66,7 @@ class _Pass:
     """One pass over the modules of a network, owners before what they own.
 
     Attributes:
-        attention: why those modules attend as they are written that do, by the identity of the module.
+        attention: by the identity of a module, why its attention stays as it is written.
     """
 
     def __init__(self, report: FusionReport) -> None:
@@ -128,7 +128,7 @@ class _Pass:
             self._norms.append((name, owner, child, cast(Normalized, norm), found.patterns.get(child, "")))
 
     def tell_of_norms(self) -> None:
-        """Reports the normalisations with what they are computed with, now that all owners are known."""
+        """Reports each normalisation with the operations it is computed with, now that all owners are known."""
         for name, owner, child, norm, pattern in self._norms:
             followed_by = norm.followed_by
             activation = owner._modules.get(followed_by[1] or "") if followed_by else None

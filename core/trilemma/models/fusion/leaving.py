@@ -1,4 +1,4 @@
-"""The modules of a kind that fusing knows and did not take, and why."""
+"""The modules of a known kind that fusing left as they are, and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def left(modules: Sequence[tuple[str, nn.Module]], attention: Mapping[int, str])
 
     Args:
         modules: all of a fused network.
-        attention: why those modules attend as they are written that do, by the identity of the module.
+        attention: by the identity of a module, why its attention stays as it is written.
     """
     activations = _activations(modules)
     for name, module in modules:

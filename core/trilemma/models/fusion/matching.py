@@ -29,11 +29,11 @@ class Found:
     """The patterns in the forward of a module.
 
     Attributes:
-        patterns: what begins with each normalisation among its children.
+        patterns: the pattern that begins at each normalisation among its children.
         norms: those that nothing but a modulation and an activation follows, each with the activation's name where that
             is a module.
-        attention: how often it attends so that the operator may fit.
-        unfit: why it does not fit the other times.
+        attention: number of attention calls that the operator may fit.
+        unfit: why it does not fit the other calls.
     """
 
     patterns: dict[str, str] = field(default_factory=dict)
@@ -143,7 +143,7 @@ def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
 
 
 def _writes(node: fx.Node, owner: nn.Module) -> bool:
-    """Whether a call may write into a tensor that was there before."""
+    """Returns whether a call may write into a tensor that was there before."""
     if node.op == "call_method":
         return writes_in_place(node.target)
     if node.op == "call_function":

@@ -26,7 +26,7 @@ _running = _Running()
 
 
 class Owner(Swapped):
-    """A module whose forward goes on with the results of its normalisations as the operator can."""
+    """A module whose forward follows its normalisations by steps that the operator can compute."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -68,7 +68,7 @@ class Normalized(Swapped):
         return ops.group_norm_act(x, self.num_groups, weight, bias, eps=self.eps)
 
     def _fits(self, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-        """Whether the operator computes it."""
+        """Returns whether the operator computes it."""
         dtype = weight.dtype
         fits = dtype == bias.dtype and (dtype == x.dtype or dtype == torch.float32) and x.dim() > 1
         return fits and type(x) in (Tensor, nn.Parameter) and not is_transformed(x, weight, bias)
@@ -96,7 +96,7 @@ def why_not_normalized(norm: nn.Module) -> str:
 
 
 def is_changed(module: nn.Module) -> bool:
-    """Whether a call of a module does more than the forward of its class."""
+    """Returns whether a call of a module does more than the forward of its class."""
     return bool(
         "forward" in vars(module)
         or module._forward_hooks

@@ -18,9 +18,9 @@ _SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__
 
 
 class Pending:
-    """act(GN(x)·factor + shift), as far as it is known; a tensor to all who ask.
+    """act(GN(x)·factor + shift), as far as it is known; it behaves as a tensor.
 
-    Whatever is done with it but to multiply, add or activate is done with its value, computed then.
+    A multiplication, addition or activation is only noted; any other operation computes the value first.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Pending:
         return modulated
 
     def _takes(self, other: Any) -> bool:
-        """Whether `other` is one number a channel and sample, as the operator takes it."""
+        """Returns whether `other` is one number a channel and sample, as the operator takes it."""
         x = self._x
         if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
             return False
@@ -120,7 +120,7 @@ class Pending:
 
 
 def computed(value: Any) -> Any:
-    """The value of what is pending; anything else as it is."""
+    """Computes and returns a pending value; returns anything else as it is."""
     return value._computed() if type(value) is Pending else value
 
 

@@ -1,4 +1,4 @@
-"""What a fusion did and what it left."""
+"""The report of a fusion: what was replaced and what was left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Left:
 
 @dataclass
 class FusionReport:
-    """What `trilemma.fuse` replaced in a network, and what it left and why.
+    """The report of `trilemma.fuse`: the patterns it replaced in a network, and those it left, with the reason.
 
     Attributes:
         fused: the patterns that operators replaced.

@@ -15,8 +15,8 @@ KERNEL_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16)
 class Swapped(nn.Module):
     """Stands before a module's own class, whose forward it calls where the operators do not fit.
 
-    The module stays the very object with the very attributes, so that whatever becomes of them later (a child replaced,
-    weights assigned, hooks, a shallow or deep copy, a pickle) is seen by the next call.
+    The module stays the same object with the same attributes, so that the next call sees any later change (a child
+    replaced, weights assigned, hooks, a shallow or deep copy, a pickle).
 
     Attributes:
         own_class: the class that the module had.

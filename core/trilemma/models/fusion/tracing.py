@@ -50,7 +50,7 @@ _IN_PLACE: Final = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ip
 
 
 def writes_in_place(function: Any) -> bool:
-    """Whether a function of torch or `operator` writes into its first argument, by its name."""
+    """Returns whether a function of torch or `operator` writes into its first argument, by its name."""
     name = str(getattr(function, "__name__", function))
     return name.strip("_") in (*_IN_PLACE, "setitem") or (name.endswith("_") and not name.endswith("__"))
 
@@ -80,7 +80,8 @@ def trace(module: nn.Module) -> fx.Graph:
         tracer.graph.output(tracer.create_arg(result))
     except CannotTrace:
         raise
-    except Exception as error:  # whatever a foreign forward may raise on proxies
+    except Exception as error:
+        # Another author's forward may raise anything on proxies.
         raise CannotTrace((str(error) or type(error).__name__).split(". ")[0].splitlines()[0]) from error
     if _held(vars(shadow)):
         raise CannotTrace("it keeps a tensor that it computes")
@@ -88,7 +89,7 @@ def trace(module: nn.Module) -> fx.Graph:
 
 
 class _TensorProxy(fx.Proxy):
-    """A proxy that passes for a tensor: a forward that asks `isinstance` takes the way it takes for tensors."""
+    """A proxy that passes for a tensor: a forward that asks `isinstance` takes the branch for tensors."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -115,7 +116,7 @@ class _Tracer(fx.Tracer):
         if type(a) is _TensorProxy:
             return a.node
         if isinstance(a, Tensor | nn.Module):
-            # The graph never runs: only what calls what is read from it.
+            # The graph never runs; only its calls are read.
             return None
         return super().create_arg(a)
 

@@ -55,7 +55,7 @@ class Sorting(RightData):
 
 
 class NeedsOne(RightData):
-    """Stacks what it has read, which may be nothing."""
+    """Stacks the images it has read, and fails where there are none."""
 
     def read(self, indices: Tensor) -> Tensor:
         return torch.stack([self.pixels[index] for index in indices.tolist()])

@@ -128,7 +128,7 @@ class OfNothing(RightMetric):
 
 
 class HidesNaNs(RightMetric):
-    """Takes what is not finite for 0."""
+    """Takes values that are not finite for 0."""
 
     class Cleaned(Sums):
         def update(self, batch: Observation) -> None:
@@ -158,7 +158,7 @@ class Subsamples(RightMetric):
 
 
 class RightModelMetric(ModelMetric):
-    """The mean square of what a network's x̂₀ is off the images, at noise of t = 0.5."""
+    """The mean squared error of a network's x̂₀ on the images, at the noise of t = 0.5."""
 
     def measure(
         self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int

@@ -155,7 +155,7 @@ class OnlyFloat32(GaussianMixtureDenoiser):
 
 
 class BatchMean(GaussianMixtureDenoiser):
-    """Answers with what the batch has in common mixed in."""
+    """Mixes the mean of the batch into its answers."""
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         answer = super().forward(z, t, **cond)

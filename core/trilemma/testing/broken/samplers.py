@@ -15,7 +15,7 @@ from trilemma.interfaces.tableau import Row, Tableau, scalar
 
 
 def first_order(times: Tensor, process: Process) -> list[Row]:
-    """z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, the Euler step of the flow in (z/α, σ/α)."""
+    """Returns z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, the Euler step of the flow in (z/α, σ/α)."""
     alpha, sigma = process.levels(times)
     ratio = sigma[1:] / sigma[:-1]
     columns = torch.stack([times[:-1], ratio, alpha[1:] - alpha[:-1] * ratio], -1).tolist()
@@ -40,7 +40,8 @@ class Right(Sampler):
 class RightByHand(Right):
     """The same without a plan, so that the state is in its own hands."""
 
-    fullgraph = False  # its coefficients are numbers
+    # Its coefficients are plain numbers.
+    fullgraph = False
 
     def sample(
         self,
