@@ -78,3 +78,20 @@ def test_what_cannot_guide_is_refused(mixture, posterior):
         with pytest.raises(UsageError, match=words) as error:
             trilemma.sample(mixture, guidance=guidance, **SETTINGS)
         assert "\n" not in str(error.value)
+
+
+def test_a_class_asked_for_by_name_is_the_classifiers(process):
+    model = GaussianDenoiser(process, (0.1, -0.3, 0.2), 0.2, "eps", (1, 2, 2))
+    model.name_classes("class", ("dark", "bright"))
+
+    class ByMean(nn.Module):
+        def forward(self, z, t):
+            mean = z.mean((1, 2, 3))
+            return torch.stack([-mean, mean], 1)
+
+    settings = {"sampler": "ddim", "steps": 3, "guidance": Classifier(ByMean(), 2.0)}
+    named, numbered = (
+        trilemma.sample(model, 3, cond={"class": given}, **settings).samples
+        for given in (["bright", "dark"], [1, 0])
+    )
+    assert torch.equal(named, numbered)

@@ -62,9 +62,14 @@ class Classifier(Guidance):
         wanted = _wanted(cond)
         if self.label is None and len(wanted) != 1:
             raise UsageError("classifier needs a class to guide to; give label=7, or one condition in cond")
-        labels = self.label if self.label is not None else next(iter(wanted.values()))
+        name = None if self.label is not None else next(iter(wanted))
+        if name is not None and name not in model.conditions:
+            raise UsageError(
+                f"classifier needs a class to guide to, and the model takes no condition {name!r}; give label=7"
+            )
         device = next((entry.device for entry in model.parameters()), torch.device("cpu"))
-        return ByGradient(Branch(dict(cond), model), self._classifier(model, device), self.scale, labels)
+        classifier = self._classifier(model, device)
+        return ByGradient(Branch(dict(cond), model), classifier, self.scale, self.label, name)
 
     def _classifier(self, model: Denoiser, device: torch.device) -> nn.Module:
         """The classifier, which fits the model; one that is given by name is loaded once a device."""
@@ -90,18 +95,23 @@ class ByGradient(BoundGuidance):
         branch: the evaluation that is guided.
         classifier: gives the logits of p.
         scale: s.
-        labels: y, one or a list of which sample i takes entry i modulo its length.
+        label: y, one or a list of which sample i takes entry i modulo its length; None for that of a condition.
+        condition: the name of the condition whose labels are y, where `label` says none.
     """
 
     linear = False
     uncapturable = "the gradient of a classifier is taken on the host"
 
-    def __init__(self, branch: Branch, classifier: nn.Module, scale: float, labels: Any) -> None:
+    def __init__(
+        self, branch: Branch, classifier: nn.Module, scale: float, label: Any, condition: str | None
+    ) -> None:
         self.branches = (branch,)
-        self.classifier, self.scale = classifier, scale
-        self._wanted = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
+        self.classifier, self.scale, self._condition = classifier, scale, condition
+        self._wanted = torch.as_tensor(-1 if label is None else label, dtype=torch.int64).reshape(-1)
 
     def targets(self, indices: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._condition is not None:
+            return {_LABELS: cond[self._condition]}
         return {_LABELS: self._wanted[indices.cpu() % len(self._wanted)].to(indices.device)}
 
     def combine(
