@@ -111,7 +111,7 @@ BAD: dict[str, list[Any]] = {
     "optimizer.clip": [*NOT_NUMBERS, 0],
     "samples.every": NOT_COUNTS,
     "samples.n": [*NOT_COUNTS, 0, 10**30],
-    "samples.sampler": [*NOT_SPECS, "ddin", "ddim:eta=-1", "ddim:etta=0", "gddim"],
+    "samples.sampler": [5, True, "", "ddin", "ddim:eta=-1", "ddim:etta=0", "gddim"],
     "samples.steps": [*NOT_COUNTS, 0, 51, 10**30],
     "samples.guidance": [5, True, "", "cgf", "cfg:scale=many", "cfg:scle=2", "interval:lo=2"],
     "samples.cond": [
@@ -127,6 +127,7 @@ BAD: dict[str, list[Any]] = {
     "validation.fraction": [*NOT_NUMBERS, 0.6, 1, math.inf],
     "validation.every": [*NOT_COUNTS, 0],
     "validation.n": [*NOT_COUNTS, 0],
+    "sampling.guidance": [5, True, "", "cgf", "cfg:scle=2", "interval:lo=2"],
     "sampling.sampler": [5, True, "", "ddin", "ddim:etta=0", "ddim:eta=-1", "gddim"],
     "evaluation": [
         *NOT_TABLES,
