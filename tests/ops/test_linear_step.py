@@ -17,7 +17,7 @@ from trilemma.engine.noise import keyed_normal
 from trilemma.errors import UsageError
 from trilemma.numerics.normal import STEP
 from trilemma.ops import layout, linear_step
-from trilemma.ops.linear_step import reference_step
+from trilemma.ops.linear_step import StepArguments, reference_step
 
 SEED = 2**63 + 12345
 EPSILON = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float64: 2.0**-52}
@@ -171,7 +171,7 @@ def test_backends_agree(case: Case) -> None:
     """Bit for bit where no noise is made inside, whose logarithm and cosine differ in the last places."""
     x, y = case.arguments(), case.arguments()
     linear_step(**x)
-    reference_step(**y)
+    reference_step(StepArguments(**y))
     if case.noise != "keyed":
         assert torch.equal(x["out"], y["out"])
     else:
@@ -311,7 +311,7 @@ def test_is_one_operator() -> None:
     ("change", "message"),
     [
         ({"base": torch.zeros(2, 6)}, "base"),
-        ({"table": torch.zeros(3, layout.PHASE.WIDTH, dtype=torch.float64)}, "two components"),
+        ({"table": torch.zeros(3, layout.TWO_COMPONENTS.WIDTH, dtype=torch.float64)}, "two components"),
         ({"output": torch.zeros(3, 5)}, "output has shape"),
         ({"output": torch.zeros(10, 5)}, "output has shape"),
         ({"out": torch.zeros(2, 5, 1)}, "out has shape"),

@@ -76,23 +76,23 @@ class Columns:
         return slice(before.stop, before.stop + count)
 
 
-POSITION: Final = Columns(1)
+ONE_COMPONENT: Final = Columns(1)
 # Two components, as position and velocity, stacked on dim 1 of the state.
-PHASE: Final = Columns(2)
+TWO_COMPONENTS: Final = Columns(2)
 
 # The columns of one component, by themselves.
-A: Final = POSITION.A.start
-B: Final = POSITION.B
-C: Final = POSITION.C.start
-P: Final = POSITION.P.start
-Q: Final = POSITION.Q
-R: Final = POSITION.R.start
-S: Final = POSITION.S
-CLIP: Final = POSITION.CLIP
-W: Final = POSITION.W
-WIDTH: Final = POSITION.WIDTH
+A: Final = ONE_COMPONENT.A.start
+B: Final = ONE_COMPONENT.B
+C: Final = ONE_COMPONENT.C.start
+P: Final = ONE_COMPONENT.P.start
+Q: Final = ONE_COMPONENT.Q
+R: Final = ONE_COMPONENT.R.start
+S: Final = ONE_COMPONENT.S
+CLIP: Final = ONE_COMPONENT.CLIP
+W: Final = ONE_COMPONENT.W
+WIDTH: Final = ONE_COMPONENT.WIDTH
 
 
 def columns(width: int) -> Columns | None:
     """Returns the columns of a table of this width; None for a width that no table has."""
-    return next((found for found in (POSITION, PHASE) if width == found.WIDTH), None)
+    return next((found for found in (ONE_COMPONENT, TWO_COMPONENTS) if width == found.WIDTH), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,23 +67,28 @@ def linear_step(
     )
 
 
-def reference_step(
-    out: Tensor,
-    z: Tensor,
-    base: Tensor,
-    output: Tensor,
-    table: Tensor,
-    row: int,
-    history: Tensor | None = None,
-    write_slot: int = -1,
-    read_slots: Sequence[int] = (),
-    seed: int = 0,
-    indices: Tensor | None = None,
-    noise: Tensor | None = None,
-    bad_row: Tensor | None = None,
-) -> None:
+class StepArguments(NamedTuple):
+    """The arguments of `linear_step`, in the order of the operator's schema; see there."""
+
+    out: Tensor
+    z: Tensor
+    base: Tensor
+    output: Tensor
+    table: Tensor
+    row: int
+    history: Tensor | None = None
+    write_slot: int = -1
+    read_slots: Sequence[int] = ()
+    seed: int = 0
+    indices: Tensor | None = None
+    noise: Tensor | None = None
+    bad_row: Tensor | None = None
+
+
+def reference_step(x: StepArguments) -> None:
     """Computes `linear_step` in PyTorch: native kernels must equal it, and it runs where there are none."""
-    _check(out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
+    check_step(x)
+    out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row = x
     columns = layout.columns(table.shape[1])
     assert columns is not None
     coefficients = table[row].tolist()
@@ -141,22 +147,9 @@ def _combined(coefficients: Sequence[float], tensors: Sequence[Tensor]) -> Tenso
     return result
 
 
-def _check(
-    out: Tensor,
-    z: Tensor,
-    base: Tensor,
-    output: Tensor,
-    table: Tensor,
-    row: int,
-    history: Tensor | None,
-    write_slot: int,
-    read_slots: Sequence[int],
-    seed: int,
-    indices: Tensor | None,
-    noise: Tensor | None,
-    bad_row: Tensor | None,
-) -> None:
+def check_step(x: StepArguments) -> None:
     """Raises UsageError where the arguments of `linear_step` do not fit together."""
+    out, z, base, output, table, row, history, write_slot, read_slots, _, indices, noise, bad_row = x
     batch, one = z.shape[0] if z.dim() else 0, tuple(z.shape[1:])
     if not z.dim() or not z.is_floating_point():
         raise UsageError(f"z is {z.dtype} of shape {tuple(z.shape)}; expected a floating-point batch")
@@ -164,7 +157,7 @@ def _check(
     if columns is None:
         raise UsageError(
             f"table is {table.dtype} of shape {tuple(table.shape)}; expected float64 [rows, {layout.WIDTH}], or "
-            f"[rows, {layout.PHASE.WIDTH}] for two components"
+            f"[rows, {layout.TWO_COMPONENTS.WIDTH}] for two components"
         )
     predicted = one
     if columns.components > 1:
@@ -222,5 +215,6 @@ _LINEAR_STEP = Operator(
     "int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row",
     "()",
     reference_step,
-    _check,
+    check_step,
+    record=StepArguments,
 )

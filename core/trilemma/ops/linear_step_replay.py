@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.ops import layout
-from trilemma.ops.linear_step import reference_step
+from trilemma.ops.linear_step import StepArguments, reference_step
 from trilemma.ops.operator import Operator
 
 
@@ -51,52 +52,40 @@ def linear_step_replay(
     )
 
 
-def _reference(
-    out: Tensor,
-    z: Tensor,
-    base: Tensor,
-    output: Tensor,
-    table: Tensor,
-    row: Tensor,
-    history: Tensor | None,
-    write_slot: int,
-    read_slots: Sequence[int],
-    seed: Tensor,
-    indices: Tensor | None,
-    noise: Tensor | None,
-    bad_row: Tensor | None,
-) -> None:
+class ReplayArguments(NamedTuple):
+    """The arguments of `linear_step_replay`, in the order of the operator's schema; see there."""
+
+    out: Tensor
+    z: Tensor
+    base: Tensor
+    output: Tensor
+    table: Tensor
+    row: Tensor
+    history: Tensor | None
+    write_slot: int
+    read_slots: Sequence[int]
+    seed: Tensor
+    indices: Tensor | None
+    noise: Tensor | None
+    bad_row: Tensor | None
+
+
+def _reference(x: ReplayArguments) -> None:
     """`linear_step_replay` in PyTorch."""
-    _check(out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row)
-    reference_step(
-        *(out, z, base, output, table.double().cpu(), int(row), history, write_slot, read_slots, int(seed)),
-        *(indices, noise, bad_row),
-    )
+    _check(x)
+    host = {"table": x.table.double().cpu(), "row": int(x.row), "seed": int(x.seed)}
+    reference_step(StepArguments(**{**x._asdict(), **host}))
 
 
-def _check(
-    out: Tensor,
-    z: Tensor,
-    base: Tensor,
-    output: Tensor,
-    table: Tensor,
-    row: Tensor,
-    history: Tensor | None,
-    write_slot: int,
-    read_slots: Sequence[int],
-    seed: Tensor,
-    indices: Tensor | None,
-    noise: Tensor | None,
-    bad_row: Tensor | None,
-) -> None:
-    if table.dim() != 2 or layout.columns(table.shape[1]) is None or table.dtype != torch.float32:
+def _check(x: ReplayArguments) -> None:
+    if x.table.dim() != 2 or layout.columns(x.table.shape[1]) is None or x.table.dtype != torch.float32:
         raise UsageError(
-            f"table is {table.dtype} of shape {tuple(table.shape)}; expected float32 [rows, {layout.WIDTH}]"
+            f"table is {x.table.dtype} of shape {tuple(x.table.shape)}; expected float32 [rows, {layout.WIDTH}]"
         )
-    for name, number in (("row", row), ("seed", seed)):
+    for name, number in (("row", x.row), ("seed", x.seed)):
         if number.numel() != 1 or number.dtype != torch.int64:
             raise UsageError(f"{name} is {number.dtype} of shape {tuple(number.shape)}; expected one int64")
-    if indices is None and noise is None:
+    if x.indices is None and x.noise is None:
         raise UsageError("the row may add noise; give indices to make it from, or noise")
 
 
@@ -107,4 +96,5 @@ _LINEAR_STEP_REPLAY = Operator(
     "()",
     _reference,
     _check,
+    record=ReplayArguments,
 )

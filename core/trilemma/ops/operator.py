@@ -38,6 +38,7 @@ class Operator:
         gradients: the arguments that `register_autograd` is given a formula for. For a gradient of another one, and in
             forward-mode derivatives and transforms of `torch.func`, the reference runs; an operator that writes into
             its arguments refuses them.
+        record: the class that holds the arguments, where `reference` and `check` take one record of them.
     """
 
     def __init__(
@@ -49,9 +50,13 @@ class Operator:
         check: Callable[..., None],
         fake: Callable[..., Any] | None = None,
         gradients: Collection[str] = (),
+        record: Callable[..., Any] | None = None,
     ) -> None:
-        self.name, self.reference, self.check = name, reference, check
-        self.signature = signature(reference)
+        self.name = name
+        if record is not None:
+            reference, check = _of_record(record, reference), _of_record(record, check)
+        self.reference, self.check = reference, check
+        self.signature = signature(record or reference)
         self._writes = "!" in arguments
         self._with_formula = frozenset(
             place for place, argument in enumerate(self.signature.parameters) if argument in gradients
@@ -135,6 +140,11 @@ class Operator:
             )
             raise TrilemmaError(f"TRILEMMA_BACKEND=native, but {self.name} cannot run natively: {why}")
         return self.reference(*arguments)
+
+
+def _of_record(record: Callable[..., Any], function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of an operator's arguments, from one of the record that holds them."""
+    return lambda *arguments, **named: function(record(*arguments, **named))
 
 
 def _why_not_there(device: torch.device) -> str:

@@ -47,7 +47,7 @@ def step_arguments(
 ) -> list[Any]:
     """Arguments of linear_step; with an offset, tensors that begin where no 16-byte word does."""
     generator = torch.Generator().manual_seed(math.prod(shape) + branches)
-    columns = {1: layout.POSITION, 2: layout.PHASE}[components]
+    columns = {1: layout.ONE_COMPONENT, 2: layout.TWO_COMPONENTS}[components]
 
     def normal(*size: int) -> Tensor:
         flat = torch.randn(math.prod(size) + offset, generator=generator).to(dtype)
