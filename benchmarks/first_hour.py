@@ -135,6 +135,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="an empty folder, or none yet")
     options = parser.parse_args()
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.out.exists() and any(options.out.iterdir()):
         parser.error(f"{options.out} is not empty")
     source = options.images or find_data("cifar10-train.zip")
