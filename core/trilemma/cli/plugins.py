@@ -113,7 +113,9 @@ def page(
 
 @command.command("check")
 def check(
-    name: Annotated[str, typer.Argument(help="A component with its options, such as ddim:eta=0.5, or a plugin.")],
+    name: Annotated[
+        str, typer.Argument(help="A component with its options, such as ddim:eta=0.5, or a plugin.")
+    ],
     kind: Kind = None,
     as_json: Json = False,
 ) -> None:

@@ -139,6 +139,9 @@ class RecordedLoop(Loop):
         return table.float().to(self.device), [self._number] * count, [self._time[0]] * count
 
     def _seed(self, noise: NoiseSource) -> Any:
+        # Made once: a graph reads it where it lies, and a copy from the host would wait for the device.
+        if hasattr(self, "seed"):
+            return self.seed
         assert noise.seed is not None
         return torch.tensor([signed(noise.seed)], dtype=torch.int64, device=self.device)
 
@@ -148,27 +151,17 @@ class RecordedLoop(Loop):
         self._number.add_(1)
 
     def begin(self, batch: Batch) -> None:
-        """Loads a batch: the first one's tensors are copied, and later ones are written over these copies."""
+        """Takes a batch in. The tensors of the first one are copied, and those of later ones written over them."""
         if not hasattr(self, "indices"):
-            super().begin(
-                Batch(
-                    batch.states,
-                    batch.indices.clone(),
-                    batch.noise,
-                    {name: entry.clone() for name, entry in batch.cond.items()},
-                    {name: entry.clone() for name, entry in batch.targets.items()},
-                    batch.known,
-                )
-            )
-        else:
-            self.indices.copy_(batch.indices)
-            for own, given in ((self.cond, batch.cond), (self.targets, batch.targets)):
-                for name, entry in own.items():
-                    entry.copy_(given[name])
-            own_batch = Batch(batch.states, self.indices, self.noise, self.cond, self.targets, batch.known)
-            seed = self.seed
-            super().begin(own_batch)
-            self.seed = seed
+            self.indices = batch.indices.clone()
+            self.cond = {name: entry.clone() for name, entry in batch.cond.items()}
+            self.targets = {name: entry.clone() for name, entry in batch.targets.items()}
+        self.indices.copy_(batch.indices)
+        for own, given in ((self.cond, batch.cond), (self.targets, batch.targets)):
+            for name, entry in own.items():
+                entry.copy_(given[name])
+        own_tensors = Batch(batch.states, self.indices, batch.noise, self.cond, self.targets, batch.known)
+        super().begin(own_tensors)
         self._number.zero_()
 
     def record(self, mode: str, batch: Batch) -> None:
