@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,17 @@ def global_generator_untouched():
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def one_line() -> Callable[[BaseException], str]:
+    """The message of an error, which must be one line that ends in what to do."""
+
+    def check(error: BaseException) -> str:
+        message = str(error)
+        assert message
+        assert "\n" not in message
+        assert ";" in message
+        return message
+
+    return check

@@ -28,4 +28,4 @@ for package in (trilemma, trilemma_plugins):
 print("trilemma", trilemma.__version__, "of", list(trilemma.__path__)[0].removeprefix(sys.prefix))'
 # test_guide.py follows the page that tests/docs leaves to it.
 OMP_NUM_THREADS=1 TRILEMMA_DOCS_PYTHON=$clean "$clean" -m pytest -q -p no:cacheprovider \
-  tests/docs tests/plugins/test_guide.py "$@"
+  tests/docs tests/registry/test_guide.py "$@"

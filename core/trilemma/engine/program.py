@@ -148,6 +148,8 @@ def _slots(tableau: Tableau) -> tuple[Slots, ...]:
     rows = tableau.rows
     states = 1 + max([row.base for row in rows])
     history = _furthest_lag(rows)
+    if states == 1 and not history:
+        return (Slots(0, 0, 0, (), -1),) * len(rows)
     needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0} if history else ()
     known: dict[tuple[int, int, int, tuple[int, ...], int], Slots] = {}
     found = []
@@ -258,6 +260,8 @@ def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
     for r, row in enumerate(tableau.rows):
         lags = [lag for lag, _ in row.B]
+        if not row.base and lags in ([0], []):
+            continue
         if not 0 <= row.base <= r or (lags and not (min(lags) >= 0 and max(lags) <= r)):
             raise TrilemmaError(
                 f"row {r + 1} of the sampler's tableau reads further back than the rows before it; the sampler is wrong"

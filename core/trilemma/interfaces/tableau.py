@@ -79,6 +79,8 @@ class Tableau:
         """Returns how many rows each step has."""
         if self.steps:
             return self.steps
+        if not any([row.base for row in self.rows]):
+            return (1,) * len(self.rows)
         firsts = [r - row.base for r, row in enumerate(self.rows)]
         counts, size = [], 0
         last = len(firsts)

@@ -92,4 +92,4 @@ NOT_RUN = (
 )
 
 # Pages that a test of their own follows.
-ELSEWHERE = {"docs/publish.md": "tests/plugins/test_guide.py"}
+ELSEWHERE = {"docs/publish.md": "tests/registry/test_guide.py"}

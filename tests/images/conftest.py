@@ -1,4 +1,4 @@
-"""Made-up files in folders and zips, and what an error must look like."""
+"""Made-up files in folders and zips."""
 
 from __future__ import annotations
 
@@ -28,17 +28,3 @@ def place(request, tmp_path) -> Callable[[Mapping[str, bytes]], Path]:
         return root
 
     return lay_out
-
-
-@pytest.fixture
-def one_line() -> Callable[[BaseException], str]:
-    """The message of an error, which must be one line that ends in what to do."""
-
-    def check(error: BaseException) -> str:
-        message = str(error)
-        assert message
-        assert "\n" not in message
-        assert ";" in message
-        return message
-
-    return check

@@ -12,6 +12,7 @@ from trilemma.registry.spec import split_sum
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
+from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.guidances.apg import APG
 from trilemma_plugins.guidances.autoguidance import Autoguidance
 from trilemma_plugins.guidances.interval import Interval
@@ -19,6 +20,11 @@ from trilemma_plugins.guidances.rescale import Rescale
 from trilemma_plugins.guidances.schedule import Schedule
 
 COND = {"class": 0}
+
+
+@pytest.fixture(scope="module")
+def process():
+    return DiscreteVP(schedule="cosine", T=100)
 
 
 @pytest.fixture
