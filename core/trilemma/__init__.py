@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from trilemma.interfaces.spacing import Grid as Grid
     from trilemma.interfaces.tableau import Row as Row
     from trilemma.interfaces.tableau import Tableau as Tableau
+    from trilemma.interfaces.update import Step as Step
+    from trilemma.interfaces.update import Update as Update
     from trilemma.lookup import dataset as dataset
     from trilemma.lookup import denoiser as denoiser
     from trilemma.lookup import guidance as guidance
@@ -101,10 +103,12 @@ _HOMES = {
     "Sampler": "interfaces.sampler",
     "SamplerSpec": "registry",
     "Samples": "engine.sampling",
+    "Step": "interfaces.update",
     "Sum": "guiding.sums",
     "Tableau": "interfaces.tableau",
     "Request": "engine.request",
     "TrilemmaError": "errors",
+    "Update": "interfaces.update",
     "UsageError": "errors",
     "Weighted": "interfaces.guidance",
     "dataset": "lookup",

@@ -1,36 +1,68 @@
-"""Training objectives: the loss that a training step minimises."""
+"""Training objectives: which networks learn in a training step, and from which losses."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.update import MODEL, Loss, Step, Update
 
 
-class Objective(ABC):
-    """A training loss of a denoiser on a batch of data."""
+class Objective:
+    """A training objective: the loss of one network, or the parts and the updates of several.
 
-    @abstractmethod
+    Where one network learns, write `loss`. Where others stand beside it, name them in `parts`, say in `updates` which
+    learn when, and write `update_loss` in place of `loss`.
+
+    Attributes:
+        frozen: names of the parts that never learn, such as a teacher.
+        averaged: names of the parts whose exponential moving average is kept; the written model is its average.
+    """
+
+    frozen: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = (MODEL,)
+
+    def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Returns the parts beside the model, by name; called once, before the first step.
+
+        Initial weights that are drawn here depend on the recipe's seed alone. A part may be loaded from a model on
+        disk, or begin as a copy of `model`.
+        """
+        return {}
+
+    def updates(self) -> tuple[Update, ...]:
+        """Returns the updates of one step, in order: by default one, in which the model learns."""
+        return (Update(MODEL),)
+
+    def update_loss(self, update: Update, step: Step) -> Loss:
+        """Returns the scalar loss of one update, or a pair of it and numbers for the log by name.
+
+        Only the parts that learn in this update require gradients. An update that is made every n-th step, or a term
+        that is added every n-th step, is weighted by n here, if it is to count as much as one in each. A derivative by
+        an input is taken under `torch.enable_grad()`, since a validation records none.
+        """
+        return self.loss(step.network, step.denoiser, step.x0, step.cond, step.generator)
+
     def loss(
         self,
-        network: torch.nn.Module,
+        network: nn.Module,
         denoiser: Denoiser,
         x0: Tensor,
         cond: Mapping[str, Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """Returns the scalar loss on data x₀ [B, C, H, W] with conditions [B].
+        """Returns the scalar loss of a denoiser on data x₀ [B, C, H, W] with conditions [B].
 
         Args:
             network: the module to call: the denoiser itself, or its wrapper in a distributed run.
             denoiser: the denoiser, for its process, parameterization and conditions.
             generator: CPU generator that every random draw comes from, so that a resumed run repeats it.
         """
+        raise NotImplementedError(f"{type(self).__name__} has neither a loss nor an update_loss; write one")
 
 
 def check_drop(name: str, probability: float) -> None:
