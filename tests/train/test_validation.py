@@ -18,6 +18,7 @@ from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
 from trilemma.models.card import read_card
 from trilemma.numerics.step_keys import step_generator
+from trilemma.train.conditions import ConditionSource
 from trilemma.train.precision import Precision
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
@@ -75,7 +76,7 @@ def test_the_loss_is_the_mean_over_images_with_the_same_draws():
     process = lookup.process("vp:T=50")
     network = lookup.denoiser("unet", process=process, shape=(1, 2, 2), channels=[8], blocks=1, groups=4)
     state = torch.get_rng_state()
-    arguments = network, data, MeanOfData(), 3, 4
+    arguments = network, ConditionSource(network, data, CPU), MeanOfData(), 3, 4
     found = validation_loss(*arguments, 1000, Precision("no", CPU), CPU)
     draws = [float(torch.randn((), generator=step_generator(3, k, 7), dtype=torch.float64)) for k in range(3)]
     x0 = torch.arange(10, dtype=torch.float64) * (2 / 255) - 1
@@ -131,7 +132,8 @@ def test_it_is_the_loss_of_the_averaged_weights(tiny_recipe, tmp_path):
     result = train(recipe, tmp_path / "run")
     _, part = held_out(lookup.dataset(recipe.dataset.spec), 0.2, recipe.seed)
     objective, model = lookup.objective(recipe.objective.spec), trilemma.load(result.model)
-    again = validation_loss(model, part, objective, recipe.seed, 8, 1000, Precision("no", CPU), CPU)
+    data = ConditionSource(model, part, CPU)
+    again = validation_loss(model, data, objective, recipe.seed, 8, 1000, Precision("no", CPU), CPU)
     assert measured(tmp_path / "run")[4] == pytest.approx(again, rel=1e-6)
 
 

@@ -20,7 +20,6 @@ from trilemma import lookup
 from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
 from trilemma.evaluate.splits import Training
-from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.held_out import held_out
@@ -32,7 +31,7 @@ from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
 from trilemma.registry.options import checked_options
 from trilemma.registry.spec import parse_spec
-from trilemma.train.conditions import conditions_of
+from trilemma.train.conditions import ConditionSource
 from trilemma.train.data_order import DataOrder
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
@@ -51,15 +50,15 @@ class Prepared:
     """The parts of a run, ready to train.
 
     Attributes:
-        dataset: the data to train on.
-        validation: the data that the loss of the averaged weights is measured on; None for none.
+        data: the data to train on, with what the network is told of them.
+        validation: those that the loss of the averaged weights is measured on; None for none.
         fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
         order: gives the examples of each step.
     """
 
-    dataset: Dataset
-    validation: Dataset | None
+    data: ConditionSource
+    validation: ConditionSource | None
     fingerprints: tuple[str, str]
     objective: Objective
     denoiser: Denoiser
@@ -92,7 +91,8 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     start: Start | None = None
     with _saying("denoiser"):
         denoiser = model_directory.build_denoiser(card, recipe.seed)
-    _check_conditions(denoiser, dataset)
+    data = ConditionSource(denoiser, dataset, processes.device)
+    measured = None if validation is None else ConditionSource(denoiser, validation, processes.device)
     if recipe.start is not None:
         with _saying("start"):
             start = begin_with(denoiser, recipe.start)
@@ -109,7 +109,7 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     _check_samples(recipe, denoiser)
     _check_evaluation(recipe)
     fingerprints = fingerprint, data_fingerprint
-    parts = Prepared(dataset, validation, fingerprints, objective, denoiser, card, order, precision)
+    parts = Prepared(data, measured, fingerprints, objective, denoiser, card, order, precision)
     _try(recipe, parts, processes)
     _check_space(folder, denoiser)
     return parts
@@ -188,20 +188,6 @@ def _check_data(dataset: Dataset, spec: str) -> None:
             ) from error
 
 
-def _check_conditions(denoiser: Denoiser, dataset: Dataset) -> None:
-    for name, condition in denoiser.conditions.items():
-        if name != LABEL:
-            raise UsageError(
-                f"recipe: the denoiser takes the condition {name!r}, which no data set gives; choose another network"
-            )
-        size, classes = getattr(condition, "size", None), len(dataset.classes)
-        if size != classes:
-            raise UsageError(
-                f"recipe: the denoiser has {size} classes and the data set {classes}; "
-                f"set denoiser.options.classes={classes}"
-            )
-
-
 def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
     wanted = recipe.samples
     table = denoiser.process.table
@@ -258,13 +244,14 @@ def _try(recipe: Recipe, parts: Prepared, processes: Processes) -> None:
         )
     key = step_key(recipe.seed, 0, TRIAL, processes.rank)
     with seeded(key, processes.device), torch.no_grad(), _saying("the first batch"):
-        x0, labels = parts.dataset.batch(parts.order.indices(0))
-        if tuple(x0.shape[1:]) != tuple(parts.dataset.shape):
+        indices, dataset = parts.order.indices(0), parts.data.dataset
+        x0, _ = dataset.batch(indices)
+        if tuple(x0.shape[1:]) != tuple(dataset.shape):
             raise DataError(
-                f"its images are {tuple(x0.shape[1:])}, the data set says {tuple(parts.dataset.shape)}; "
+                f"its images are {tuple(x0.shape[1:])}, the data set says {tuple(dataset.shape)}; "
                 "correct the data set"
             )
-        cond = conditions_of(parts.denoiser, labels, processes.device)
+        cond = parts.data.take(indices)
         with parts.precision.autocast():
             loss = parts.objective.loss(
                 parts.denoiser,

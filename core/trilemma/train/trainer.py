@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from trilemma.errors import ModelError, UsageError
 from trilemma.files.partials import remove_stale
-from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
@@ -30,7 +29,7 @@ from trilemma.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from trilemma.train.conditions import conditions_of
+from trilemma.train.conditions import ConditionSource
 from trilemma.train.ema import Ema
 from trilemma.train.interruption import Interrupted, Interruption
 from trilemma.train.lock import locked
@@ -94,7 +93,7 @@ class _Run:
         self.main = self.processes.main
         self.progress = progress and self.main
         parts = prepare(recipe, folder, self.processes)
-        self.dataset, self.objective, self.denoiser = parts.dataset, parts.objective, parts.denoiser
+        self.data, self.objective, self.denoiser = parts.data, parts.objective, parts.denoiser
         self.card, self.order, self.precision = parts.card, parts.order, parts.precision
         self.validation = parts.validation
         self.identity = Identity(*parts.fingerprints, self.processes.world)
@@ -163,8 +162,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with seeded(step_key(self.recipe.seed, step, GLOBAL, rank), device):
-            x0, labels = self.dataset.batch(self.order.indices(step))
-            cond = conditions_of(self.denoiser, labels, device)
+            indices = self.order.indices(step)
+            x0, _ = self.data.dataset.batch(indices)
+            cond = self.data.take(indices)
             generator = step_generator(self.recipe.seed, step, OBJECTIVE, rank)
             self.denoiser.train()
             with self.precision.autocast():
@@ -306,11 +306,11 @@ class _Run:
             reason = " ".join(str(error).split())
             tqdm.write(f"no sample grid at step {step}: {reason}", file=sys.stderr)
 
-    def _validate(self, dataset: Dataset, log: RunLog | None, step: int) -> dict[str, float]:
+    def _validate(self, data: ConditionSource, log: RunLog | None, step: int) -> dict[str, float]:
         recipe = self.recipe
         loss = validation_loss(
             self._averaged(),
-            dataset,
+            data,
             self.objective,
             recipe.seed,
             recipe.batch_size,
