@@ -54,3 +54,18 @@ def one_line() -> Callable[[BaseException], str]:
         return message
 
     return check
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, type], None]:
+    """Registers a class of a test module as a component of a kind, for this test: register(kind, name, cls)."""
+    from trilemma.registry import Catalog, PluginRecord, manager
+    from trilemma.registry.specs import SPECS
+
+    def add(kind: str, name: str, target: type) -> None:
+        (described,) = [spec for spec in SPECS if spec.kind == kind]
+        spec = described(name, f"{target.__module__}:{target.__qualname__}", "a component of a test")
+        record = PluginRecord("tests", "0", name, target.__module__, components=(spec,))
+        monkeypatch.setattr(manager, "_catalog", Catalog([*manager.catalog().records, record]))
+
+    return add

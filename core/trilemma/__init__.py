@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from trilemma.guiding.modifiers import Modified as Modified
     from trilemma.guiding.modifiers import Modifier as Modifier
     from trilemma.guiding.sums import Sum as Sum
+    from trilemma.interfaces.autoencoder import Autoencoder as Autoencoder
+    from trilemma.interfaces.classifier import Classifier as Classifier
     from trilemma.interfaces.condition import Condition as Condition
     from trilemma.interfaces.dataset import InMemoryDataset as InMemoryDataset
     from trilemma.interfaces.denoiser import Denoiser as Denoiser
+    from trilemma.interfaces.features import Features as Features
     from trilemma.interfaces.guidance import BoundGuidance as BoundGuidance
     from trilemma.interfaces.guidance import Branch as Branch
     from trilemma.interfaces.guidance import Guidance as Guidance
@@ -57,9 +60,12 @@ if TYPE_CHECKING:
     from trilemma.models.fusion import unfuse as unfuse
     from trilemma.models.loading import load as load
     from trilemma.models.wrapping import wrap as wrap
+    from trilemma.registry import AutoencoderSpec as AutoencoderSpec
+    from trilemma.registry import ClassifierSpec as ClassifierSpec
     from trilemma.registry import CommandSpec as CommandSpec
     from trilemma.registry import DatasetSpec as DatasetSpec
     from trilemma.registry import DenoiserSpec as DenoiserSpec
+    from trilemma.registry import FeaturesSpec as FeaturesSpec
     from trilemma.registry import GuidanceSpec as GuidanceSpec
     from trilemma.registry import KernelSpec as KernelSpec
     from trilemma.registry import MetricSpec as MetricSpec
@@ -71,6 +77,12 @@ if TYPE_CHECKING:
     from trilemma.registry import hookimpl as hookimpl
 
 _HOMES = {
+    "Autoencoder": "interfaces.autoencoder",
+    "AutoencoderSpec": "registry",
+    "Classifier": "interfaces.classifier",
+    "ClassifierSpec": "registry",
+    "Features": "interfaces.features",
+    "FeaturesSpec": "registry",
     "CommandSpec": "registry",
     "BoundGuidance": "interfaces.guidance",
     "Branch": "interfaces.guidance",

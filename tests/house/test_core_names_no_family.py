@@ -23,6 +23,8 @@ WORDS = {
     "interval",
     "rescale",
     "restart",
+    # A kind of model, too.
+    "classifier",
 }
 # The network of a recipe that names none.
 KNOWN = [("train/recipe.py", "unet")]

@@ -89,7 +89,7 @@ def resolved_model(model: Denoiser | str | Path, device: str | torch.device | No
         UsageError: for anything else, or a network in training mode that draws at random.
     """
     if isinstance(model, str | Path):
-        return load(model, device=device, fused=True)
+        model = load(model, device=device, fused=True)
     if isinstance(getattr(model, "_orig_mod", None), Denoiser):
         raise UsageError(
             "torch.compile made another module of the model; compile it in place by model.compile()"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.data_view import DataView, Direct
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import PARAMETERIZATIONS
 
@@ -34,6 +35,7 @@ class Denoiser(nn.Module):
         shape: shape (C, H, W) of one sample of the data.
         conditions: the conditions that it takes, by name.
         components: numbers of components K of the processes it works on; None for any number.
+        view: the images that its data stand for: themselves, or for a latent model those that its autoencoder makes.
         fullgraph: whether it compiles into one graph (`torch.compile`); False where its forward branches on tensor
             values.
         card: the parsed model.toml it was loaded from, None for a network that was not.
@@ -41,6 +43,7 @@ class Denoiser(nn.Module):
 
     components: tuple[int, ...] | None = None
     fullgraph: bool = True
+    view: DataView = Direct()
 
     def __init__(
         self,

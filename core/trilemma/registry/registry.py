@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from trilemma.registry.specs import (
+    AutoencoderSpec,
+    ClassifierSpec,
     CommandSpec,
     ComponentSpec,
     DatasetSpec,
     DenoiserSpec,
+    FeaturesSpec,
     GuidanceSpec,
     KernelSpec,
     MetricSpec,
@@ -40,6 +43,18 @@ class Registry:
     def denoiser(self, spec: DenoiserSpec) -> None:
         """Registers a network."""
         self._stage(spec, DenoiserSpec)
+
+    def autoencoder(self, spec: AutoencoderSpec) -> None:
+        """Registers a network that makes codes of images."""
+        self._stage(spec, AutoencoderSpec)
+
+    def classifier(self, spec: ClassifierSpec) -> None:
+        """Registers a network that names classes."""
+        self._stage(spec, ClassifierSpec)
+
+    def features(self, spec: FeaturesSpec) -> None:
+        """Registers a network whose activations compare images."""
+        self._stage(spec, FeaturesSpec)
 
     def sampler(self, spec: SamplerSpec) -> None:
         """Registers a sampler."""

@@ -90,6 +90,27 @@ class DenoiserSpec(ComponentSpec):
 
 
 @dataclass(frozen=True)
+class AutoencoderSpec(ComponentSpec):
+    """A network that makes codes of images: target is a `trilemma.interfaces.autoencoder.Autoencoder`."""
+
+    kind = "autoencoder"
+
+
+@dataclass(frozen=True)
+class ClassifierSpec(ComponentSpec):
+    """A network that names classes: target is a `trilemma.interfaces.classifier.Classifier`."""
+
+    kind = "classifier"
+
+
+@dataclass(frozen=True)
+class FeaturesSpec(ComponentSpec):
+    """A network whose activations compare images: target is a `trilemma.interfaces.features.Features`."""
+
+    kind = "features"
+
+
+@dataclass(frozen=True)
 class SamplerSpec(ComponentSpec):
     """A sampler: target is a `trilemma.interfaces.sampler.Sampler`.
 
@@ -207,6 +228,9 @@ class ModelSpec(ComponentSpec):
 SPECS: tuple[type[ComponentSpec], ...] = (
     ProcessSpec,
     DenoiserSpec,
+    AutoencoderSpec,
+    ClassifierSpec,
+    FeaturesSpec,
     SamplerSpec,
     GuidanceSpec,
     ObjectiveSpec,
