@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trilemma.interfaces.condition import Condition as Condition
     from trilemma.interfaces.dataset import InMemoryDataset as InMemoryDataset
     from trilemma.interfaces.denoiser import Denoiser as Denoiser
+    from trilemma.interfaces.denoiser import gradient_of as gradient_of
     from trilemma.interfaces.features import Features as Features
     from trilemma.interfaces.guidance import BoundGuidance as BoundGuidance
     from trilemma.interfaces.guidance import Branch as Branch
@@ -126,6 +127,7 @@ _HOMES = {
     "dataset": "lookup",
     "denoiser": "lookup",
     "fuse": "models.fusion",
+    "gradient_of": "interfaces.denoiser",
     "guidance": "lookup",
     "hookimpl": "registry",
     "invert": "engine.inversion",

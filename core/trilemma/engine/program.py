@@ -259,6 +259,10 @@ def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
     for r, row in enumerate(tableau.rows):
+        if row.D:
+            raise TrilemmaError(
+                f"row {r + 1} of the sampler's tableau names further states D, which cannot be run yet"
+            )
         lags = [lag for lag, _ in row.B]
         if not row.base and lags in ([0], []):
             continue

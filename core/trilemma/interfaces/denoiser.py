@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,6 +27,33 @@ def time_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def gradient_of(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Returns ∂/∂z Σ function(z) [B, ...], as an energy answers; it can be differentiated where gradients are on.
+
+    Args:
+        function: of states [B, ...], such as an energy [B] of each.
+        z: states [B, ...], no tensor made in inference mode: a class that says `gradient = True` is given none.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        state = z if z.requires_grad else z.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(function(state).sum(), state, create_graph=differentiable)
+    return slope
+
+
+def _outside_of_inference(self: Denoiser, *tensors: Any, **named: Any) -> Any:
+    """`Denoiser.__call__` of a network whose answer is a gradient: autograd takes no tensor made in inference mode."""
+    if not torch.is_inference_mode_enabled():
+        return nn.Module.__call__(self, *tensors, **named)
+    with torch.inference_mode(False), torch.no_grad():
+        copies = [_copy(entry) for entry in tensors]
+        return nn.Module.__call__(self, *copies, **{name: _copy(entry) for name, entry in named.items()})
+
+
+def _copy(entry: Any) -> Any:
+    return entry.clone() if isinstance(entry, Tensor) else entry
+
+
 class Denoiser(nn.Module):
     """A network that answers z_t with a prediction in its `parameterization`.
 
@@ -36,14 +64,27 @@ class Denoiser(nn.Module):
         conditions: the conditions that it takes, by name.
         components: numbers of components K of the processes it works on; None for any number.
         view: the images that its data stand for: themselves, or for a latent model those that its autoencoder makes.
+        draws: what the network draws for itself at every evaluation: the shapes, without the batch, of standard normals
+            ξ by name. They are keyed by (seed, sample index, row), and every branch of guidance is given the same ones.
+        takes_to: whether it is told the time that a row goes to, as the keyword `to` [B].
+        gradient: whether its answer is a gradient, see `gradient_of`. A call in inference mode leaves it, with
+            copies of the tensors.
         fullgraph: whether it compiles into one graph (`torch.compile`); False where its forward branches on tensor
             values.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
 
     components: tuple[int, ...] | None = None
+    draws: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    takes_to: bool = False
+    gradient: bool = False
     fullgraph: bool = True
     view: DataView = Direct()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.gradient and cls.__call__ is Denoiser.__call__:
+            cls.__call__ = _outside_of_inference  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -65,7 +106,10 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B]."""
+        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B].
+
+        What the class `draws` and, where it `takes_to`, the times `to` [B] are keywords beside the conditions.
+        """
 
     @property
     def usual_sampler(self) -> str | None:
