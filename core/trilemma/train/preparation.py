@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trilemma
 from trilemma import lookup
@@ -24,15 +24,19 @@ from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
-from trilemma.numerics.step_keys import step_generator, step_key
+from trilemma.models.building import build
+from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
 from trilemma.registry.options import checked_options
 from trilemma.registry.spec import parse_spec
-from trilemma.train.conditions import ConditionSource
 from trilemma.train.data_order import DataOrder
+from trilemma.train.examples import Reader
+from trilemma.train.log_names import check_scalars
+from trilemma.train.parts import Parts, shared_parameters
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe
@@ -50,21 +54,20 @@ class Prepared:
     """The parts of a run, ready to train.
 
     Attributes:
-        data: the data to train on, with what the network is told of them.
-        validation: those that the loss of the averaged weights is measured on; None for none.
+        data: the data to train on, with what the model is told of them.
+        validation: those that the losses of the averaged weights are measured on; None for none.
         fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
         order: gives the examples of each step.
     """
 
-    data: ConditionSource
-    validation: ConditionSource | None
+    data: Reader
+    validation: Reader | None
     fingerprints: tuple[str, str]
     objective: Objective
-    denoiser: Denoiser
+    parts: Parts
     card: dict[str, Any]
     order: DataOrder
-    precision: Precision
 
 
 def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
@@ -89,13 +92,13 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     objective = _built("objective", recipe.objective.spec, Objective)
     card = _card(recipe, dataset)
     start: Start | None = None
-    with _saying("denoiser"):
-        denoiser = model_directory.build_denoiser(card, recipe.seed)
-    data = ConditionSource(denoiser, dataset, processes.device)
-    measured = None if validation is None else ConditionSource(denoiser, validation, processes.device)
+    with _saying(recipe.kind):
+        model: nn.Module = build(card, recipe.seed)
+    data = Reader(dataset, model, processes.device)
+    measured = None if validation is None else Reader(validation, model, processes.device)
     if recipe.start is not None:
         with _saying("start"):
-            start = begin_with(denoiser, recipe.start)
+            start = begin_with(model, recipe.start)
         card["provenance"] |= {"start": start.name, "start_sha256": start.sha256}
     if recipe.validation.fraction:
         card["provenance"] |= {"held_out": recipe.validation.fraction, "data_sha256": data_fingerprint}
@@ -105,19 +108,24 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     fingerprint = recipe.fingerprint(None if start is None else start.sha256)
     card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)
-    denoiser.to(processes.device).eval()
-    _check_samples(recipe, denoiser)
+    with _saying("objective"):
+        parts = Parts(objective, model, recipe.seed, processes.device)
+        _check_apart(parts)
+        for update in parts.updates:
+            recipe.optimizer.of(update)
+    recipe.optimizer.check_names(parts.updates)
+    _check_samples(recipe, model)
     _check_evaluation(recipe)
     fingerprints = fingerprint, data_fingerprint
-    parts = Prepared(data, measured, fingerprints, objective, denoiser, card, order, precision)
-    _try(recipe, parts, processes)
-    _check_space(folder, denoiser)
-    return parts
+    prepared = Prepared(data, measured, fingerprints, objective, parts, card, order)
+    _try(recipe, prepared, precision, processes)
+    _check_space(folder, parts)
+    return prepared
 
 
-def fresh_denoiser(card: dict[str, Any], device: torch.device) -> Denoiser:
-    """Returns the denoiser of a card, whose weights are still to be loaded, and leaves the generators alone."""
-    return model_directory.build_denoiser(card, seed=0).to(device)
+def fresh_model(card: dict[str, Any], device: torch.device) -> nn.Module:
+    """Returns the model of a card, whose weights are still to be loaded, and leaves the generators alone."""
+    return cast(nn.Module, build(card, seed=0)).to(device)
 
 
 def _check_surroundings(recipe: Recipe, device: torch.device) -> None:
@@ -188,8 +196,19 @@ def _check_data(dataset: Dataset, spec: str) -> None:
             ) from error
 
 
-def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
+def _check_apart(parts: Parts) -> None:
+    for first, second in shared_parameters(parts.modules):
+        raise UsageError(f"parts {first!r} and {second!r} have weights in common; give each its own")
+
+
+def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
     wanted = recipe.samples
+    if not isinstance(denoiser, Denoiser):
+        if wanted.every:
+            raise UsageError(
+                f"recipe: samples are drawn from a denoiser, not {recipe.kind}; set samples.every = 0"
+            )
+        return
     table = denoiser.process.table
     steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
     if recipe.sampling.sampler is not None:
@@ -235,42 +254,39 @@ def _check_spec(kind: str, spec: str) -> None:
     checked_options(f"{kind} {found.address}", building.import_target(found), parsed.options)
 
 
-def _try(recipe: Recipe, parts: Prepared, processes: Processes) -> None:
-    """Takes the loss of the first batch once, without a gradient and in evaluation mode."""
-    parameters = [entry for entry in parts.denoiser.parameters() if entry.requires_grad]
-    if not parameters:
+def _try(recipe: Recipe, prepared: Prepared, precision: Precision, processes: Processes) -> None:
+    """Takes the losses of the first batch once, without a gradient and in evaluation mode."""
+    model, data, parts = prepared.parts.model, prepared.data, prepared.parts
+    if not any(entry.requires_grad for entry in model.parameters()):
         raise UsageError(
-            f"denoiser {recipe.denoiser.spec} has no parameters to train; choose another network"
+            f"{recipe.kind} {recipe.network.spec} has no parameters to train; choose another network"
         )
-    key = step_key(recipe.seed, 0, TRIAL, processes.rank)
-    with seeded(key, processes.device), torch.no_grad(), _saying("the first batch"):
-        indices, dataset = parts.order.indices(0), parts.data.dataset
-        x0, _ = dataset.batch(indices)
-        if tuple(x0.shape[1:]) != tuple(dataset.shape):
+    seed, rank, device = recipe.seed, processes.rank, processes.device
+    with seeded(step_key(seed, 0, TRIAL, rank), device), torch.no_grad(), _saying("the first batch"):
+        examples = data.read(prepared.order.indices(0))
+        if tuple(examples.x0.shape[1:]) != tuple(data.dataset.shape):
             raise DataError(
-                f"its images are {tuple(x0.shape[1:])}, the data set says {tuple(dataset.shape)}; "
+                f"its images are {tuple(examples.x0.shape[1:])}, the data set says {tuple(data.dataset.shape)}; "
                 "correct the data set"
             )
-        cond = parts.data.take(indices)
-        with parts.precision.autocast():
-            loss = parts.objective.loss(
-                parts.denoiser,
-                parts.denoiser,
-                x0.to(processes.device),
-                cond,
-                step_generator(recipe.seed, 0, TRIAL, processes.rank),
-            )
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise UsageError(f"objective {recipe.objective.spec} gives no scalar loss; choose another")
-        if not bool(loss.isfinite()):
-            raise ModelError(
-                f"the loss of the untrained network is {float(loss)}; check its options and the data"
-            )
+        for index, update in enumerate(parts.updates):
+            generator = step_generator(seed, 0, TRIAL + STREAMS * index, rank)
+            with precision.autocast():
+                found = prepared.objective.update_loss(update, examples.step(parts.modules, generator))
+            loss, scalars = loss_and_scalars(found)
+            check_scalars(update, scalars)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise UsageError(f"objective {recipe.objective.spec} gives no scalar loss; choose another")
+            if not bool(loss.isfinite()):
+                raise ModelError(
+                    f"the loss of the untrained network is {float(loss)}; check its options and the data"
+                )
 
 
-def _check_space(folder: Path, denoiser: Denoiser) -> None:
+def _check_space(folder: Path, parts: Parts) -> None:
     place = next(entry for entry in (folder, *folder.absolute().parents) if entry.is_dir())
-    needed = _COPIES * sum(t.numel() * t.element_size() for t in denoiser.state_dict().values())
+    tensors = [tensor for module in parts.living.values() for tensor in module.state_dict().values()]
+    needed = _COPIES * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ModelError(

@@ -11,75 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trilemma.errors import UsageError, nearest, shown
+from trilemma.errors import UsageError, shown
 from trilemma.files.toml import read_toml
 from trilemma.registry.spec import parse_value
+from trilemma.train.optimizer import Optimizer
+from trilemma.train.table import Component, Network, Table, build_table, decisive, later
 from trilemma.train.values import at_least, between, holds, one_of, typed
 
 _MOST_STEPS = 10**12
-
-
-class Table:
-    """A table of a recipe: every value has its type as soon as the table exists.
-
-    Raises:
-        UsageError: for a value of another type.
-    """
-
-    prefix: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for key in (f.name for f in dataclasses.fields(typing.cast(Any, self))):
-            object.__setattr__(self, key, typed(hints[key], getattr(self, key), self.prefix + key))
-
-
-@dataclass(frozen=True)
-class Component(Table):
-    """A component by spec string."""
-
-    spec: str
-
-
-@dataclass(frozen=True)
-class Network(Table):
-    """The denoiser: its spec, parameterization and options."""
-
-    spec: str = "unet"
-    parameterization: str = "v"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    prefix: ClassVar[str] = "denoiser."
-
-
-@dataclass(frozen=True)
-class Optimizer(Table):
-    """AdamW with linear warm-up over `warmup` steps and a cosine from `lr` to `final_lr`; `clip` bounds the norm of the
-    gradient, inf leaves it as it is.
-    """
-
-    lr: float = 1e-3
-    final_lr: float = 0.0
-    warmup: int = 500
-    weight_decay: float = 0.01
-    betas: Sequence[float] = (0.9, 0.99)
-    clip: float = 1.0
-
-    prefix: ClassVar[str] = "optimizer."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        holds("optimizer.lr", self.lr, 0 < self.lr <= 100, "a number above 0 up to 100")
-        holds("optimizer.final_lr", self.final_lr, 0 <= self.final_lr <= self.lr, "a number from 0 to lr")
-        at_least("optimizer.warmup", self.warmup, 0)
-        kept = self.weight_decay >= 0 and self.lr * self.weight_decay < 1
-        holds("optimizer.weight_decay", self.weight_decay, kept, "a number from 0 to below 1/lr")
-        fit = len(self.betas) == 2 and all(
-            isinstance(beta, int | float) and not isinstance(beta, bool) and 0 <= beta < 1
-            for beta in self.betas
-        )
-        holds("optimizer.betas", self.betas, fit, "two numbers from 0 to below 1")
-        holds("optimizer.clip", self.clip, self.clip > 0, "a number above 0, or inf for no clipping")
 
 
 @dataclass(frozen=True)
@@ -152,7 +91,8 @@ class Recipe(Table):
         precision: "no", "bf16" or "fp16" (mixed precision); "fp16" on a GPU only.
         compile: run the network through torch.compile: slower to start, faster afterwards. On a CPU only with
             precision "no".
-        ema: decay of the exponential moving average of the weights.
+        ema: limit d of the decay of the exponential moving average of the weights.
+        ema_warmup: w of the decay min(d, (1 + k)/(w + k)) after step k, while the average is young; 1 for none.
         checkpoint_every, keep: steps between checkpoints, and how many to keep.
         log_every: steps between lines of the log.
         tensorboard: also write TensorBoard event files.
@@ -184,6 +124,7 @@ class Recipe(Table):
     tensorboard: bool = True
     weights_dtype: str = "float32"
     start: str | None = None
+    ema_warmup: int = later(default=10)
     optimizer: Optimizer = field(default_factory=Optimizer)
     samples: Samples = field(default_factory=Samples)
     validation: Validation = field(default_factory=Validation)
@@ -194,7 +135,7 @@ class Recipe(Table):
         super().__post_init__()
         between("steps", self.steps, 1, _MOST_STEPS)
         between("seed", self.seed, 0, 2**64 - 1)
-        for key in ("batch_size", "checkpoint_every", "keep", "log_every"):
+        for key in ("batch_size", "checkpoint_every", "keep", "log_every", "ema_warmup"):
             at_least(key, getattr(self, key), 1)
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("weights_dtype", self.weights_dtype, ("float32", "float16"))
@@ -211,6 +152,16 @@ class Recipe(Table):
                 f"recipe: a value cannot be written down: {reason}; use those of TOML"
             ) from error
 
+    @property
+    def kind(self) -> str:
+        """The kind of the model that is trained."""
+        return "denoiser"
+
+    @property
+    def network(self) -> Network:
+        """The table of that kind."""
+        return self.denoiser
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
@@ -221,12 +172,12 @@ class Recipe(Table):
         Args:
             start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.
         """
-        decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
+        found = {key: value for key, value in decisive(self).items() if key not in _BESIDE_THE_WEIGHTS}
         if start_sha256 is not None:
-            decisive["start"] = start_sha256
+            found["start"] = start_sha256
         if self.validation.fraction:
-            decisive["held_out"] = self.validation.fraction
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+            found["held_out"] = self.validation.fraction
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 _BESIDE_THE_WEIGHTS = {
@@ -263,7 +214,8 @@ def make_recipe(table: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: for an unknown key, a missing or ill-typed value, or one out of range.
     """
-    return typing.cast(Recipe, _build(Recipe, table, ""))
+    made: Recipe = build_table(Recipe, table)
+    return made
 
 
 def _override(table: dict[str, Any], override: str) -> None:
@@ -285,28 +237,6 @@ def _literal(text: str) -> Any:
         return parse_value(text)
     except UsageError:
         return text
-
-
-def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in table:
-        if key not in fields:
-            near = nearest(key, fields)
-            hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UsageError(f"recipe: unknown key {shown(prefix + key)}; {hint}")
-    for name, f in fields.items():
-        if name not in table and f.default is f.default_factory is dataclasses.MISSING:
-            raise UsageError(f"recipe: key {prefix + name!r} is missing; add it")
-    return cls(**{key: _tables(hints[key], value, prefix + key) for key, value in table.items()})
-
-
-def _tables(hint: Any, value: Any, key: str) -> Any:
-    if not dataclasses.is_dataclass(hint):
-        return value
-    if not isinstance(value, Mapping):
-        raise UsageError(f"recipe: {key!r} must be a table; write [{key}]")
-    return _build(typing.cast(type, hint), value, key + ".")
 
 
 _EVALUATION = {"dataset": str, "features": str, "metrics": Sequence[str]}
