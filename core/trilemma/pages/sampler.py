@@ -12,8 +12,8 @@ from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma.models.card import read_card
-from trilemma.models.loading import model_path
+from trilemma.models.places import model_path
+from trilemma.models.reading import kind_of, read_card
 from trilemma.registry import Component, SamplerSpec, building, catalog
 from trilemma.registry.docstring import read_docstring
 from trilemma.testing.exact_processes import AngleProcess, PhaseProcess
@@ -82,6 +82,8 @@ def _model_for(sampler: Sampler) -> str:
     others = [component.address for component in catalog().components("model")]
     for address in [*building.default_models(), *others]:
         card = read_card(model_path(address))
+        if kind_of(card) != "denoiser":
+            continue
         process = lookup.process(card["process"]["spec"])
         if sampler.components is None or process.components in sampler.components:
             told = card["denoiser"].get("options", {}).get("classes")

@@ -31,15 +31,22 @@ PROCESS = "vp:schedule=cosine,T=1000"
 CARD = """\
 format = 1
 
-[network]
-name = "mnist-noisy"
-architecture = "trilemma_plugins.guidances.network:NoisyDigitNetwork"
-classes = 10
-shape = [1, 28, 28]
-range = [-1.0, 1.0]
+[model]
+name = "mnist-classifier"
+kind = "classifier"
+summary = "classifier of noised handwritten digits"
+licence = "Apache-2.0"
+
+[classifier]
+spec = "noisy-digit-network"
 
 [process]
 spec = "{process}"
+
+[data]
+shape = [1, 28, 28]
+range = [-1.0, 1.0]
+classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
 
 [weights]
 file = "weights.safetensors"
@@ -51,7 +58,7 @@ command = "{command}"
 seed = {seed}
 epochs = {epochs}
 
-[test_accuracy]
+[provenance.test_accuracy]
 {accuracy}
 """
 
@@ -167,7 +174,7 @@ def main() -> None:
         epochs=options.epochs,
         accuracy="\n".join(f'"t={level}" = {score:.4f}' for level, score in scores.items()),
     )
-    (options.out / "classifier.toml").write_text(card, encoding="utf-8")
+    (options.out / "model.toml").write_text(card, encoding="utf-8")
     print(f"test accuracy by time: {scores}")
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
+from trilemma.errors import UsageError
+from trilemma.interfaces.features import Features
+
+SHAPE = (1, 28, 28)
+NAMES = tuple("0123456789")
 FEATURES = 64
-CLASSES = 10
+CLASSES = len(NAMES)
 
 
-class DigitNetwork(nn.Module):
+class DigitNetwork(Features):
     r"""Three 3×3 convolutions and two linear layers; the normalisation is folded into their weights.
 
         h = relu(maxpool(conv(h)))   three times, 28 → 14 → 7 → 3
@@ -18,10 +25,22 @@ class DigitNetwork(nn.Module):
 
     Args of the call:
         images: [B, 1, 28, 28], pixels in [-1, 1].
+
+    Args:
+        shape: of the images, (1, 28, 28).
+        classes: their names, ten.
+
+    Raises:
+        UsageError: for another shape or number of classes.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, shape: Sequence[int] = SHAPE, classes: Sequence[str] = NAMES) -> None:
+        super().__init__(shape, classes)
+        if self.shape != SHAPE or len(self.classes) != CLASSES:
+            raise UsageError(
+                f"the digit network is for {CLASSES} classes of images of shape {SHAPE}, got {len(self.classes)} of "
+                f"{self.shape}; choose another network"
+            )
         self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 48, 3, padding=1)
         self.conv3 = nn.Conv2d(48, 96, 3, padding=1)

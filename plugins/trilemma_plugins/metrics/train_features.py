@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from trilemma import lookup
 from trilemma.models.construction import Constructing
-from trilemma_plugins.metrics.network import CLASSES, FEATURES, DigitNetwork, accuracy
+from trilemma_plugins.metrics.network import NAMES, DigitNetwork, accuracy
 from trilemma_plugins.metrics.training import fit, rounded, write_network
 
 
@@ -131,14 +131,14 @@ def main() -> None:
         f"--epochs {options.epochs} --batch {options.batch} --rate {options.rate} --seed {options.seed}"
     )
     card: dict[str, dict[str, object]] = {
-        "network": {
+        "model": {
             "name": "mnist-features",
-            "architecture": "trilemma_plugins.metrics.network:DigitNetwork",
-            "features": FEATURES,
-            "classes": CLASSES,
-            "shape": [1, 28, 28],
-            "range": [-1.0, 1.0],
+            "kind": "features",
+            "summary": "penultimate activations of a classifier of handwritten digits, 64 features",
+            "licence": "Apache-2.0",
         },
+        "features": {"spec": "digit-network"},
+        "data": {"shape": [1, 28, 28], "range": [-1.0, 1.0], "classes": list(NAMES)},
         "provenance": {
             "data": "MNIST, the 60,000 training images",
             "test_accuracy": score,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from trilemma import lookup
-from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, SIDE, ImageNetwork
+from trilemma_plugins.metrics.image_network import NAMES, SIDE, ImageNetwork
 from trilemma_plugins.metrics.network import accuracy
 from trilemma_plugins.metrics.training import fit, rounded, write_network
 
@@ -94,14 +94,14 @@ def main() -> None:
         size = sum(weight.numel() for weight in weights.values())
         print(json.dumps({"test_accuracy": score, "parameters": size}), file=log)
     card: dict[str, dict[str, object]] = {
-        "network": {
+        "model": {
             "name": "image-features",
-            "architecture": "trilemma_plugins.metrics.image_network:ImageNetwork",
-            "features": FEATURES,
-            "classes": CLASSES,
-            "shape": [3, SIDE, SIDE],
-            "range": [-1.0, 1.0],
+            "kind": "features",
+            "summary": "penultimate activations of a classifier of ten kinds of animals and vehicles, 192 features",
+            "licence": "Apache-2.0",
         },
+        "features": {"spec": "image-network"},
+        "data": {"shape": [3, SIDE, SIDE], "range": [-1.0, 1.0], "classes": list(NAMES)},
         "provenance": {
             "data": options.data or options.train,
             "test_accuracy": score,

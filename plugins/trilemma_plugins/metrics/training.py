@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import tomli_w
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from trilemma.models.card import card_text
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -76,11 +77,7 @@ def rounded(network: nn.Module) -> dict[str, Tensor]:
 
 
 def write_network(out: Path, weights: dict[str, Tensor], card: dict[str, dict[str, object]]) -> None:
-    """Writes `weights.safetensors` and `features.toml` into a folder; format and sha256 are filled in."""
+    """Writes `weights.safetensors` and `model.toml` into a folder; format and sha256 are filled in."""
     blob = save(weights)
     (out / "weights.safetensors").write_bytes(blob)
-    named = {"file": "weights.safetensors", "sha256": hashlib.sha256(blob).hexdigest()}
-    text = tomli_w.dumps(
-        {"format": 1, "network": card["network"], "weights": named, "provenance": card["provenance"]}
-    )
-    (out / "features.toml").write_text(text, encoding="utf-8")
+    (out / "model.toml").write_text(card_text(card, hashlib.sha256(blob).hexdigest()), encoding="utf-8")
