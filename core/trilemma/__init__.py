@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     from trilemma.guiding.sums import Sum as Sum
     from trilemma.interfaces.autoencoder import Autoencoder as Autoencoder
     from trilemma.interfaces.classifier import Classifier as Classifier
+    from trilemma.interfaces.condition import ClassCondition as ClassCondition
     from trilemma.interfaces.condition import Condition as Condition
+    from trilemma.interfaces.condition import ImageCondition as ImageCondition
+    from trilemma.interfaces.condition import ScalarCondition as ScalarCondition
+    from trilemma.interfaces.condition import TextCondition as TextCondition
+    from trilemma.interfaces.condition import conditions_from as conditions_from
     from trilemma.interfaces.dataset import InMemoryDataset as InMemoryDataset
     from trilemma.interfaces.denoiser import Denoiser as Denoiser
     from trilemma.interfaces.denoiser import gradient_of as gradient_of
+    from trilemma.interfaces.encoder import Encoder as Encoder
     from trilemma.interfaces.features import Features as Features
     from trilemma.interfaces.guidance import BoundGuidance as BoundGuidance
     from trilemma.interfaces.guidance import Branch as Branch
+    from trilemma.interfaces.guidance import FromNull as FromNull
     from trilemma.interfaces.guidance import Guidance as Guidance
     from trilemma.interfaces.guidance import Weighted as Weighted
     from trilemma.interfaces.metric import Metric as Metric
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
     from trilemma.interfaces.update import Update as Update
     from trilemma.lookup import dataset as dataset
     from trilemma.lookup import denoiser as denoiser
+    from trilemma.lookup import encoder as encoder
     from trilemma.lookup import guidance as guidance
     from trilemma.lookup import metric as metric
     from trilemma.lookup import objective as objective
@@ -66,6 +74,7 @@ if TYPE_CHECKING:
     from trilemma.registry import CommandSpec as CommandSpec
     from trilemma.registry import DatasetSpec as DatasetSpec
     from trilemma.registry import DenoiserSpec as DenoiserSpec
+    from trilemma.registry import EncoderSpec as EncoderSpec
     from trilemma.registry import FeaturesSpec as FeaturesSpec
     from trilemma.registry import GuidanceSpec as GuidanceSpec
     from trilemma.registry import KernelSpec as KernelSpec
@@ -87,11 +96,19 @@ _HOMES = {
     "CommandSpec": "registry",
     "BoundGuidance": "interfaces.guidance",
     "Branch": "interfaces.guidance",
+    "ClassCondition": "interfaces.condition",
     "Condition": "interfaces.condition",
+    "ImageCondition": "interfaces.condition",
+    "ScalarCondition": "interfaces.condition",
+    "TextCondition": "interfaces.condition",
+    "conditions_from": "interfaces.condition",
     "DatasetSpec": "registry",
     "Denoiser": "interfaces.denoiser",
     "DenoiserSpec": "registry",
+    "Encoder": "interfaces.encoder",
+    "EncoderSpec": "registry",
     "Factor": "guiding.modifiers",
+    "FromNull": "interfaces.guidance",
     "Grid": "interfaces.spacing",
     "Guidance": "interfaces.guidance",
     "GuidanceSpec": "registry",
@@ -126,6 +143,7 @@ _HOMES = {
     "Weighted": "interfaces.guidance",
     "dataset": "lookup",
     "denoiser": "lookup",
+    "encoder": "lookup",
     "fuse": "models.fusion",
     "gradient_of": "interfaces.denoiser",
     "guidance": "lookup",

@@ -16,7 +16,7 @@ from trilemma.engine.noise import InjectedNoise
 from trilemma.engine.program import guided, lower
 from trilemma.engine.runner import Runner
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
 from trilemma.interfaces.guidance import Weighted as BranchWeights
@@ -155,7 +155,7 @@ class Coupled(Denoiser):
     """Curved in position and velocity; its output is one component."""
 
     def __init__(self) -> None:
-        super().__init__(PhaseProcess(), "score", (3, 4), [Condition("branch", size=4)])
+        super().__init__(PhaseProcess(), "score", (3, 4), [ClassCondition("branch", size=4)])
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         x, v = z.chunk(2, 1)

@@ -7,33 +7,36 @@ import torch
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.registry.spec import parse_value
 
-ANIMALS = Condition("class", size=3, null=3, names=("cat", "dog", "horse"))
+ANIMALS = ClassCondition("class", size=3, null=3, names=("cat", "dog", "horse"))
 
 
 def test_names_and_labels_mean_the_same() -> None:
     indices = torch.arange(4)
-    assert ANIMALS.encode("dog", indices).tolist() == [1, 1, 1, 1]
-    assert ANIMALS.encode(["horse", 0], indices).tolist() == [2, 0, 2, 0]
-    assert torch.equal(ANIMALS.encode(["cat", "horse"], indices), ANIMALS.encode([0, 2], indices))
+    assert ANIMALS.prepare("dog").take(indices)["class"].tolist() == [1, 1, 1, 1]
+    assert ANIMALS.prepare(["horse", 0]).take(indices)["class"].tolist() == [2, 0, 2, 0]
+    assert torch.equal(
+        ANIMALS.prepare(["cat", "horse"]).take(indices)["class"],
+        ANIMALS.prepare([0, 2]).take(indices)["class"],
+    )
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="class='hors' is no class of this model; did you mean 'horse'"):
-        ANIMALS.encode("hors", torch.arange(1))
+        ANIMALS.prepare("hors").take(torch.arange(1))["class"]
     with pytest.raises(UsageError, match="its classes are cat, dog, horse"):
-        ANIMALS.encode("zebra", torch.arange(1))
+        ANIMALS.prepare("zebra").take(torch.arange(1))["class"]
     with pytest.raises(UsageError, match="give its number"):
-        Condition("class", size=3).encode("cat", torch.arange(1))
+        ClassCondition("class", size=3).prepare("cat").take(torch.arange(1))["class"]
 
 
 def test_a_class_that_is_called_by_a_number_is_meant_by_the_number_in_quotes() -> None:
-    years = Condition("class", size=2, names=("1984", "2001"))
-    assert years.encode("2001", torch.arange(1)).tolist() == [1]
+    years = ClassCondition("class", size=2, names=("1984", "2001"))
+    assert years.prepare("2001").take(torch.arange(1))["class"].tolist() == [1]
     with pytest.raises(UsageError, match='class=2001 is a label out of range, "2001" in quotes a name; give'):
-        years.encode(2001, torch.arange(1))
+        years.prepare(2001).take(torch.arange(1))["class"]
 
 
 def test_the_command_line_reads_words_in_lists() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma import lookup
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 
@@ -22,7 +22,7 @@ class Watching(Denoiser):
     """Answers 0 and keeps the labels that it was called with."""
 
     def __init__(self, process: Process, null: int | None = NULL) -> None:
-        super().__init__(process, "eps", (1, 2, 2), [Condition("class", size=NULL, null=null)])
+        super().__init__(process, "eps", (1, 2, 2), [ClassCondition("class", size=NULL, null=null)])
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen = torch.empty(0)
 
@@ -53,7 +53,7 @@ def test_the_share_of_null_classes_is_drop(name: str) -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_without_a_null_class_nothing_can_be_dropped(name: str) -> None:
     labels_seen(name, 0.0, null=None)
-    with pytest.raises(UsageError, match="needs a null class"):
+    with pytest.raises(UsageError, match="has no null"):
         labels_seen(name, 0.5, null=None)
 
 

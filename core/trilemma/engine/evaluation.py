@@ -78,7 +78,7 @@ class Evaluation:
         for network, branches in self._calls:
             end = min(begin + self.batch * branches, count)
             if end > begin:
-                given = {name: cond[name][begin:end] for name in network.conditions if name in cond}
+                given = {name: cond[name][begin:end] for name in network.keywords}
                 own = states[begin:end]
                 answers.append(self._checked(network(own, times[begin:end], **given), own))
             begin = end

@@ -53,7 +53,8 @@ def describe(
         "process": resolved.specs["process"],
         "steps": resolved.steps,
         "guiding": [describe_model(network) for network in others] or None,
-        "cond": {name: lookup.condition(value) for name, value in (request.cond or {}).items()},
+        "cond": dict(resolved.told),
+        "encoders": {name: found for name, found in resolved.sources.items() if found} or None,
         "seed": resolved.noise.seed,
         "noise": lookup.describe("", resolved.noise)
         if resolved.noise.seed is None

@@ -50,10 +50,12 @@ def resolve(request: Request) -> Resolved:
     passes = (request.resample, request.jump)
     plan = planned(sampler, process, steps, model.parameterization, request.strength, passes)
     warn(plan, process, request.latent is None and request.start is None)
-    cond = dict(request.cond or {})
-    guidance, guidance_spec = _guidance(request, model, cond)
-    bound = guidance.bind(model, cond, plan.times)
+    given = request.cond or {}
+    guidance, guidance_spec = _guidance(request, model, given)
     network_dtype, device = _place(model, request.device)
+    # Each value is prepared here, once: branches that share it share its tensors.
+    cond = model.prepare_given(given)
+    bound = guidance.bind(model, cond, plan.times)
     _check_together(bound, model)
     assert not isinstance(request.dtype, str)
     resolved = Resolved(
@@ -61,6 +63,8 @@ def resolve(request: Request) -> Resolved:
         model=model,
         sampler=sampler,
         guidance=bound,
+        cond=tuple(model.prepare(branch.cond).to(device) for branch in bound.branches),
+        told={name: model.conditions[name].recorded(value, cond[name]) for name, value in given.items()},
         specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(model)},
         steps=steps,
         times=plan.times,
@@ -248,10 +252,8 @@ def _check_batch(resolved: Resolved) -> None:
         "give a smaller batch_size",
         resolved.device,
     )
-    one = torch.zeros(1, dtype=torch.int64)
-    for branch in resolved.guidance.branches:
-        encoded = resolved.model.encode(branch.cond, one)
-    resolved.guidance.targets(one, encoded)
+    one = torch.zeros(1, dtype=torch.int64, device=resolved.device)
+    resolved.guidance.targets(one, resolved.cond[0].take(one))
 
 
 def _place(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:

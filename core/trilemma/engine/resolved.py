@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from trilemma.engine.noise import NoiseSource
 from trilemma.engine.program import Program
 from trilemma.engine.request import Request
 from trilemma.errors import TrilemmaError
+from trilemma.interfaces.condition import PreparedConditions
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.interfaces.sampler import Sampler
@@ -31,6 +33,8 @@ class Resolved:
         request: as it was made.
         model, sampler: the objects.
         guidance: bound to the model, the conditions and the times.
+        cond: prepared conditions of each of its branches, on the device.
+        told: the conditions as the record holds them, by name.
         specs: canonical spec strings of sampler, guidance and process.
         steps: of the whole grid.
         times: [steps + 1], float64; with images to start from, those that are run.
@@ -46,6 +50,8 @@ class Resolved:
     model: Denoiser
     sampler: Sampler
     guidance: BoundGuidance
+    cond: tuple[PreparedConditions, ...]
+    told: Mapping[str, Any]
     specs: Mapping[str, str | None]
     steps: int
     times: Tensor
@@ -57,6 +63,14 @@ class Resolved:
     dtype: torch.dtype
     network_dtype: torch.dtype
     device: torch.device
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """Identities of the networks that prepared the conditions that were given, by name; None where none did."""
+        given = self.request.cond or {}
+        return {
+            name: self.model.conditions[name].source() for name, value in given.items() if value is not None
+        }
 
     @property
     def rows(self) -> int:
@@ -89,9 +103,9 @@ class Resolved:
             indices: int64 [B].
             latent: states [B, ...] to start from; None for the prior, or the images that the request starts from.
         """
-        encoded = [self.model.encode(branch.cond, indices) for branch in self.guidance.branches]
-        cond = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
-        targets = self.guidance.targets(indices, encoded[0])
+        told = [prepared.take(indices) for prepared in self.cond]
+        cond = {name: torch.cat([branch[name] for branch in told]) for name in told[0]}
+        targets = self.guidance.targets(indices, told[0])
         states = self.first_states(indices) if latent is None else latent
         if self.known is None:
             return Batch(states, indices, self.noise, cond, targets)

@@ -16,7 +16,7 @@ from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
-from trilemma.interfaces.condition import LABEL
+from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.card import build_denoiser
 
@@ -44,9 +44,10 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
     labels = None
-    if LABEL in model.conditions and request.cond is None:
+    classes = model.conditions.get(LABEL)
+    if isinstance(classes, ClassCondition) and request.cond is None:
         training = evaluator.training_labels
-        size = model.conditions[LABEL].size
+        size = classes.size
         if len(training) and int(training.max()) >= size:
             raise UsageError(
                 f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition, Condition, Prepared, PreparedConditions
 from trilemma.interfaces.data_view import DataView, Direct
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import PARAMETERIZATIONS
@@ -106,10 +106,16 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1]; conditions are tensors [B].
+        """Returns the prediction at state z [B, K·C, H, W] and times t [B] in [0, 1].
 
-        What the class `draws` and, where it `takes_to`, the times `to` [B] are keywords beside the conditions.
+        The keywords are those of its conditions, tensors [B, ...] in float32, int64 and bool, which the network casts
+        to its own dtype; and beside them those that the class `draws` and, where it `takes_to`, the times `to` [B].
         """
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """Names of the tensors that it receives beside z and t: those of all its conditions."""
+        return tuple(name for condition in self.conditions.values() for name in condition.keywords)
 
     @property
     def usual_sampler(self) -> str | None:
@@ -126,7 +132,7 @@ class Denoiser(nn.Module):
     def name_classes(self, condition: str, names: Sequence[str]) -> None:
         """Names the classes of a condition; does nothing where there are not as many names as classes."""
         known = self.conditions.get(condition)
-        if known is not None and known.size == len(names):
+        if isinstance(known, ClassCondition) and known.size == len(names):
             self.conditions[condition] = replace(known, names=tuple(names))
 
     def own_tensors(self) -> list[Tensor]:
@@ -147,15 +153,31 @@ class Denoiser(nn.Module):
         """
         raise UsageError(f"{type(self).__name__} has no self-attention to change; use another guidance")
 
-    def encode(self, cond: Mapping[str, Any] | None, indices: Tensor) -> dict[str, Tensor]:
-        """Returns every declared condition as labels [B] for samples `indices` [B]; a missing one is the null class.
+    def prepare(self, cond: Mapping[str, Any] | None) -> PreparedConditions:
+        """Returns all declared conditions as tensors to take samples from; a missing one is its null.
+
+        Args:
+            cond: values by name; what was prepared before stays as it is.
 
         Raises:
-            UsageError: for a condition this denoiser does not take, or a value out of range.
+            UsageError: for a condition that this denoiser does not take, a value that is none of the condition, or a
+                missing one that has no null.
         """
-        cond = dict(cond or {})
-        for name in cond:
+        given = self.prepare_given(cond)
+        return PreparedConditions([c.prepare(given.get(name)) for name, c in self.conditions.items()])
+
+    def prepare_given(self, cond: Mapping[str, Any] | None) -> dict[str, Prepared | None]:
+        """Returns the values that were given as tensors, by name, with None for the null.
+
+        Raises:
+            UsageError: as `prepare` does, but not for a missing condition.
+        """
+        given = dict(cond or {})
+        for name in given:
             if name not in self.conditions:
-                known = ", ".join(self.conditions) or "none"
-                raise UsageError(f"unknown condition {name!r}; this model takes: {known}")
-        return {name: c.encode(cond.get(name), indices) for name, c in self.conditions.items()}
+                known = f"takes: {', '.join(self.conditions)}" if self.conditions else "takes no condition"
+                raise UsageError(f"unknown condition {name!r}; this model {known}")
+        return {
+            name: None if value is None else self.conditions[name].prepare(value)
+            for name, value in given.items()
+        }

@@ -74,7 +74,7 @@ def check_drop(name: str, probability: float) -> None:
 def drop_conditions(
     denoiser: Denoiser, cond: Mapping[str, Tensor], probability: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Returns the conditions [B]; all conditions of an example are the null ones with this probability.
+    """Returns the conditions [B, ...]; all conditions of an example are the null ones with this probability.
 
     Raises:
         UsageError: for a condition without a null, where the probability is positive.
@@ -86,12 +86,9 @@ def drop_conditions(
         return dict(cond)
     batch = len(next(iter(cond.values())))
     dropped = torch.rand(batch, generator=generator) < probability
-    result = {}
-    for name, value in cond.items():
-        null = denoiser.conditions[name].null
-        if null is None:
-            raise UsageError(
-                f"drop={probability} needs a null class, but condition {name!r} has none; set drop = 0"
-            )
-        result[name] = torch.where(dropped.to(value.device), null, value)
+    result: dict[str, Tensor] = {}
+    for condition in denoiser.conditions.values():
+        given = {name: cond[name] for name in condition.keywords}
+        where = dropped.to(given[condition.name].device)
+        result |= condition.drop(given, where)
     return result

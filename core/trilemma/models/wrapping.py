@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError, shown
-from trilemma.interfaces.condition import LABEL, Condition
+from trilemma.interfaces.condition import LABEL, ClassCondition, Condition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 
@@ -178,7 +178,7 @@ def _conditions(classes: int | Sequence[str], null: int | None) -> list[Conditio
             raise UsageError(f"null={shown(null)} is a label and there are no classes; give classes= too")
         return []
     label = None if null is None else checked_integer(null, "null", 0, 2**31 - 1)
-    return [Condition(LABEL, size=size, null=label, names=names)]
+    return [ClassCondition(LABEL, size=size, null=label, names=names)]
 
 
 def _plain_call(network: Any, z: Tensor, clock: Tensor, cond: Mapping[str, Tensor]) -> Any:

@@ -29,6 +29,7 @@ IDENTITY = (
     "process",
     "steps",
     "cond",
+    "encoders",
     "seed",
     "noise",
     "latent",

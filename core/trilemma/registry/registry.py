@@ -9,6 +9,7 @@ from trilemma.registry.specs import (
     ComponentSpec,
     DatasetSpec,
     DenoiserSpec,
+    EncoderSpec,
     FeaturesSpec,
     GuidanceSpec,
     KernelSpec,
@@ -63,6 +64,10 @@ class Registry:
     def guidance(self, spec: GuidanceSpec) -> None:
         """Registers a guidance."""
         self._stage(spec, GuidanceSpec)
+
+    def encoder(self, spec: EncoderSpec) -> None:
+        """Registers an encoder of texts."""
+        self._stage(spec, EncoderSpec)
 
     def objective(self, spec: ObjectiveSpec) -> None:
         """Registers a training objective."""

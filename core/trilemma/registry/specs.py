@@ -143,6 +143,25 @@ class GuidanceSpec(ComponentSpec):
 
 
 @dataclass(frozen=True)
+class EncoderSpec(ComponentSpec):
+    """An encoder of texts: target is a `trilemma.interfaces.encoder.Encoder`.
+
+    Attributes:
+        width: numbers in one of its embeddings, so that networks are built without its weights; 0 where its options
+            decide.
+    """
+
+    width: int = 0
+
+    kind = "encoder"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.width) is not int or self.width < 0:
+            raise TypeError(f"EncoderSpec {self.name!r}: width={self.width!r} is no number of numbers")
+
+
+@dataclass(frozen=True)
 class ObjectiveSpec(ComponentSpec):
     """A training objective: target is a `trilemma.interfaces.objective.Objective`."""
 
@@ -233,6 +252,7 @@ SPECS: tuple[type[ComponentSpec], ...] = (
     FeaturesSpec,
     SamplerSpec,
     GuidanceSpec,
+    EncoderSpec,
     ObjectiveSpec,
     DatasetSpec,
     MetricSpec,

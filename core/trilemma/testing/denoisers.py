@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from trilemma.interfaces.condition import PreparedConditions
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing.compiling import network_compiles
 from trilemma.testing.empty import without_a_state
 from trilemma.testing.outcome import Skipped
+
+# Values of each condition that a network is asked under.
+_VALUES = 4
 
 
 def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -36,8 +40,8 @@ def _asked(model: Denoiser, count: int) -> tuple[Tensor, Tensor, dict[str, Tenso
     components = model.process.components
     shape = (components * model.shape[0], *model.shape[1:])
     z = torch.randn(count, *shape, generator=generator).to(dtype)
-    cond = {name: torch.arange(count) % entry.size for name, entry in model.conditions.items()}
-    return z, torch.linspace(0.2, 0.9, count), cond
+    told = PreparedConditions([entry.drawn(count, generator) for entry in model.conditions.values()])
+    return z, torch.linspace(0.2, 0.9, count), told.take(torch.arange(count))
 
 
 @torch.no_grad()
@@ -85,12 +89,16 @@ def _conditions(model: Denoiser) -> str:
     if not model.conditions:
         raise Skipped("it takes no condition")
     z, t, cond = _asked(model, 1)
+    generator = torch.Generator().manual_seed(4)
     for name, entry in model.conditions.items():
-        for label in (0, entry.size - 1, *([] if entry.null is None else [entry.null])):
-            given = {**cond, name: torch.full((1,), label)}
-            assert bool(_answer(model, z, t, given).isfinite().all()), (
-                f"{name}={label} gives no finite answer"
-            )
+        values = {
+            f"value {i}": entry.drawn(_VALUES, generator).take(torch.tensor([i])) for i in range(_VALUES)
+        }
+        if entry.has_null:
+            values["the null"] = entry.absent(torch.zeros(1, dtype=torch.int64))
+        for value, told in values.items():
+            finite = _answer(model, z, t, {**cond, **told}).isfinite().all()
+            assert bool(finite), f"{value} of condition {name!r} gives no finite answer"
     return ", ".join(model.conditions)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.column import ClassColumn, Column
-from trilemma.interfaces.condition import LABEL, Condition
+from trilemma.interfaces.condition import ClassCondition, Condition
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 
@@ -41,7 +41,7 @@ class ConditionSource:
 def _matching(condition: Condition, columns: Mapping[str, Column]) -> Column:
     """The column of a condition."""
     found = columns.get(condition.name)
-    if condition.name == LABEL:
+    if isinstance(condition, ClassCondition):
         classes = len(found.classes) if isinstance(found, ClassColumn) else 0
         if condition.size != classes:
             raise UsageError(

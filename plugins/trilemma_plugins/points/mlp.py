@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.checks import checked_integer
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
 
@@ -48,7 +48,7 @@ class MLP(Denoiser):
         depth: int = 3,
         classes: int = 0,
     ) -> None:
-        conditions = [Condition("class", size=classes, null=classes)] if classes else []
+        conditions = [ClassCondition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
         width = checked_integer(width, "mlp: width", 1, what="is no number of hidden units")
         depth = checked_integer(depth, "mlp: depth", 1, what="is no number of blocks")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma_plugins.unet.blocks import (
@@ -68,7 +68,7 @@ class UNet(Denoiser):
         dropout: float = 0.0,
     ) -> None:
         classes = checked_integer(classes, "unet: classes", 0, what="is no number of classes")
-        conditions = [Condition("class", size=classes, null=classes)] if classes else []
+        conditions = [ClassCondition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
         blocks, patch, head, groups = (
             checked_integer(count, f"unet: {name}", 1, what="is out of range")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.engine import graphs as capture
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
@@ -23,7 +23,7 @@ class Small(Denoiser):
     """A convolution and a class embedding."""
 
     def __init__(self) -> None:
-        super().__init__(DiscreteVP(), "v", (2, 6, 6), [Condition("class", 4, null=4)])
+        super().__init__(DiscreteVP(), "v", (2, 6, 6), [ClassCondition("class", 4, null=4)])
         self.convolution = nn.Conv2d(2, 2, 3, padding=1)
         self.classes = nn.Embedding(5, 2)
 
