@@ -73,7 +73,9 @@ def test_without_a_teacher_the_same_noise_is_used():
     x0 = torch.zeros(16, *SHAPE, dtype=torch.float64)
     student = Flowing(process, 0.0)
     step = Step(student, student, {}, x0, {}, {}, generator)
-    assert float(Consistency(teacher="", steps=4).update_loss(None, step).detach()) == pytest.approx(0, abs=1e-12)
+    assert float(Consistency(teacher="", steps=4).update_loss(None, step).detach()) == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("options", [{"steps": 1}, {"drop": -1.0}, {"huber": 0.0}])

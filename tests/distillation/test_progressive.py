@@ -61,9 +61,7 @@ def test_one_step_of_the_target_is_two_of_the_teacher(process, parameterization,
     end = flow_step(middle, x0(middle, m, at_m), at_m, at_s)
     torch.testing.assert_close(flow_step(z, target, at_t, at_s), end, rtol=0, atol=1e-14)
     ratio = (at_s.sigma / at_t.sigma).view(-1, 1, 1, 1)
-    of_the_paper = (end - ratio * z) / (
-        at_s.alpha.view(-1, 1, 1, 1) - ratio * at_t.alpha.view(-1, 1, 1, 1)
-    )
+    of_the_paper = (end - ratio * z) / (at_s.alpha.view(-1, 1, 1, 1) - ratio * at_t.alpha.view(-1, 1, 1, 1))
     torch.testing.assert_close(target, of_the_paper, rtol=0, atol=1e-9)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -193,9 +194,17 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: for a file that is missing or no TOML, an unknown key (with the nearest known one), a missing or
             ill-typed value.
     """
-    path = Path(path)
+    return make_recipe(overridden(recipe_table(path), overrides))
+
+
+def recipe_table(path: str | Path) -> dict[str, Any]:
+    """Returns the table of a recipe's TOML file, whose keys are not checked yet.
+
+    Raises:
+        UsageError: for a file that is missing or no TOML.
+    """
     try:
-        table = read_toml(path)
+        return read_toml(Path(path))
     except OSError as error:
         raise UsageError(
             f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file"
@@ -203,9 +212,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as error:
         reason = " ".join(str(error).split())[:150]
         raise UsageError(f"recipe {path} is no valid TOML: {reason}; correct it") from error
+
+
+def overridden(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns a table with `key=value` overrides (dotted keys) applied.
+
+    Raises:
+        UsageError: for an override that is no pair, or names a value as a table.
+    """
+    found = copy.deepcopy(dict(table))
     for override in overrides:
-        _override(table, override)
-    return make_recipe(table)
+        _override(found, override)
+    return found
 
 
 def make_recipe(table: Mapping[str, Any]) -> Recipe:
