@@ -27,7 +27,7 @@ WORDS = {
     "classifier",
 }
 # The network of a recipe that names none.
-KNOWN = [("train/recipe.py", "unet")]
+KNOWN = [("train/table.py", "unet")]
 KINDS = ("process", "sampler", "guidance", "model", "dataset", "objective", "denoiser")
 
 

@@ -88,7 +88,7 @@ TWOS = [
     torch.tensor(2, dtype=torch.uint8),
     Index(2),
 ]
-OPTIONAL = ("columns", "pass_steps", "label", "classifier", "steps of a bound")
+OPTIONAL = ("steps", "columns", "pass_steps", "label", "classifier", "steps of a bound")
 NONE = [True, np.True_, torch.tensor(True), 2.0, np.float64(2), "2", None, [2, 2], 2j, object()]
 
 

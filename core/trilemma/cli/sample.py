@@ -17,7 +17,7 @@ def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     n: Annotated[int, option("n", "-n")] = 64,
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
-    steps: Annotated[int, option("steps")] = default("steps"),
+    steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
     cond: Annotated[
         list[str] | None,
@@ -95,9 +95,9 @@ def command(
 
     resized: list[str] = []
     given: dict[str, Any] = {
-        "start": None if start is None else read_images(start, network.shape, resized.append),
-        "known": None if known is None else read_images(known, network.shape, resized.append),
-        "mask": None if mask is None else read_mask(mask, network.shape, resized.append),
+        "start": None if start is None else read_images(start, network.image_shape, resized.append),
+        "known": None if known is None else read_images(known, network.image_shape, resized.append),
+        "mask": None if mask is None else read_mask(mask, network.image_shape, resized.append),
     }
 
     request = Request(

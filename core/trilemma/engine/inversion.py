@@ -12,12 +12,14 @@ from torch import Tensor
 
 from trilemma import lookup
 from trilemma.engine.batches import Chunks
+from trilemma.engine.images import checked_images
 from trilemma.engine.request import Callback, InversionRequest, Request
-from trilemma.engine.resolve import default_sampler, resolved_model
+from trilemma.engine.resolve import asked_steps, default_sampler, resolved_model
 from trilemma.engine.resolved import Resolved
 from trilemma.engine.sampling import SampleChunks, Samples
 from trilemma.engine.signature import takes
 from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -72,9 +74,10 @@ def _inverted(request: InversionRequest) -> Inverted:
     built, spec = lookup.build("sampler", given)
     forwards = cast(Sampler, built)
     solved = Solved(forwards, request.refine, request.tolerance) if request.refine else None
-    parts = _parts(forwards, process, request.steps, solved)
-    rows = [_rows(part, process, request.steps) for part in parts]
-    latent: Tensor = request.x
+    steps = asked_steps(request.steps, model)
+    parts = _parts(forwards, process, steps, solved)
+    rows = [_rows(part, process, steps) for part in parts]
+    latent = _data(model, request.x)
     record: dict[str, Any] = {}
     residual: Tensor | None = None
     tolerance = request.tolerance
@@ -100,6 +103,13 @@ def _inverted(request: InversionRequest) -> Inverted:
     if residual is not None and tolerance is not None:
         _warn(residual, tolerance)
     return Inverted(latent, record, indices=drawn.indices, residual=residual)
+
+
+def _data(model: Denoiser, images: Tensor) -> Tensor:
+    """The data of images, which are checked where they are something else than the images themselves."""
+    if model.view.keeps_places:
+        return images
+    return model.view.data(checked_images("x", images, model.image_shape))
 
 
 def _warn(residual: Tensor, tolerance: float) -> None:

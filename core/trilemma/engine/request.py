@@ -32,7 +32,7 @@ class Common:
         model: a denoiser, or the name or directory of one for `trilemma.load`.
         sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing"; by default the one that the model's card
             names, else one that fits its process.
-        steps: number of steps; at most T for a discrete process.
+        steps: number of steps, at most T for a discrete process; by default that of the model's card, else 50.
         guidance: a guidance or its spec, such as "cfg:scale=2", where a scale of 1 is none; by default, where a
             condition is given, the one that the model's card names, else the model's own prediction.
         cond: conditions by name: one value for all samples, or a list of which sample i takes entry i modulo its
@@ -45,7 +45,7 @@ class Common:
     model: Denoiser | str | Path
     _: KW_ONLY
     sampler: Sampler | str | None = None
-    steps: int = 50
+    steps: int | None = None
     guidance: Guidance | str | None = None
     cond: Mapping[str, Any] | None = None
     indices: Sequence[int] | Tensor | None = None
@@ -72,8 +72,8 @@ class Batching(Common):
         deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished samples
             too are the same bits in any chunking; `batch_size` is then ignored.
         callback: called after each row of the sampler with (rows done, rows, time, state [B, ...]), with gradients as
-            at the call. The state is a view that the next row overwrites: clone it to keep it. A clone is an ordinary
-            tensor.
+            at the call. The states of a latent model are codes. The state is a view that the next row overwrites: clone
+            it to keep it. A clone is an ordinary tensor.
         progress: show a progress bar on stderr.
     """
 
@@ -165,7 +165,8 @@ class Request(Drawing, Batching):
             callback and no progress bar can follow; "auto" takes the one that fits, "off" none. A loop that cannot be
             captured is launched row by row, with the same result; the provenance says which capture ran, and why no
             other.
-        trajectory: also keep the state before the first row and after each; a graph of all rows cannot do that.
+        trajectory: also keep the state before the first row and after each, codes for a latent model; a graph of all
+            rows cannot do that.
     """
 
     _: KW_ONLY

@@ -33,6 +33,9 @@ from trilemma.registry import building
 
 T = TypeVar("T")
 
+# Number of steps where neither the request nor the model's card names one.
+STEPS = 50
+
 
 def resolve(request: Request) -> Resolved:
     """Returns a request with every name looked up and every default filled in.
@@ -44,9 +47,9 @@ def resolve(request: Request) -> Resolved:
     process = model.process
     shape = (process.components * model.shape[0], *model.shape[1:])
     indices = _checked_indices(request, shape)
-    known = _checked_images(request, process, shape)
+    known = _checked_images(request, model)
     sampler, sampler_spec = _sampler(request, model)
-    steps = check_steps(process.table, request.steps)
+    steps = check_steps(process.table, asked_steps(request.steps, model))
     passes = (request.resample, request.jump)
     plan = planned(sampler, process, steps, model.parameterization, request.strength, passes)
     warn(plan, process, request.latent is None and request.start is None)
@@ -112,6 +115,12 @@ def resolved_model(model: Denoiser | str | Path, device: str | torch.device | No
                 f"the model's {type(module).__name__} is in training mode; call model.eval() first"
             )
     return model
+
+
+def asked_steps(steps: int | None, model: Denoiser) -> int:
+    """Returns the number of steps of a request: by default that of the model's card, else 50."""
+    found = model.usual_steps if steps is None else steps
+    return STEPS if found is None else found
 
 
 def _sampler(request: Request, model: Denoiser) -> tuple[Sampler, str]:
@@ -189,15 +198,20 @@ def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
         raise UsageError("the states to start from hold values that are not finite; give finite ones")
 
 
-def _checked_images(request: Request, process: Process, shape: tuple[int, ...]) -> Known | None:
+def _checked_images(request: Request, model: Denoiser) -> Known | None:
     """Returns the region that is given, after checking that it and the images to start from fit the model."""
+    shape = model.image_shape
     if request.start is not None:
-        _check_one_component(process, "start=")
+        _check_one_component(model.process, "start=")
         checked_images("start", request.start, shape)
     if request.known is None or request.mask is None:
         return None
     region = known_region(checked_images("known", request.known, shape), request.mask, shape)
-    _check_one_component(process, "inpainting")
+    _check_one_component(model.process, "inpainting")
+    if not model.view.keeps_places:
+        raise UsageError(
+            "the model draws codes, in which no pixel of known= can be kept; start from images by start="
+        )
     return region
 
 

@@ -79,8 +79,13 @@ class Resolved:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: of the data, or of the whole state where the grid ends before it gets there."""
-        return self.model.shape if float(self.times[-1]) == 0 else self.shape
+        """Shape of one sample: of an image, or of the whole state where the grid ends before it gets to the data."""
+        return self.model.image_shape if self.ends_at_data else self.shape
+
+    @property
+    def ends_at_data(self) -> bool:
+        """True where the last time is 0."""
+        return float(self.times[-1]) == 0
 
     @property
     def numbers(self) -> int:
@@ -119,7 +124,7 @@ class Resolved:
         if start is not None:
             alpha, sigma = self.first_level
             noise = self.first_noise(indices)
-            return alpha * chosen(start, indices, noise) + sigma * noise
+            return alpha * self.model.view.data(chosen(start, indices, noise)) + sigma * noise
         prior = process.prior(self._prior_noise(indices, 0))
         return prior if self.prior_scale == 1 else prior * self.prior_scale
 
@@ -165,6 +170,20 @@ class Resolved:
         sizes = (batch, self.shape, self.dtype, self.network_dtype, self.device)
         with torch.inference_mode(False), torch.no_grad():
             return kind(self.program, self.guidance, *sizes, inpaints=self.known is not None)
+
+    def samples(self, states: Tensor, indices: Tensor) -> Tensor:
+        """Returns the samples [B, ...] of final states: the images of their data, where the grid ends there.
+
+        Raises:
+            TrilemmaError: for an image that is not finite.
+        """
+        if not self.ends_at_data:
+            return states
+        data = states[:, : self.model.shape[0]]
+        images = self.model.view.images(data)
+        if images is not data:
+            self.check_finite(images, indices)
+        return images
 
     def check_finite(self, samples: Tensor, indices: Tensor) -> None:
         """Raises TrilemmaError where a finished sample is not finite."""

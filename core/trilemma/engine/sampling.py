@@ -212,6 +212,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                     self._capture = (
                         runner.capture if self._capture is None else self._capture.then(runner.capture)
                     )
+                drawn = resolved.samples(drawn, batch.indices)
         except BaseException:
             # The error then begins a line of its own.
             self._bar.close()
@@ -220,7 +221,6 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         if self._path is not None:
             self.times = tuple(time for time, _ in self._path)
             self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
-        drawn = drawn[:, : resolved.sample_shape[0]]
         return drawn if chunk.full else drawn[chunk.rows.to(drawn.device)]
 
     def _latent(self, chunk: Chunk) -> Tensor | None:

@@ -99,8 +99,8 @@ class Stepper:
 
     @property
     def samples(self) -> Tensor:
-        """The data [n, C, ...] of the state as it is now; the finished samples once all evaluations are done."""
-        return self._loop.current[:, : self._resolved.sample_shape[0]].clone()
+        """The samples [n, C, ...] of the state as it is now; the finished ones once all evaluations are done."""
+        return self._resolved.samples(self._loop.current, self._batch.indices).clone()
 
     def step(self, output: Tensor) -> Tensor:
         """Takes the samples on by one evaluation; returns their state [n, K·C, ...], a tensor of its own.

@@ -106,7 +106,7 @@ class Evaluator:
             UsageError: where shapes differ, or labels are not among the model's classes.
         """
         data = self.split(self.reference)
-        shape = tuple(model.shape)
+        shape = tuple(model.image_shape)
         if _shape_of(data) != shape:
             raise UsageError(
                 f"the data set {self.dataset} has images of shape {_shape_of(data)}, the model's samples are {shape}; "

@@ -31,9 +31,18 @@ class DataView(ABC):
     def data(self, images: Tensor) -> Tensor:
         """Returns the data [B, ...] of images [B, C, H, W] in [−1, 1], in their dtype and on their device."""
 
+    @property
+    def keeps_places(self) -> bool:
+        """True where a pixel of an image is one number of the data, as a mask of pixels needs it."""
+        return True
+
     def record(self) -> Mapping[str, Any]:
         """Returns what the record of a model says of it."""
         return {}
+
+    def follow(self, device: torch.device) -> None:
+        """Moves the networks that it asks to a device."""
+        return
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,25 @@ class Direct(DataView):
 class Latent(DataView):
     """Data that are the normalised codes of an autoencoder; an image's code is the mean of its posterior.
 
-    The autoencoder runs in its own dtype and follows the data to their device. It gets 16 images in one call.
+    The autoencoder runs in its own dtype and on its own device. It gets 16 images in one call.
+
+    Attributes:
+        autoencoder: it is no part of the weights of the model.
+        shape: shape (C, H, W) of the images.
     """
 
     autoencoder: Autoencoder
+    shape: tuple[int, ...]
 
     def image_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return self.autoencoder.shape
+        return self.shape
+
+    @property
+    def keeps_places(self) -> bool:
+        return False
+
+    def follow(self, device: torch.device) -> None:
+        self.autoencoder.to(device)
 
     def images(self, data: Tensor) -> Tensor:
         return self._through(self.autoencoder.image, data)
@@ -74,7 +95,7 @@ class Latent(DataView):
         return {"autoencoder": {"name": name, "sha256": card.get("weights", {}).get("sha256")}}
 
     def _through(self, function: Any, values: Tensor) -> Tensor:
-        own = self.autoencoder.to(values.device).code_mean.dtype
+        own = self.autoencoder.code_mean
         with torch.no_grad():
-            pieces = [function(piece.to(own)).to(values.dtype) for piece in values.split(AT_ONCE)]
+            pieces = [function(piece.to(own.device, own.dtype)).to(values) for piece in values.split(AT_ONCE)]
         return torch.cat(pieces)

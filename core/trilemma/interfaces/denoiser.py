@@ -118,6 +118,11 @@ class Denoiser(nn.Module):
         return tuple(name for condition in self.conditions.values() for name in condition.keywords)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape (C, H, W) of the images that its data stand for: that of the data, but for a latent model."""
+        return self.view.image_shape(self.shape)
+
+    @property
     def usual_sampler(self) -> str | None:
         """Spec of the sampler that its card names; None where the card names none."""
         found = (self.card or {}).get("sampling", {}).get("sampler")
@@ -129,11 +134,24 @@ class Denoiser(nn.Module):
         found = (self.card or {}).get("sampling", {}).get("guidance")
         return None if found is None else str(found)
 
+    @property
+    def usual_steps(self) -> int | None:
+        """Number of steps that its card names; None where the card names none."""
+        found = (self.card or {}).get("sampling", {}).get("steps")
+        return None if found is None else int(found)
+
     def name_classes(self, condition: str, names: Sequence[str]) -> None:
         """Names the classes of a condition; does nothing where there are not as many names as classes."""
         known = self.conditions.get(condition)
         if isinstance(known, ClassCondition) and known.size == len(names):
             self.conditions[condition] = replace(known, names=tuple(names))
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Denoiser:
+        """Changes all tensors, as `to` does; what its data are seen through follows to another device."""
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        for entry in self.own_tensors()[:1]:
+            self.view.follow(entry.device)
+        return self
 
     def own_tensors(self) -> list[Tensor]:
         """Returns the network's parameters and buffers, but not those of a learned process, which has its own dtype."""

@@ -59,7 +59,7 @@ def _denoiser(card: Mapping[str, Any], autoencoder: Autoencoder | None = None) -
     parameterization = card["denoiser"]["parameterization"]
     made = _made(card, "denoiser", Denoiser, process=process, parameterization=parameterization, shape=shape)
     if "latent" in card and autoencoder is not None:
-        made.view = Latent(autoencoder)
+        made.view = Latent(autoencoder, tuple(card["data"]["shape"]))
     return made
 
 

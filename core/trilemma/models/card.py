@@ -72,7 +72,9 @@ def load_model(path: Path, device: str | torch.device | None = None, dtype: torc
         return Cascade(card, tuple(_stage(path, table, device, dtype) for table in card["stage"]))
     if "weights" not in card:
         return _built(path, card)
-    autoencoder = _part(path, "latent", card["latent"], device, dtype) if "latent" in card else None
+    # In a half dtype many an autoencoder overflows, and it is asked but once a sample.
+    wide = torch.promote_types(dtype, torch.float32)
+    autoencoder = _part(path, "latent", card["latent"], device, wide) if "latent" in card else None
     with _weights(path, card) as weights:
         with allowance_for(weights.header()):
             network = _built(path, card, autoencoder)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from trilemma.errors import ModelError
+from trilemma.errors import ModelError, shown
 from trilemma.files.paths import user_path
 from trilemma.models.reading import CARD
 from trilemma.registry import Component, catalog
@@ -25,12 +25,24 @@ def model_path(model: str | Path) -> Path:
 
 
 def part_path(part: str, home: Path) -> Path:
-    """Returns the directory of a model that the card of another names: a folder beside or inside `home`, or a name.
+    """Returns the directory of a model that the card of another names: a path from its own folder, or a name.
+
+    Args:
+        part: as the card names it.
+        home: the folder of the card, which need not be there yet.
 
     Raises:
-        PluginUnavailable: for neither.
+        ModelError: for a path that leads to no model.
+        PluginUnavailable: for an unknown name.
     """
-    return home / part if is_model(home / part) else registered_path(catalog().find("model", part))
+    folder = Path(os.path.normpath(home / part))
+    if is_model(folder):
+        return folder
+    if os.sep in part and not catalog().search(part):
+        raise ModelError(
+            f"the card of {home} names {shown(part)}, and {folder} is no model directory; restore it"
+        )
+    return registered_path(catalog().find("model", part))
 
 
 def registered_path(component: Component) -> Path:
