@@ -23,16 +23,25 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.features = features
-        self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = perceptron(features, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """Returns the embedding [B, width] of times t [B] in [0, 1]."""
-        # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
-        index = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
-        frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (self.features // 2))
-        angles = t[:, None].to(time_dtype(t.dtype)) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids(t, self.features).to(self.mlp[0].weight.dtype))
+
+
+def perceptron(features: int, width: int) -> nn.Sequential:
+    """Returns W₂ SiLU(W₁ x)."""
+    return nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def sinusoids(t: Tensor, count: int) -> Tensor:
+    """Returns [cos(ω_k·1000 t), sin(ω_k·1000 t)], [B, count] of numbers t [B] in [0, 1]."""
+    # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
+    index = torch.arange(count // 2, device=t.device, dtype=torch.float32)
+    frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (count // 2))
+    angles = t[:, None].to(time_dtype(t.dtype)) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -91,3 +100,13 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps [B, C, H, W] to [B, out, *size]."""
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+def unshuffled(x: Tensor, patch: int) -> Tensor:
+    """Returns images [B, C, H, W] as patches [B, C·p², H/p, W/p]."""
+    batch, channels, height, width = x.shape
+    # `F.pixel_unshuffle` leaves an empty batch as it is.
+    parts = x.reshape(batch, channels, height // patch, patch, width // patch, patch).permute(
+        0, 1, 3, 5, 2, 4
+    )
+    return parts.reshape(batch, channels * patch * patch, height // patch, width // patch)

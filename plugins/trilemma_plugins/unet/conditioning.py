@@ -21,21 +21,22 @@ from trilemma.interfaces.condition import (
     TextCondition,
 )
 from trilemma.numerics.resizing import resized
-from trilemma_plugins.unet.blocks import TimeEmbedding
+from trilemma_plugins.unet.blocks import perceptron, sinusoids
 
 
 class ScalarEmbedding(nn.Module):
-    """Sinusoidal features of (value − low)/(high − low) through a perceptron, as those of time are."""
+    """Sinusoids of (value − low)/(high − low) through a perceptron, as of time; the null takes their place."""
 
     def __init__(self, condition: ScalarCondition, features: int, width: int) -> None:
         super().__init__()
-        self.low, self.high = condition.low, condition.high
-        self.embedding = TimeEmbedding(features, width)
-        self.null = _null(width) if condition.null else None
+        self.low, self.high, self.features = condition.low, condition.high, features
+        self.mlp = perceptron(features, width)
+        self.null = _null(features // 2 * 2) if condition.null else None
 
     def forward(self, value: Tensor, given: Tensor | None = None) -> Tensor:
         """Returns the embedding [B, E] of values [B]."""
-        return _or_null(self.embedding((value - self.low) / (self.high - self.low)), given, self.null)
+        seen = sinusoids((value - self.low) / (self.high - self.low), self.features)
+        return cast(Tensor, self.mlp(_or_null(seen, given, self.null).to(self.mlp[0].weight.dtype)))
 
 
 class VectorEmbedding(nn.Module):

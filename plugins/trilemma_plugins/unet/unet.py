@@ -16,7 +16,14 @@ from trilemma.interfaces.condition import Condition, ImageCondition, conditions_
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma_plugins.unet.attention import SelfAttending, SelfAttention
-from trilemma_plugins.unet.blocks import Downsample, ResidualBlock, TimeEmbedding, TimeInjection, Upsample
+from trilemma_plugins.unet.blocks import (
+    Downsample,
+    ResidualBlock,
+    TimeEmbedding,
+    TimeInjection,
+    Upsample,
+    unshuffled,
+)
 from trilemma_plugins.unet.conditioning import ImageChannels, SequenceContext, listener
 from trilemma_plugins.unet.transformer import TransformerBlock
 
@@ -155,7 +162,7 @@ class UNet(Denoiser):
         context = torch.cat(contexts, 1) if contexts else None
         if self._images:
             z = torch.cat([z, *(image.to(z.dtype) for image in self._heard(self._images, cond))], 1)
-        h = self.inlet(F.pixel_unshuffle(z, self.patch))
+        h = self.inlet(unshuffled(z, self.patch))
         skips = [h]
         for layers in self.down:
             h = _apply(layers, h, embedding, context)
