@@ -211,13 +211,14 @@ def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
         return
     table = denoiser.process.table
     steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
-    if recipe.sampling.sampler is not None:
-        with _saying("sampling.sampler"):
-            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=steps)
+    own = steps if recipe.sampling.steps is None else recipe.sampling.steps
+    if recipe.sampling.sampler is not None or recipe.sampling.steps is not None:
+        with _saying("sampling.sampler" if recipe.sampling.sampler is not None else "sampling.steps"):
+            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=own)
     if recipe.sampling.guidance is not None:
         first = dict.fromkeys(denoiser.conditions, 0)
         with _saying("sampling.guidance"):
-            sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=steps)
+            sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=own)
     with _saying("samples"):
         if not wanted.every:
             if wanted.sampler is not None:

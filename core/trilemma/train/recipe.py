@@ -72,12 +72,18 @@ class Validation(Table):
 
 @dataclass(frozen=True)
 class Sampling(Table):
-    """The sampler, and the guidance for samples with a condition, that the model's card names as its own."""
+    """The model's own settings in its card: sampler, guidance for samples with a condition, and number of steps."""
 
     sampler: str | None = None
     guidance: str | None = None
+    steps: int | None = None
 
     prefix: ClassVar[str] = "sampling."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None:
+            between("sampling.steps", self.steps, 1, 100_000)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Recipe(Table):
         weights_dtype: dtype of the written weights, "float32" or "float16".
         start: name or directory of a model whose weights the training begins with (fine-tuning).
         validation: the loss on images that are not trained on.
-        sampling: sampler and guidance of the model where a request names none.
+        sampling: sampler, guidance and number of steps of the model where a request names none.
         evaluation: dataset, features and metrics with which `trilemma eval` measures the model.
 
     Raises:
