@@ -46,7 +46,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def kind_of(card: Mapping[str, Any]) -> str:
     """Returns the kind of model that a card describes: a denoiser where it names none."""
-    return str(card["model"].get("kind", USUAL))
+    return str(card.get("model", {}).get("kind", USUAL))
 
 
 def _checked_kind(file: Path, card: Mapping[str, Any]) -> str:
