@@ -21,11 +21,16 @@ LIMIT = 1 << 26
 FILE = "file_name"
 # A column with this ending names other images.
 ENDING = f"_{FILE}"
+# Faults that are collected, and characters of a line: more of either is no metadata.
+MOST_FAULTS = 10_000
+LONGEST_LINE = 1 << 20
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # The largest number of float32.
 _LARGEST = 3.4028234e38
+# Stands for a value that no condition has: an object, or a list of anything but texts.
+OTHER = object()
 
 
 @dataclass
@@ -35,7 +40,8 @@ class Row:
     Attributes:
         place: file and line.
         name: of the image, from the root on.
-        values: of the other columns; None where there is none, names of images from the root on.
+        values: of the other columns: numbers, booleans, texts, lists of texts, names of images from the root on, OTHER;
+            None where there is none.
     """
 
     place: str
@@ -67,10 +73,15 @@ def read_rows(files: Files, root: Path) -> list[Row]:
     rows: list[Row] = []
     for name, folder in zip(found, folders, strict=True):
         read = _csv if name.endswith(".csv") else _jsonl
-        rows += read(_text(files, name, root), name, folder, reasons)
+        for row in read(_text(files, name, root), name, folder, reasons):
+            rows.append(row)
+            # More rows than files cannot all be right, and would take memory without end.
+            if len(rows) > len(files.names) + MOST_FAULTS or len(reasons) > MOST_FAULTS:
+                break
     _check(rows, set(files.names), reasons)
     if reasons:
-        count = "" if len(reasons) == 1 else f"{len(reasons):,} rows and images: "
+        least = "at least " if len(reasons) > MOST_FAULTS else ""
+        count = "" if len(reasons) == 1 else f"{least}{len(reasons):,} rows and images: "
         raise Unreadable(f"the metadata do not fit {root}: {count}{first_of(reasons)}; correct them", reasons)
     if not rows:
         raise DataError(f"{found[0]} in {root} has no rows; give each image one, or remove the file")
@@ -89,10 +100,15 @@ def _text(files: Files, name: str, root: Path) -> str:
 
 
 def _jsonl(text: str, name: str, folder: PurePosixPath, reasons: dict[str, str]) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
         if not line.strip():
             continue
+        if len(reasons) > MOST_FAULTS:
+            return
         place = f"{name}:{number}"
+        if len(line) > LONGEST_LINE:
+            reasons[place] = f"it has more than {LONGEST_LINE:,} characters"
+            continue
         try:
             values = json.loads(line, parse_constant=_no_number)
             # An escape may stand for half of a character.
@@ -119,6 +135,8 @@ def _csv(text: str, name: str, folder: PurePosixPath, reasons: dict[str, str]) -
             place = f"{name}:{reader.line_num}"
             if not cells:
                 continue
+            if len(reasons) > MOST_FAULTS:
+                return
             if len(cells) != len(header):
                 reasons[place] = f"it has {len(cells)} cells under {len(header)} names"
                 continue
@@ -146,9 +164,11 @@ def _row(place: str, values: dict[str, Any], folder: PurePosixPath, reasons: dic
     if name is None:
         reasons[place] = f"its {FILE} is no path into its folder"
         return None
-    for column in values:
+    for column, value in values.items():
         if column.endswith(ENDING):
-            values[column] = _inside(folder, values[column])
+            values[column] = _inside(folder, value)
+        elif isinstance(value, dict) or (isinstance(value, list) and not _are_texts(value)):
+            values[column] = OTHER
     return Row(place, name, values)
 
 
@@ -158,6 +178,10 @@ def _inside(folder: PurePosixPath, given: Any) -> str | None:
         return None
     parts = [part for part in given.split("/") if part not in ("", ".")]
     return str(folder.joinpath(*parts)) if parts and ".." not in parts else None
+
+
+def _are_texts(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(entry, str) for entry in value)
 
 
 def _check(rows: Sequence[Row], there: set[str], reasons: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from trilemma_plugins.images.metadata import ENDING
 
 TEXT = "text"
 _MOST_CLASSES = 1000
+_MOST_CAPTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,15 @@ def _classes(column: str, known: Sequence[Any], always: bool) -> Rule | None:
 
 def _texts(column: str, known: Sequence[Any]) -> Rule | None:
     lists = [value if isinstance(value, list) else [value] for value in known]
-    if not lists or not all(
-        entries and all(isinstance(entry, str) for entry in entries) for entries in lists
-    ):
+    if not lists or not all(isinstance(entries[0], str) for entries in lists):
         return None
-    return Rule(column, "text", captions=max(map(len, lists)))
+    most = max(map(len, lists))
+    if most > _MOST_CAPTIONS:
+        raise DataError(
+            f"an image has {most:,} texts in the column {shown(column, 30)}, at most {_MOST_CAPTIONS} are taken; "
+            "remove some"
+        )
+    return Rule(column, "text", captions=most)
 
 
 def class_name(value: Any) -> str:
