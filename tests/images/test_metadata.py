@@ -77,6 +77,14 @@ def test_columns_become_conditions_by_their_kind(place, name):
     assert ((x0[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [20, 10]
 
 
+def test_it_passes_the_checks(place):
+    rows = [row | {"text": [f"{k}", "b"], "next_file_name": "a.png"} for k, row in enumerate(ROWS)]
+    root = place(IMAGES | {"metadata.jsonl": jsonl(rows)})
+    found = run_checks("dataset", f"images:root='{root}',flip=true,size=3")
+    assert [record for record in found if record.failed] == []
+    assert [record.name for record in found if record.status == "skipped"] == []
+
+
 def test_the_column_of_splits_divides_the_images(place, one_line):
     root = place(IMAGES | {"metadata.jsonl": jsonl(ROWS)})
     assert images(root, split="test").names == images(root, split="test-hard").names == ("c.png",)
@@ -382,4 +390,3 @@ def test_emoji_are_such_a_set(data_root):
         "group": "class",
         "subgroup": "class",
     }
-    assert [record for record in run_checks("dataset", parts["test-style"]) if record.failed] == []
