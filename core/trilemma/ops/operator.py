@@ -103,7 +103,10 @@ class Operator:
     def _is_beyond_its_formulas(self, arguments: tuple[Any, ...]) -> bool:
         if torch.is_grad_enabled():
             for place, value in enumerate(arguments):
-                if isinstance(value, Tensor) and value.requires_grad and place not in self._with_formula:
+                if isinstance(value, Tensor):
+                    if value.requires_grad and place not in self._with_formula:
+                        return True
+                elif isinstance(value, list | tuple) and any(_requires_grad(entry) for entry in value):
                     return True
         return is_transformed(*arguments)
 
@@ -170,7 +173,8 @@ def is_transformed(*tensors: Any) -> bool:
         return True
     return forward_ad._current_level >= 0 and any(
         isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
-        for tensor in tensors
+        for argument in tensors
+        for tensor in (argument if isinstance(argument, list | tuple) else (argument,))
     )
 
 
@@ -194,6 +198,10 @@ def check_real(name: str, tensor: Tensor) -> None:
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype that an operator computes in: float32 on half storage."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _requires_grad(entry: object) -> bool:
+    return isinstance(entry, Tensor) and entry.requires_grad
 
 
 def _nothing(*arguments: Any) -> None:

@@ -92,7 +92,8 @@ def test_a_captured_loop_gives_the_bits_of_the_ordinary_one(
         def replay(*positional: Any, **named: Any) -> None:
             order = ("history", "write_slot", "read_slots", "seed", "indices", "noise", "bad_row")
             rest = [named.get(name) for name in order]
-            device.operators.linear_step_replay(*positional, *rest, backend="native")
+            others = list(named.get("others", ()))
+            device.operators.linear_step_replay(*positional, *rest, others, backend="native")
 
         monkeypatch.setattr(capture.RecordedLoop, "operator", staticmethod(replay))
         monkeypatch.setattr(capture, "Recorder", Unrecorded)
