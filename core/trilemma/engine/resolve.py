@@ -60,6 +60,7 @@ def resolve(request: Request) -> Resolved:
     cond = model.prepare_given(given)
     bound = guidance.bind(model, cond, plan.times)
     _check_together(bound, model)
+    _check_own_evaluations(bound, model, plan.times)
     assert not isinstance(request.dtype, str)
     resolved = Resolved(
         request=request,
@@ -254,6 +255,16 @@ def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
             raise UsageError(
                 "the guidance's network differs from the model in device or dtype; move it with .to"
             )
+
+
+def _check_own_evaluations(guidance: BoundGuidance, model: Denoiser, times: Tensor) -> None:
+    """Raises UsageError where a guidance evaluates by itself a network that is told more than conditions."""
+    if (model.draws or model.takes_to) and any(guidance.own_evaluations(t) for t in times.tolist()):
+        told = ", ".join([*model.draws, *(["to"] if model.takes_to else [])])
+        raise UsageError(
+            f"{type(guidance).__name__} evaluates the network by itself, under its conditions alone, and "
+            f"{type(model).__name__} is told {told} too; use another guidance"
+        )
 
 
 def _check_batch(resolved: Resolved) -> None:

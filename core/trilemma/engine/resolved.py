@@ -97,7 +97,10 @@ class Resolved:
     def nfe(self) -> int:
         """Evaluations of a network, those that a guidance makes by itself included, that one sample pays."""
         if self.program is not None:
-            return self.program.evaluations + sum(map(self.guidance.own_evaluations, self.program.times))
+            rows = self.program.evaluated_rows
+            return self.program.evaluations + sum(
+                self.guidance.own_evaluations(self.program.times[row]) for row in rows
+            )
         own = self.guidance.own_evaluations(float(self.times[0]))
         return self.sampler.nfe(len(self.times) - 1) * (len(self.guidance.branches) + own)
 

@@ -242,7 +242,13 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             sizes = (size, resolved.shape, kind, kind, resolved.device)
             self._evaluation = size, Evaluation(resolved.guidance, *sizes)
         evaluation = self._evaluation[1]
-        predict = GuidedPrediction(evaluation, batch.cond, batch.targets, resolved.network_dtype)
+        predict = GuidedPrediction(
+            evaluation,
+            batch.cond,
+            batch.targets,
+            resolved.network_dtype,
+            lambda number: evaluation.draw(batch.noise, batch.indices, number),
+        )
         drawn = resolved.sampler.sample(
             predict,
             batch.states,

@@ -43,6 +43,11 @@ class Row:
     D: tuple[tuple[int, Matrix], ...] = ()
     to: float | None = None
 
+    @property
+    def is_one_step(self) -> bool:
+        """True where it goes from the state that the network sees by its own prediction alone."""
+        return not self.base and not self.D and all(lag == 0 for lag, _ in self.B)
+
 
 def matrix_row(
     t: float | Tensor, A: Tensor, B: Sequence[Tensor], C: Tensor | None = None, base: int = 0

@@ -247,8 +247,8 @@ def _replicas(tensor: Tensor, batch: int) -> int:
 
 _LINEAR_STEP = Operator(
     "linear_step",
-    "Tensor(a!) out, Tensor z, Tensor base, Tensor? output, Tensor table, int row, Tensor(b!)? history, int write_slot, "
-    "int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row, Tensor[] others",
+    "Tensor(a!) out, Tensor z, Tensor base, Tensor? output, Tensor table, int row, Tensor(b!)? history, "
+    "int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row, Tensor[] others",
     "()",
     reference_step,
     check_step,

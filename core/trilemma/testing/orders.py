@@ -223,7 +223,7 @@ def _steps(tableau: Tableau, steps: int) -> tuple[Tensor, Tensor]:
     rows, stages = tableau.rows, len(tableau.rows) // steps
     silent = all(row.C == 0 for r, row in enumerate(rows) if (r + 1) % stages)
     whole = all(row.base == stages - 1 for row in rows[stages - 1 :: stages])
-    if stages * steps != len(rows) or not silent or not whole:
+    if stages * steps != len(rows) or not silent or not whole or any(row.D for row in rows):
         raise Skipped("its noise is not added at the end of whole steps, so that paths cannot be coupled")
     last = rows[stages - 1 :: stages]
     A, C = ([scalar(entry) for entry in column] for column in ([r.A for r in last], [r.C for r in last]))

@@ -116,8 +116,10 @@ def _plans(sampler: Sampler) -> Iterator[tuple[int, Process, Tableau]]:
 
 def _nfe(sampler: Sampler) -> str:
     for steps, _, tableau in _plans(sampler):
-        rows = len(tableau.rows)
-        assert rows == sampler.nfe(steps), f"{steps} steps: {rows} rows, nfe says {sampler.nfe(steps)}"
+        calls = sum(tableau.evaluated())
+        assert calls == sampler.nfe(steps), (
+            f"{steps} steps: {calls} evaluations, nfe says {sampler.nfe(steps)}"
+        )
     return f"nfe(7) = {sampler.nfe(7)}"
 
 
@@ -133,6 +135,7 @@ def _finite(sampler: Sampler) -> str:
 
 def _numbers(row: Row, components: int) -> list[float]:
     terms = [entry for _, c in row.B for entry in vector(c, components)]
+    terms += [entry for _, c in row.D for entry in matrix(c, components)]
     return [*matrix(row.A, components), *matrix(row.C, components), *terms]
 
 
@@ -143,7 +146,9 @@ def _history(sampler: Sampler) -> str:
             assert all(0 <= lag <= number for lag, _ in row.B), (
                 f"row {number + 1} reads the prediction of a row before the first"
             )
-            assert 0 <= row.base <= number, f"row {number + 1} starts from a state before the first"
+            assert all(0 <= back <= number for back in (row.base, *[back for back, _ in row.D])), (
+                f"row {number + 1} starts from a state before the first"
+            )
             furthest = max([furthest, *(lag for lag, _ in row.B)])
     return f"up to {furthest} rows back"
 
