@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.cli.request_options import default, option
 from trilemma.errors import UsageError
+
+if TYPE_CHECKING:
+    from trilemma.interfaces.denoiser import Denoiser
 
 
 def command(
@@ -23,8 +25,9 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Condition, such as class=7 or class=cat: a number is a label, anything else a name; sample i of a "
-            "list, class=[cat,dog], takes entry i modulo its length; repeatable.",
+            help="Condition, such as class=7 or class=cat (a number is a label, anything else a name), level=0.3, "
+            "image=photo.png or text='a red square'; sample i of a list, class=[cat,dog], takes entry i modulo its "
+            "length; repeatable.",
         ),
     ] = None,
     seed: Annotated[int, option("seed")] = default("seed"),
@@ -73,7 +76,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
 ) -> None:
     """Draw samples from MODEL into a picture, an array or a folder of pictures."""
-    conditions = _conditions(cond or ())
+    told = _pairs(cond or ())
 
     import torch
 
@@ -106,7 +109,7 @@ def command(
         sampler=sampler,
         steps=steps,
         guidance=guidance,
-        cond=conditions,
+        cond=_values(told, network),
         seed=seed,
         indices=None if indices is None else parse_indices(indices),
         batch_size=batch_size,
@@ -136,16 +139,10 @@ def command(
         typer.echo(_summary(kept))
 
 
-# Words with blanks between them, which the shell's quotes kept together: the name of a class.
-_WORD = r"[^\s,()\[\]{}'\"]+"
-_WORDS = re.compile(rf"{_WORD}(\s+{_WORD})+")
-
-
-def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    from trilemma.registry.spec import parse_value
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
+def _pairs(given: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """The texts of the values by the names of their conditions."""
+    found: dict[str, str] = {}
+    for pair in given:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not name or not equals or not value:
             raise UsageError(
@@ -153,8 +150,16 @@ def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
             )
         if name in found:
             raise UsageError(f"--cond {name} is given twice; give a list for several values: {name}=[0,1]")
-        found[name] = " ".join(value.split()) if _WORDS.fullmatch(value) else parse_value(value)
+        found[name] = value
     return found
+
+
+def _values(told: dict[str, str], network: Denoiser) -> dict[str, Any]:
+    """The values that the texts mean for the conditions of a network; it refuses those that it does not take."""
+    return {
+        name: network.conditions[name].parse(text) if name in network.conditions else text
+        for name, text in told.items()
+    }
 
 
 def _captured(capture: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from trilemma.errors import UsageError, nearest
 from trilemma.interfaces.condition.condition import Condition
 from trilemma.interfaces.condition.prepared import Prepared
 
+# Words with blanks between them, which the shell's quotes kept together: the name of a class.
+_WORD = r"[^\s,()\[\]{}'\"]+"
+_WORDS = re.compile(rf"{_WORD}(\s+{_WORD})+")
 # The condition by which a network is told the label that a data set has for an image.
 LABEL = "class"
 
@@ -68,6 +72,10 @@ class ClassCondition(Condition):
 
     def expected(self) -> str:
         return f"give a value from 0 to {self.size - 1}"
+
+    def parse(self, text: str) -> Any:
+        """Returns the label, the name or the list that a text means; words with blanks between them are a name."""
+        return " ".join(text.split()) if _WORDS.fullmatch(text) else super().parse(text)
 
     def _beyond(self, label: Any) -> str:
         """Describes what is wrong with a label out of range. The name of a class that is a number is given in

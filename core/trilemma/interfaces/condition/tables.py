@@ -16,6 +16,14 @@ from trilemma.interfaces.condition.text import TextCondition
 KINDS: dict[str, type[Condition]] = {
     made.kind: made for made in (ClassCondition, ScalarCondition, ImageCondition, TextCondition)
 }
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number of at least 0",
+    "int | None": "a label, or true for a null of its own",
+    "float": "a number",
+    "tuple[int, ...]": "a list of whole numbers",
+    "tuple[str, ...]": "a list of names",
+}
 # Names that a network receives for something else.
 _TAKEN = ("z", "t", "to", "self")
 
@@ -115,8 +123,7 @@ def _checked(name: str, key: str, value: Any, annotation: str) -> Any:
         case _:
             fits = True
     if not fits:
-        kind = annotation.replace("tuple[int, ...]", "list of integers").replace(
-            "tuple[str, ...]", "list of names"
+        raise UsageError(
+            f"condition {name!r}: {key}={shown(value)} does not fit; give {_WORDS.get(annotation, annotation)}"
         )
-        raise UsageError(f"condition {name!r}: {key}={shown(value)} does not fit; give a {kind}")
     return value

@@ -78,7 +78,7 @@ class TextCondition(Condition):
 
     def entries(self, values: Sequence[Any]) -> Prepared:
         for entry in values:
-            if entry is not None and not isinstance(entry, str):
+            if entry is not None and not _is_text(entry):
                 raise UsageError(f"{self.name}={shown(entry)} is no text; {self.expected()}")
         texts = list(dict.fromkeys(entry for entry in values if entry is not None))
         parts = [self._encoded(texts[i : i + _TOGETHER]) for i in range(0, len(texts), _TOGETHER)]
@@ -165,3 +165,8 @@ class TextCondition(Condition):
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _is_text(value: Any) -> bool:
+    """Returns whether a value is a string of characters; half of a surrogate pair is none."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
