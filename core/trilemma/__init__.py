@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from trilemma.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from trilemma.engine.drawing import sample as sample
+    from trilemma.engine.drawing import sample_chunks as sample_chunks
     from trilemma.engine.inversion import Inverted as Inverted
     from trilemma.engine.inversion import invert as invert
     from trilemma.engine.noise import InjectedNoise as InjectedNoise
     from trilemma.engine.noise import KeyedNoise as KeyedNoise
     from trilemma.engine.request import Request as Request
     from trilemma.engine.sampling import Samples as Samples
-    from trilemma.engine.sampling import sample as sample
-    from trilemma.engine.sampling import sample_chunks as sample_chunks
     from trilemma.engine.stepping import stepper as stepper
     from trilemma.errors import TrilemmaError as TrilemmaError
     from trilemma.errors import UsageError as UsageError
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from trilemma.lookup import objective as objective
     from trilemma.lookup import process as process
     from trilemma.lookup import sampler as sampler
+    from trilemma.models.cascade import Cascade as Cascade
+    from trilemma.models.cascade import Stage as Stage
     from trilemma.models.fusion import fuse as fuse
     from trilemma.models.fusion import unfuse as unfuse
     from trilemma.models.loading import load as load
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Autoencoder": "interfaces.autoencoder",
     "AutoencoderSpec": "registry",
+    "Cascade": "models.cascade",
     "Classifier": "interfaces.classifier",
     "ClassifierSpec": "registry",
     "Features": "interfaces.features",
@@ -134,6 +137,7 @@ _HOMES = {
     "SamplerSpec": "registry",
     "Samples": "engine.sampling",
     "Step": "interfaces.update",
+    "Stage": "models.cascade",
     "Sum": "guiding.sums",
     "Tableau": "interfaces.tableau",
     "Request": "engine.request",
@@ -153,8 +157,8 @@ _HOMES = {
     "metric": "lookup",
     "objective": "lookup",
     "process": "lookup",
-    "sample": "engine.sampling",
-    "sample_chunks": "engine.sampling",
+    "sample": "engine.drawing",
+    "sample_chunks": "engine.drawing",
     "stepper": "engine.stepping",
     "sampler": "lookup",
     "unfuse": "models.fusion",

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import trilemma
+from trilemma.engine.drawing import sample_chunks
 from trilemma.engine.noise import InjectedNoise, KeyedNoise
-from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,10 +11,12 @@ import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.cli.request_options import default, option
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from trilemma.interfaces.denoiser import Denoiser
+    from trilemma.models.cascade import Cascade
+    from trilemma.output.destination import Sink
 
 
 def command(
@@ -48,6 +52,14 @@ def command(
     ] = None,
     resample: Annotated[int, option("resample")] = default("resample"),
     jump: Annotated[int, option("jump")] = default("jump"),
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER:OPTIONS",
+            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
+        ),
+    ] = None,
+    all_stages: Annotated[bool, option("all_stages", "--stages")] = default("all_stages"),
     trajectory: Annotated[
         bool,
         typer.Option(
@@ -77,12 +89,14 @@ def command(
 ) -> None:
     """Draw samples from MODEL into a picture, an array or a folder of pictures."""
     told = _pairs(cond or ())
+    of_stages = _of_stages(stage or ())
 
     import torch
 
     import trilemma
+    from trilemma.engine.cascade import chunks_of
     from trilemma.engine.request import Request
-    from trilemma.engine.sampling import SampleChunks
+    from trilemma.engine.resolve import resolved_model
     from trilemma.files.request import read_images, read_mask
     from trilemma.output import destination, parse_indices
 
@@ -95,6 +109,8 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
+    if not isinstance(network, trilemma.Cascade):
+        resolved_model(network)
 
     resized: list[str] = []
     given: dict[str, Any] = {
@@ -120,19 +136,32 @@ def command(
         resample=resample,
         jump=jump,
         trajectory=trajectory or target.needs_trajectory,
+        stages=of_stages,
+        all_stages=all_stages,
         **given,
     )
-    chunks = SampleChunks(request)
+    chunks = chunks_of(request)
     wanted = chunks.resolved.indices
-    target.check(chunks.resolved.sample_shape, chunks.resolved.numbers)
+    runs = [chunks, *(chunks.before if all_stages else ())]
+    targets = [target, *(target.of_stage(number) for number in range(1, len(runs)))]
+    for place, run in zip(targets, runs, strict=True):
+        place.check(run.resolved.sample_shape, run.resolved.numbers)
     for line in () if quiet else resized:
         typer.echo(line, err=True)
-    with target.open(wanted, chunks.provenance) as sink:
-        if missing := sink.missing():
-            chunks = SampleChunks(replace(request, indices=missing, progress=progress and not quiet))
+    with ExitStack() as stack:
+        sinks = [
+            stack.enter_context(place.open(wanted, run.provenance))
+            for place, run in zip(targets, runs, strict=True)
+        ]
+        if missing := _missing(sinks):
+            chunks = chunks_of(replace(request, indices=missing, progress=progress and not quiet))
             for drawn, samples in chunks:
-                sink.add(drawn.tolist(), samples, chunks.trajectory, chunks.times)
-        kept = {**sink.finish(chunks.provenance), "out": str(target.path), "drawn": len(missing)}
+                sinks[0].add(drawn.tolist(), samples, chunks.trajectory, chunks.times)
+                for sink, images in zip(sinks[1:], chunks.stages, strict=True):
+                    sink.add(drawn.tolist(), images)
+        kept = {**sinks[0].finish(chunks.provenance), "out": str(target.path), "drawn": len(missing)}
+        for sink, run in zip(sinks[1:], chunks.before, strict=False):
+            sink.finish(run.provenance)
     if as_json:
         print_json(kept)
     elif not quiet:
@@ -154,12 +183,36 @@ def _pairs(given: list[str] | tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _values(told: dict[str, str], network: Denoiser) -> dict[str, Any]:
+def _values(told: dict[str, str], network: Denoiser | Cascade) -> dict[str, Any]:
     """The values that the texts mean for the conditions of a network; it refuses those that it does not take."""
     return {
         name: network.conditions[name].parse(text) if name in network.conditions else text
         for name, text in told.items()
     }
+
+
+def _of_stages(texts: list[str] | tuple[str, ...]) -> dict[int, dict[str, Any]] | None:
+    from trilemma.registry.spec import Spec, parse_spec
+
+    found: dict[int, dict[str, Any]] = {}
+    for text in texts:
+        number, colon, options = (part.strip() for part in text.partition(":"))
+        if not number.isdecimal() or not colon or int(number) in found:
+            raise UsageError(
+                f"--stage {shown(text)} is not NUMBER:OPTIONS, given once a stage; write for example --stage 2:steps=10"
+            )
+        found[int(number)] = {
+            key: str(value) if isinstance(value, Spec) else value
+            for key, value in parse_spec(f"stage:{options}").options.items()
+        }
+    return found or None
+
+
+def _missing(sinks: Sequence[Sink]) -> Sequence[int]:
+    """The indices that one of the sinks lacks."""
+    if len(sinks) == 1:
+        return sinks[0].missing()
+    return sorted(set().union(*(sink.missing() for sink in sinks)))
 
 
 def _captured(capture: dict[str, Any]) -> str:

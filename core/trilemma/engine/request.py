@@ -17,9 +17,13 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.sampler import Sampler
+from trilemma.models.cascade import Cascade
 
 # Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
 Callback: TypeAlias = Callable[[int, int, float, Tensor], None]
+
+# Options that each stage of a cascade has for itself.
+OF_STAGES = ("sampler", "steps", "guidance", "cond")
 
 CAPTURES = ("auto", "loop", "step", "off")
 
@@ -29,7 +33,7 @@ class Common:
     """Options of everything that runs a sampler on a model.
 
     Args:
-        model: a denoiser, or the name or directory of one for `trilemma.load`.
+        model: a denoiser or a cascade, or the name or directory of one for `trilemma.load`.
         sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing"; by default the one that the model's card
             names, else one that fits its process.
         steps: number of steps, at most T for a discrete process; by default that of the model's card, else 50.
@@ -42,7 +46,7 @@ class Common:
         dtype: dtype of the state; that of the model by default.
     """
 
-    model: Denoiser | str | Path
+    model: Denoiser | Cascade | str | Path
     _: KW_ONLY
     sampler: Sampler | str | None = None
     steps: int | None = None
@@ -165,18 +169,32 @@ class Request(Drawing, Batching):
             callback and no progress bar can follow; "auto" takes the one that fits, "off" none. A loop that cannot be
             captured is launched row by row, with the same result; the provenance says which capture ran, and why no
             other.
+        stages: of a cascade, options of single stages by their number from 1, such as {2: {"steps": 10}}: sampler,
+            steps, guidance and cond. The other options of a stage are those of the cascade's card; those that are not a
+            stage's own go for all, `callback`, `progress` and `trajectory` for the last.
+        all_stages: of a cascade, also keep the images of the stages before the last. The command line writes them to
+            FILE.stage-1.png, or into stage-1/ of a folder.
         trajectory: also keep the state before the first row and after each, codes for a latent model; a graph of all
             rows cannot do that.
     """
 
     _: KW_ONLY
     capture: str = "auto"
+    stages: Mapping[int, Mapping[str, Any]] | None = None
+    all_stages: bool = False
     trajectory: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.capture not in CAPTURES:
             raise UsageError(f"unknown capture {self.capture!r}; choose from {', '.join(CAPTURES)}")
+        for number, options in (self.stages or {}).items():
+            checked_integer(number, "stages", 1, what="is no number of a stage")
+            for name in options:
+                if name not in OF_STAGES:
+                    raise UsageError(
+                        f"stages: stage {number} has no option {name!r}; its own are {', '.join(OF_STAGES)}"
+                    )
 
     @property
     def watched(self) -> bool:

@@ -26,6 +26,7 @@ from trilemma.interfaces.guidance import BoundGuidance, Guidance, Unguided
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.machine.memory import check_memory
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load
 from trilemma.numerics.grids import check_steps
 from trilemma.numerics.index_ranges import INDEX_LIMIT, IndexRanges
@@ -90,7 +91,9 @@ def resolve(request: Request) -> Resolved:
     return resolved
 
 
-def resolved_model(model: Denoiser | str | Path, device: str | torch.device | None = None) -> Denoiser:
+def resolved_model(
+    model: Denoiser | Cascade | str | Path, device: str | torch.device | None = None
+) -> Denoiser:
     """Returns the denoiser that a request names or brings.
 
     Raises:
@@ -278,7 +281,7 @@ def _check_batch(resolved: Resolved) -> None:
         resolved.device,
     )
     one = torch.zeros(1, dtype=torch.int64, device=resolved.device)
-    resolved.guidance.targets(one, resolved.cond[0].take(one))
+    resolved.guidance.targets(one, resolved.cond[0].example(resolved.device))
 
 
 def _place(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma.checks import checked_integer
+from trilemma.engine.cascade import chunks_of
 from trilemma.engine.provenance import describe_model
 from trilemma.engine.request import Request
 from trilemma.engine.resolve import resolved_model
@@ -55,7 +56,7 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
             )
         labels = training[stratified(training, n)]
     cond = request.cond if labels is None else {LABEL: labels}
-    chunks = SampleChunks(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
+    chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
     record["cond"] = (

@@ -69,7 +69,7 @@ def load_model(path: Path, device: str | torch.device | None = None, dtype: torc
     device, dtype = usable_device(device), dtype or torch.float32
     card = read_card(path)
     if kind_of(card) == "cascade":
-        return Cascade(card, tuple(_stage(path, table, device, dtype) for table in card["stage"]))
+        return _cascade(path, card, device, dtype)
     if "weights" not in card:
         return _built(path, card)
     # In a half dtype many an autoencoder overflows, and it is asked but once a sample.
@@ -189,6 +189,14 @@ def _built(path: Path, card: Mapping[str, Any], autoencoder: Autoencoder | None 
         return build(card, 0, autoencoder)
     except UsageError as error:
         # The author of the card made the error, not the user.
+        raise ModelError(f"{path / CARD}: {error}; restore the model") from error
+
+
+def _cascade(path: Path, card: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Cascade:
+    stages = [_stage(path, table, device, dtype) for table in card["stage"]]
+    try:
+        return Cascade(stages, card)
+    except UsageError as error:
         raise ModelError(f"{path / CARD}: {error}; restore the model") from error
 
 

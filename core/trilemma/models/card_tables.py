@@ -25,7 +25,15 @@ KEYS: Final[Mapping[str, Keys]] = {
     "sampling": ({}, {"sampler": str, "guidance": str, "steps": int}),
     "stage": (
         {"model": str},
-        {"sha256": str, "sampler": str, "steps": int, "guidance": str, "cond": dict, "image": str},
+        {
+            "sha256": str,
+            "sampler": str,
+            "steps": int,
+            "guidance": str,
+            "cond": dict,
+            "image": str,
+            "clip": bool,
+        },
     ),
 }
 
@@ -35,7 +43,13 @@ FREE: Final = frozenset(("evaluation", "provenance"))
 # Tables of which a card has several: [[stage]].
 LISTED: Final = frozenset(("stage",))
 
-IN_TOML: Final[Mapping[type, str]] = {str: "a string", dict: "a table", list: "an array", int: "an integer"}
+IN_TOML: Final[Mapping[type, str]] = {
+    str: "a string",
+    dict: "a table",
+    list: "an array",
+    int: "an integer",
+    bool: "true or false",
+}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ IDENTITY = (
     "sampler",
     "guidance",
     "guiding",
+    "stages",
     "process",
     "steps",
     "cond",

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.sampler import Sampler

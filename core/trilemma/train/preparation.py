@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma import lookup
-from trilemma.engine.sampling import sample_chunks
+from trilemma.engine.drawing import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
 from trilemma.evaluate.splits import Training
 from trilemma.interfaces.dataset import Dataset

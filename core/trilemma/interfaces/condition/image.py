@@ -104,7 +104,18 @@ class ImageCondition(Condition):
         found = self._decoded(value) if picture else self._levels(value)
         if self.resize == "exact" and tuple(found.shape) != self.shape:
             raise UsageError(f"{self.name}= is an image {tuple(found.shape)}; {self.expected()}")
-        return covering(found[None], (self.shape[1], self.shape[2]), self.resize)[0]
+        return self._fitting(found[None])[0]
+
+    def told(self, images: Tensor) -> Prepared:
+        """Returns images [N, C, h, w] in [−1, 1] as one entry each, resized on their device by the rule."""
+        tensors = {self.name: self._fitting(images.float())}
+        if self.null:
+            tensors[f"{self.name}_given"] = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return Prepared(tensors)
+
+    def _fitting(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] of images [N, C, h, w]."""
+        return covering(images, (self.shape[1], self.shape[2]), self.resize)
 
     def _decoded(self, picture: Any) -> Tensor:
         """The levels [C, h, w] of a picture, read as pictures of data sets are."""

@@ -43,6 +43,10 @@ class Prepared:
             name: tensor.to(indices.device).index_select(0, entries) for name, tensor in self.tensors.items()
         }
 
+    def example(self, device: torch.device) -> dict[str, Tensor]:
+        """Returns tensors [1, ...] as those of a sample are, for checks before anything is drawn."""
+        return self.take(torch.zeros(1, dtype=torch.int64, device=device))
+
     def to(self, device: torch.device) -> Prepared:
         """Returns the same values on a device."""
         which = None if self.which is None else self.which.to(device)
@@ -62,6 +66,10 @@ class PreparedConditions:
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """Returns the tensors [B, ...] of all conditions for the samples `indices`, int64 [B], on their device."""
         return {name: tensor for part in self.parts for name, tensor in part.take(indices).items()}
+
+    def example(self, device: torch.device) -> dict[str, Tensor]:
+        """Returns tensors [1, ...] of all conditions as those of a sample are, for checks before anything is drawn."""
+        return {name: tensor for part in self.parts for name, tensor in part.example(device).items()}
 
     def to(self, device: torch.device) -> PreparedConditions:
         """Returns the same values on a device."""
