@@ -23,6 +23,11 @@ TEXTS = ["a", "bb", None, "a", "bb"]
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
+
+
 class Letters(Encoder):
     """Has as many tokens as letters, each the number of the letter."""
 
@@ -98,6 +103,13 @@ def test_a_text_is_encoded_once():
     for step in range(4):
         source.take(torch.tensor([step]))
     assert sorted(encoder.encoded) == ["a", "bb"]
+    # Another run finds the embeddings on disk.
+    again = Letters()
+    found = ConditionSource(Told(TextCondition("text", again)), data(**columns()), CPU).take(
+        torch.arange(COUNT)
+    )
+    assert again.encoded == []
+    assert torch.equal(found["text"], source.take(torch.arange(COUNT))["text"])
 
 
 def test_a_held_out_part_gives_its_own_values():

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.column import ClassColumn, Column, ImageColumn
-from trilemma.interfaces.condition import LABEL, ClassCondition, Condition
+from trilemma.interfaces.condition import LABEL, ClassCondition, Condition, TextCondition
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.train.encodings import stored
 
 Take = Callable[[Tensor], dict[str, Tensor]]
 
@@ -20,8 +21,9 @@ Take = Callable[[Tensor], dict[str, Tensor]]
 class ConditionSource:
     """The conditions of a network, taken from the columns of a data set that have their names.
 
-    All values but images are prepared once, here: a text is encoded once, however many examples have it. Images are
-    read and prepared when they are taken. A missing value is the null.
+    All values but images are prepared once, here: a text is encoded once, however many examples have it, and its
+    embeddings are kept on disk for other runs. Images are read and prepared when they are taken. A missing value is
+    the null.
 
     Args:
         denoiser: the network, for the conditions that it takes.
@@ -49,7 +51,8 @@ def _take(condition: Condition, column: Column) -> Take:
         return lambda rows: condition.prepare(column.at(rows)).take(torch.arange(len(rows)))
     distinct, which = _distinct(column)
     try:
-        prepared = condition.prepare(distinct)
+        kept = stored(condition) if isinstance(condition, TextCondition) else condition
+        prepared = kept.prepare(distinct)
     except UsageError as error:
         raise UsageError(f"recipe: a value of the data set does not fit the network: {error}") from error
     return lambda rows: prepared.take(which[rows])
