@@ -146,6 +146,9 @@ BAD: dict[str, list[Any]] = {
         {"metric": ["frechet"]},
     ],
 }
+OTHER_KINDS = ("autoencoder", "classifier", "features")
+BAD |= {f"{kind}.spec": NOT_SPECS for kind in OTHER_KINDS}
+BAD |= {f"{kind}.options": NOT_TABLES for kind in OTHER_KINDS}
 TABLES = ("dataset", "process", "denoiser", "objective", "optimizer", "samples", "validation", "sampling")
 
 
@@ -156,13 +159,16 @@ def fields_of(cls: type, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(cls):
         inner = hints[field.name]
         key = prefix + field.name
-        found += fields_of(inner, key + ".") if dataclasses.is_dataclass(inner) else [key]
+        tables = [entry for entry in (inner, *typing.get_args(inner)) if dataclasses.is_dataclass(entry)]
+        found += fields_of(tables[0], key + ".") if tables else [key]
     return found
 
 
 def with_value(key: str, value: Any) -> dict[str, Any]:
     table = copy.deepcopy(tomllib.loads(DIGITS))
     *parents, last = key.split(".")
+    if {*parents} & {*OTHER_KINDS}:
+        del table["denoiser"], table["samples"]
     place = table
     for parent in parents:
         place = place.setdefault(parent, {})
@@ -192,6 +198,17 @@ def refused(table: dict[str, Any], folder: Path, kind: type[TrilemmaError] = Tri
 def test_the_recipe_beside_them_is_sound(tmp_path):
     with pytest.raises(AssertionError, match="a step was taken"):
         train(make_recipe(tomllib.loads(DIGITS)), tmp_path / "run")
+
+
+def test_one_model_is_trained(tmp_path):
+    message = refused(with_value("classifier", {"spec": "any"}) | {"denoiser": {}}, tmp_path / "run")
+    assert message == "recipe: it names denoiser and classifier; one model is trained, name one"
+    table = tomllib.loads(DIGITS)
+    del table["denoiser"], table["samples"]
+    assert "key 'denoiser' is missing" in refused(table, tmp_path / "run")
+    assert "key 'process' is missing" in refused(
+        {key: value for key, value in tomllib.loads(DIGITS).items() if key != "process"}, tmp_path / "run"
+    )
 
 
 def test_every_field_is_tried():

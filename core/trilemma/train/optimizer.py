@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.update import Update
-from trilemma.train.table import Table, build_table, later
+from trilemma.train.table import LATER, Table, build_table
 from trilemma.train.values import at_least, holds, one_of
 
 _KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -34,8 +34,8 @@ class Optimizer(Table):
     weight_decay: float = 0.01
     betas: Sequence[float] = (0.9, 0.99)
     clip: float = 1.0
-    kind: str = later(default="adamw")
-    updates: Mapping[str, Mapping[str, Any]] = later(default_factory=dict)
+    kind: str = field(default="adamw", metadata=LATER)
+    updates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=LATER)
 
     prefix: ClassVar[str] = "optimizer."
 
@@ -57,7 +57,7 @@ class Optimizer(Table):
     @classmethod
     def sorted_out(cls, table: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns a parsed table whose tables by the name of an update stand under `updates`."""
-        known = {field.name for field in dataclasses.fields(cls)} - {"updates"}
+        known = {entry.name for entry in dataclasses.fields(cls)} - {"updates"}
         own = {key: value for key, value in table.items() if key in known or not isinstance(value, Mapping)}
         if "updates" in own:
             raise UsageError(

@@ -28,6 +28,7 @@ from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
 from trilemma.models.building import build
+from trilemma.models.card_tables import USUAL
 from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
@@ -39,7 +40,7 @@ from trilemma.train.log_names import check_scalars
 from trilemma.train.parts import Parts, shared_parameters
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
-from trilemma.train.recipe import Recipe
+from trilemma.train.recipe import Recipe, Sampling
 from trilemma.train.start import Start, begin_with
 
 # Stream of keys of the step that is tried before the first.
@@ -204,9 +205,10 @@ def _check_apart(parts: Parts) -> None:
 def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
     wanted = recipe.samples
     if not isinstance(denoiser, Denoiser):
-        if wanted.every:
+        if wanted.every or recipe.sampling != Sampling():
             raise UsageError(
-                f"recipe: samples are drawn from a denoiser, not {recipe.kind}; set samples.every = 0"
+                f"recipe: samples are drawn from a denoiser, and this trains a model of the kind {recipe.kind}; "
+                "drop [samples] and [sampling]"
             )
         return
     table = denoiser.process.table
@@ -319,21 +321,17 @@ def _saying(what: str) -> Iterator[None]:
 
 
 def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    drawn = recipe.kind == USUAL
     return {
-        "model": {"name": recipe.name, "summary": recipe.summary},
-        "process": {"spec": recipe.process.spec},
-        "denoiser": {
-            "spec": recipe.denoiser.spec,
-            "parameterization": recipe.denoiser.parameterization,
-            "options": dict(recipe.denoiser.options),
-        },
+        "model": {"name": recipe.name, "summary": recipe.summary, **({} if drawn else {"kind": recipe.kind})},
+        **recipe.card_tables(),
         "data": {
             "shape": list(dataset.shape),
             "range": [-1.0, 1.0],
             "classes": list(dataset.classes),
             "dataset": recipe.dataset.spec,
         },
-        "sampling": dataclasses.asdict(recipe.sampling),
+        **({"sampling": dataclasses.asdict(recipe.sampling)} if drawn else {}),
         "evaluation": dict(recipe.evaluation),
         "provenance": {
             "objective": recipe.objective.spec,

@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 from trilemma.errors import UsageError, shown
 from trilemma.files.toml import read_toml
 from trilemma.registry.spec import parse_value
+from trilemma.train.networks import Classing, Coder, Comparing, Named, Network
 from trilemma.train.optimizer import Optimizer
-from trilemma.train.table import Component, Network, Table, build_table, decisive, later
+from trilemma.train.table import LATER, Component, Table, build_table, decisive
 from trilemma.train.values import at_least, between, holds, one_of, typed
 
 _MOST_STEPS = 10**12
@@ -88,9 +89,10 @@ class Sampling(Table):
 
 @dataclass(frozen=True)
 class Recipe(Table):
-    """A training recipe.
+    """A training recipe; one of `denoiser`, `autoencoder`, `classifier` and `features` names the network.
 
     Args:
+        process: of a denoiser, and of a classifier of noised data.
         name, summary: of the model that the run writes.
         steps: optimizer steps.
         batch_size: examples a step, over all processes.
@@ -114,10 +116,13 @@ class Recipe(Table):
     """
 
     dataset: Component
-    process: Component
-    denoiser: Network
     objective: Component
     steps: int
+    process: Component | None = field(default=None, metadata=LATER)
+    denoiser: Network | None = field(default=None, metadata=LATER)
+    autoencoder: Coder | None = field(default=None, metadata=LATER)
+    classifier: Classing | None = field(default=None, metadata=LATER)
+    features: Comparing | None = field(default=None, metadata=LATER)
     name: str = "model"
     summary: str = ""
     batch_size: int = 128
@@ -131,7 +136,7 @@ class Recipe(Table):
     tensorboard: bool = True
     weights_dtype: str = "float32"
     start: str | None = None
-    ema_warmup: int = later(default=10)
+    ema_warmup: int = field(default=10, metadata=LATER)
     optimizer: Optimizer = field(default_factory=Optimizer)
     samples: Samples = field(default_factory=Samples)
     validation: Validation = field(default_factory=Validation)
@@ -151,6 +156,7 @@ class Recipe(Table):
         fits = len(self.name.encode(errors="replace")) <= 200
         holds("name", self.name, single and fits, "a name without slashes, of at most 200 bytes")
         evaluation_table(self.evaluation)
+        self._check_network()
         try:
             json.dumps(dataclasses.asdict(self), ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -159,15 +165,32 @@ class Recipe(Table):
                 f"recipe: a value cannot be written down: {reason}; use those of TOML"
             ) from error
 
+    def _check_network(self) -> None:
+        found = [kind for kind in _TRAINED if getattr(self, kind) is not None]
+        if not found:
+            raise UsageError(
+                "recipe: key 'denoiser' is missing; add it, or one of " + ", ".join(_TRAINED[1:])
+            )
+        if len(found) > 1:
+            raise UsageError(f"recipe: it names {' and '.join(found)}; one model is trained, name one")
+        if self.denoiser is not None and self.process is None:
+            raise UsageError("recipe: key 'process' is missing; add it")
+
     @property
     def kind(self) -> str:
         """The kind of the model that is trained."""
-        return "denoiser"
+        return next(kind for kind in _TRAINED if getattr(self, kind) is not None)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Network | Named:
         """The table of that kind."""
-        return self.denoiser
+        return typing.cast(Network | Named, getattr(self, self.kind))
+
+    def card_tables(self) -> dict[str, Any]:
+        """Returns the tables of the model's card that say which network it is."""
+        process = {} if self.process is None else {"process": {"spec": self.process.spec}}
+        table = dataclasses.asdict(self.network) | {"options": dict(self.network.options)}
+        return {**process, self.kind: table}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON-able data."""
@@ -187,6 +210,7 @@ class Recipe(Table):
         return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
+_TRAINED = ("denoiser", "autoencoder", "classifier", "features")
 _BESIDE_THE_WEIGHTS = {
     *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
     *("samples", "validation", "sampling", "evaluation", "start"),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from trilemma.errors import UsageError, nearest, shown
 from trilemma.train.values import typed
+
+# Metadata of a field that recipes have not always had: at its default it is left out of their fingerprint, so that a
+# run that began before goes on.
+LATER: Final = {"later": True}
 
 
 class Table:
@@ -36,25 +40,6 @@ class Component(Table):
     """A component by spec string."""
 
     spec: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Network(Table):
-    """The denoiser: its spec, parameterization and options."""
-
-    spec: str = "unet"
-    parameterization: str = "v"
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    prefix: ClassVar[str] = "denoiser."
-
-
-def later(**default: Any) -> Any:
-    """Returns a field that recipes have not always had: at its default it is left out of their fingerprint.
-
-    A run that began before there was such a field goes on.
-    """
-    return dataclasses.field(**default, metadata={"later": True})
 
 
 def decisive(table: Any) -> dict[str, Any]:

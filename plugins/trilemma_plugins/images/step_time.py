@@ -15,16 +15,7 @@ _TIMED_STEPS = 3
 
 def seconds_a_step(recipe: Recipe, shape: tuple[int, int, int]) -> float:
     """Returns the shortest of a few training steps on images of a shape, in seconds; the first is not counted."""
-    network = recipe.denoiser
-    card = {
-        "process": {"spec": recipe.process.spec},
-        "denoiser": {
-            "spec": network.spec,
-            "parameterization": network.parameterization,
-            "options": dict(network.options),
-        },
-        "data": {"shape": list(shape)},
-    }
+    card = {**recipe.card_tables(), "data": {"shape": list(shape)}}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     denoiser = build_denoiser(card, seed=0).to(device).train()
     objective = lookup.objective(recipe.objective.spec)
