@@ -27,7 +27,7 @@ WORDS = {
     "classifier",
 }
 # The network of a recipe that names none.
-KNOWN = [("train/table.py", "unet")]
+KNOWN = [("train/networks.py", "unet")]
 KINDS = ("process", "sampler", "guidance", "model", "dataset", "objective", "denoiser")
 
 

@@ -132,6 +132,7 @@ BAD: dict[str, list[Any]] = {
     "validation.n": [*NOT_COUNTS, 0],
     "sampling.guidance": [5, True, "", "cgf", "cfg:scle=2", "interval:lo=2"],
     "sampling.sampler": [5, True, "", "ddin", "ddim:etta=0", "ddim:eta=-1", "gddim"],
+    "sampling.steps": ["many", True, 1.5, math.nan, [], {}, 0, -1, 51, 10**30],
     "evaluation": [
         *NOT_TABLES,
         {"dataset": "mnst"},

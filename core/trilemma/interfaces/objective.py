@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,15 @@ class Objective:
         an input is taken under `torch.enable_grad()`, since a validation records none.
         """
         return self.loss(step.network, step.denoiser, step.x0, step.cond, step.generator)
+
+    def finish(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Completes the model that is written by what only the whole training set tells, such as statistics of codes.
+
+        Args:
+            model: with the weights that are written, in evaluation mode, without gradients.
+            batches: the whole training set x₀ [B, C, H, W], in order.
+        """
+        return
 
     def loss(
         self,

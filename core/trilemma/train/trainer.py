@@ -350,13 +350,20 @@ class _Run:
         model.load_state_dict(self.parts.final())
         return model.eval().requires_grad_(False)
 
+    def _all_examples(self) -> Iterator[Tensor]:
+        for indices in torch.arange(len(self.data.dataset)).split(self.recipe.batch_size):
+            yield self.data.read(indices).x0
+
     def _export(self) -> Path:
         target = self.folder / "model"
         if self.main:
             dtype = getattr(torch, self.recipe.weights_dtype)
+            model = self._averaged()
+            with torch.no_grad():
+                self.objective.finish(model, self._all_examples())
             tensors = {
-                name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-                for name, tensor in self.parts.final().items()
+                name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+                for name, tensor in model.state_dict().items()
             }
             for name, tensor in tensors.items():
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
