@@ -19,6 +19,7 @@ from trilemma.testing.broken.samplers import (
     RightWithNoise,
     RightWithNoiseByHand,
 )
+from trilemma.testing.broken.updates import RightPair
 from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -47,6 +48,7 @@ class RightNormals:
         ("denoiser", GaussianMixtureDenoiser(AngleProcess())),
         ("kernel", RightNormals),
         ("objective", RightLoss()),
+        ("objective", RightPair()),
         ("dataset", RightData),
         ("dataset", RightData()),
         ("metric", RightMetric()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trilemma.testing.broken import datasets, metrics, objectives, others, samplers
+from trilemma.testing.broken import datasets, metrics, objectives, others, samplers, updates
 from trilemma.testing.exact_processes import AngleProcess
 
 
@@ -87,6 +87,15 @@ FAULTS: Final = (
     Fault("global noise in a loss", "objective", objectives.GlobalNoise(), "no global generator is drawn from"),
     Fault("an unasked generator", "objective", objectives.GeneratorOfItsOwn(), "the generator decides the loss"),
     Fault("another validation loss", "objective", objectives.WeighsByItsGradient(), "without gradients it is the same"),
+    Fault("a part that is forgotten", "objective", updates.ForgottenPart(), "parts and updates fit together"),
+    Fault("a part that begins by chance", "objective", updates.OtherBeginning(), "parts begin alike again"),
+    Fault("a part that hears nothing", "objective", updates.DeafPart(), "every part that should learn moves"),
+    Fault("a part moved by hand", "objective", updates.MovesByHand(), "no other part moves"),
+    Fault("a generator that is filled", "objective", updates.FillsTheGenerator(), "gradients stay in their parts"),
+    Fault("a quotient by nothing", "objective", updates.InfiniteGap(), "losses and what they log are finite numbers"),
+    Fault("an update's global noise", "objective", updates.DrawsElsewhere(), "the generator is the only randomness"),
+    Fault("examples written to", "objective", updates.ScalesItsExamples(), "data are left alone"),
+    Fault("a lost penalty", "objective", updates.NoPenaltyInValidation(), "a validation gives the same losses"),
     Fault("pixels that are no bytes", "dataset", datasets.Floats, "images are bytes of one shape"),
     Fault("labels from 1", "dataset", datasets.LabelsFromOne, "labels are places of the classes"),
     Fault("views that do not divide", "dataset", datasets.UnevenViews, "length and views"),
