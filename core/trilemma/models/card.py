@@ -45,7 +45,7 @@ from trilemma.machine.device import usable_device
 from trilemma.models.building import build as build
 from trilemma.models.building import build_denoiser as build_denoiser
 from trilemma.models.cascade import Cascade, Stage
-from trilemma.models.places import part_path
+from trilemma.models.parts import PARTS, part
 from trilemma.models.reading import CARD, FORMAT, kind_of
 from trilemma.models.reading import read_card as read_card
 from trilemma.models.weights import loaded_from
@@ -171,15 +171,16 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
 def _with_digests(path: Path, card: Mapping[str, Any], parts: Mapping[str, Path]) -> dict[str, Any]:
     """The card with the sha256 of every model that it names."""
 
-    def named(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-        part = parts.get(table[key]) or part_path(table[key], path)
-        return {**table, "sha256": read_card(part)["weights"]["sha256"]}
+    def named(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+        return {**table, "sha256": part(path, name, table, parts.get(table[PARTS[name][0]])).sha256}
 
     found = dict(card)
-    if "latent" in card:
-        found["latent"] = named(card["latent"], "autoencoder")
-    if "stage" in card:
-        found["stage"] = [named(table, "model") for table in card["stage"]]
+    for name in PARTS & card.keys():
+        content = card[name]
+        if isinstance(content, list):
+            found[name] = [named(name, table) for table in content]
+        else:
+            found[name] = named(name, content)
     return found
 
 
@@ -205,27 +206,15 @@ def _stage(path: Path, table: Mapping[str, Any], device: torch.device, dtype: to
     return Stage(model, **{key: value for key, value in table.items() if key not in ("model", "sha256")})
 
 
-# By table: the key that names a model of another directory, and the class that it must be of.
-_PARTS: dict[str, tuple[str, type]] = {"latent": ("autoencoder", Autoencoder), "stage": ("model", Denoiser)}
-
-
 def _part(path: Path, name: str, table: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     """The model that a table of a card names, loaded; its sha256 is that of the table, where that states one."""
-    key, expected = _PARTS[name]
-    place = part_path(table[key], path)
-    kind = kind_of(read_card(place))
-    if kind != expected.__name__.lower():
+    found, stated = part(path, name, table), table.get("sha256")
+    if stated not in (None, found.sha256):
         raise ModelError(
-            f"{path / CARD}: {name}.{key} names a {kind}, {place}; name a {expected.__name__.lower()}"
+            f"{found.path} is another model than {path / CARD} was made with: sha256 {found.sha256[:12]}…, expected "
+            f"{stated[:12]}…; restore the {PARTS[name][0]}"
         )
-    made = load_model(place, device, dtype)
-    found, stated = made.card["weights"]["sha256"], table.get("sha256")
-    if stated not in (None, found):
-        raise ModelError(
-            f"{place} is another model than {path / CARD} was made with: sha256 {found[:12]}…, expected "
-            f"{stated[:12]}…; restore the {key}"
-        )
-    return made
+    return load_model(found.path, device, dtype)
 
 
 @contextlib.contextmanager
