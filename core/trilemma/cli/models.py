@@ -44,7 +44,7 @@ def command(
 
 
 def _entry(component: Component) -> dict[str, Any]:
-    """What is listed of a registered model; where its card cannot be read, the reason alone."""
+    """Returns the fields of a registered model; where its card cannot be read, the reason alone."""
     from trilemma.models.listing import listed
     from trilemma.models.places import registered_path
 

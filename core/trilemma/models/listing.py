@@ -45,7 +45,7 @@ class Listed:
 
     @property
     def conditions(self) -> list[dict[str, Any]]:
-        """What it can be told, a table each with its name and kind; a cascade has those of its stages."""
+        """Its conditions, a table each with its name and kind; a cascade has those of its stages."""
         if "stage" in self.card:
             stages = [listed(stage.path) for stage in parts(self.path, self.card)]
             told = [
