@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
+from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.card import build_denoiser
@@ -25,8 +26,8 @@ from trilemma.models.card import build_denoiser
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     """Returns the metrics of the samples of a request, with everything that decides them.
 
-    Where the request names no condition, a model that takes labels is given those of the training split in their
-    proportions: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
+    Where the request names no condition, a model that takes some is given the values of the training split, its classes
+    in their proportions: sample i gets those of entry ⌊i N/n⌋ of the N training images sorted by class. Samples are
     rounded to 8 bits, as the reference images are, and measured batch by batch, so that memory does not grow with n.
     The states are in float32 unless the request says otherwise.
 
@@ -44,26 +45,38 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
-    labels = None
-    classes = model.conditions.get(LABEL)
-    if isinstance(classes, ClassCondition) and request.cond is None:
-        training = evaluator.training_labels
-        size = classes.size
-        if len(training) and int(training.max()) >= size:
-            raise UsageError(
-                f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "
-                "give another as --dataset"
-            )
-        labels = training[stratified(training, n)]
-    cond = request.cond if labels is None else {LABEL: labels}
+    given = _training_values(model, evaluator, n) if request.cond is None else {}
+    cond, labels = given or request.cond, given.get(LABEL)
     chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
-    record["cond"] = (
-        "the training labels, in their proportions" if labels is not None else record["cond"] or None
-    )
+    record["cond"] = _described(given) if given else record["cond"] or None
     record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, request.batch_size, request.seed)}
+
+
+def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> dict[str, Any]:
+    """The values of n training images for each condition of the model that the data have."""
+    training, labels = evaluator.split("train"), evaluator.training_labels
+    columns: Mapping[str, Column] = getattr(training, "columns", {})
+    rows = stratified(labels, n) if len(labels) else labels
+    given: dict[str, Any] = {}
+    for name, condition in model.conditions.items():
+        if name == LABEL and isinstance(condition, ClassCondition):
+            if len(labels) and int(labels.max()) >= condition.size:
+                raise UsageError(
+                    f"data set {evaluator.dataset} has {int(labels.max()) + 1} classes, the model {condition.size}; "
+                    "give another as --dataset"
+                )
+            given[name] = labels[rows]
+        elif name in columns:
+            given[name] = columns[name].known(rows)
+    return given
+
+
+def _described(given: Mapping[str, Any]) -> str:
+    names = " and ".join("labels" if name == LABEL else name for name in given)
+    return f"the training {names}, in their proportions"
 
 
 def evaluate_model(

@@ -29,6 +29,13 @@ class Column(ABC):
     def at(self, indices: Tensor) -> Any:
         """Returns the values of the examples at indices [B]."""
 
+    def known(self, indices: Tensor) -> Any:
+        """Returns the values of the examples at indices [B], a list with None where some have none."""
+        values, missing = self.at(indices), self.missing[indices]
+        if not bool(missing.any()):
+            return values
+        return [None if lost else value for value, lost in zip(_plain(values), missing.tolist(), strict=True)]
+
     @abstractmethod
     def chosen(self, indices: Tensor) -> Column:
         """Returns the column of some of the examples."""
@@ -208,6 +215,10 @@ class Values(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+
+def _plain(values: Any) -> list[Any]:
+    return list(values.tolist() if isinstance(values, Tensor) and values.dim() == 1 else values)
 
 
 def _digest(*parts: bytes | memoryview) -> str:
