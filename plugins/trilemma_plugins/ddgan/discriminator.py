@@ -15,14 +15,16 @@ SLOPE = 0.2
 # Smallest height and width that are halved further.
 SMALLEST = 4
 FREQUENCIES = 32
+# Of the numbers of flat data.
+OCTAVES = 4
 
 
 class Discriminator(nn.Module):
     """Logits D(z_s, z_t, t) [B] that z_s is a true neighbour of z_t.
 
     Both states go in as channels; t, and the classes, are added to the features of every block. Images are halved by
-    residual blocks down to a side of 4; data of a few numbers go through a perceptron. No normalisation; the standard
-    deviation over the minibatch is a last feature.
+    residual blocks down to a side of 4; data of a few numbers go through a perceptron, beside sin and cos of 2ᵏπ times
+    each of them, k < 4. No normalisation; the standard deviation over the minibatch is a last feature.
 
     Args:
         shape: of one state (C, H, W).
@@ -47,7 +49,7 @@ class Discriminator(nn.Module):
         )
         self.flat = min(sides) < 2 * SMALLEST
         if self.flat:
-            size, halvings = 2 * math.prod(shape), 2
+            size, halvings = 2 * math.prod(shape) * (1 + 2 * OCTAVES), 3
         else:
             size, halvings = 2 * channels, int(math.log2(min(sides) / SMALLEST))
         self.inlet = nn.Linear(size, width) if self.flat else nn.Conv2d(size, width, 3, padding=1)
@@ -68,7 +70,7 @@ class Discriminator(nn.Module):
         for name, table in self.classes.items():
             embedding = embedding + table(cond[name])
         both = torch.cat([z_s, z_t], 1)
-        h = self.inlet(both.flatten(1) if self.flat else both)
+        h = self.inlet(_waves(both.flatten(1)) if self.flat else both)
         for block in self.blocks:
             h = block(h, embedding)
         h = h if self.flat else h.sum((2, 3)) / h[0, 0].numel() ** 0.5
@@ -99,6 +101,12 @@ class _Block(nn.Module):
         if not self.flat:
             inner, h = F.avg_pool2d(inner, 2), F.avg_pool2d(h, 2)
         return (self.shortcut(h) + self.second(inner)) / math.sqrt(2)
+
+
+def _waves(x: Tensor) -> Tensor:
+    """x and sin, cos of 2ᵏπ x, k = 0 … [B, N]."""
+    angles = torch.cat([x * (math.pi * 2**octave) for octave in range(OCTAVES)], 1)
+    return torch.cat([x, angles.sin(), angles.cos()], 1)
 
 
 def _spread(h: Tensor) -> Tensor:
