@@ -35,6 +35,7 @@ def command(
         ),
     ] = None,
     seed: Annotated[int, option("seed")] = default("seed"),
+    noise: Annotated[str, option("noise", metavar="keyed|brownian")] = default("noise"),
     indices: Annotated[
         str | None, typer.Option(help="Draw these samples, such as 17 or 0-63,100, instead of the first n.")
     ] = None,
@@ -127,6 +128,7 @@ def command(
         guidance=guidance,
         cond=_values(told, network),
         seed=seed,
+        noise=noise,
         indices=None if indices is None else parse_indices(indices),
         batch_size=batch_size,
         deterministic=deterministic,

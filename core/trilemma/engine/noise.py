@@ -58,7 +58,7 @@ def keyed_normal(
         indices: int64 [B], from 0 to 2^56 - 1.
         step: 0 to 2^32 - 1.
         shape: of one sample; elements are counted in C order, at most 2^34 of them.
-        stream: PRIOR, STEP, PERTURB, LATENT or DRAW and above.
+        stream: PRIOR, STEP, PERTURB, LATENT, PATH, or DRAW and above.
         dtype: any floating-point dtype; half types are rounded from float32, float64 is computed in float64.
         device: of the result; None is that of `indices`.
         out: [B, *shape], filled and returned instead of a new tensor; `dtype` and `device` are then its own.

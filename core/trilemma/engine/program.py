@@ -63,6 +63,7 @@ class Program:
         branches: G, the branches of the guidance.
         components: K of the states.
         end_time: time of the state after the last row.
+        starts: per row, the time of its base state.
         ends: per row, the time that it goes to, as networks are told that ask for it.
     """
 
@@ -76,6 +77,7 @@ class Program:
     branches: int = 1
     components: int = 1
     end_time: float = 0.0
+    starts: tuple[float, ...] = ()
     ends: tuple[float, ...] = ()
 
     def __len__(self) -> int:
@@ -121,6 +123,7 @@ def lower(tableau: Tableau, parameterization: str, process: Process, end_time: f
         history=_furthest_lag(rows),
         components=tableau.components,
         end_time=end_time,
+        starts=tuple([float(rows[r - row.base].t) for r, row in enumerate(rows)]),
         ends=tableau.ends(end_time),
     )
 

@@ -55,10 +55,10 @@ def describe(
         "guiding": [describe_model(network) for network in others] or None,
         "cond": dict(resolved.told),
         "encoders": {name: found for name, found in resolved.sources.items() if found} or None,
-        "seed": resolved.noise.seed,
-        "noise": lookup.describe("", resolved.noise)
-        if resolved.noise.seed is None
-        else type(resolved.noise).__name__,
+        "seed": request.seed if isinstance(request.noise, str) else resolved.noise.seed,
+        "noise": type(resolved.noise).__name__
+        if isinstance(request.noise, str) or resolved.noise.seed is not None
+        else lookup.describe("", resolved.noise),
         "latent": None if request.latent is None else {"sha256": digest(request.latent)},
         "start": None
         if request.start is None

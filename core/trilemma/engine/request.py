@@ -25,6 +25,7 @@ Callback: TypeAlias = Callable[[int, int, float, Tensor], None]
 # Options that each stage of a cascade has for itself.
 OF_STAGES = ("sampler", "steps", "guidance", "cond")
 
+NOISES = ("keyed", "brownian")
 CAPTURES = ("auto", "loop", "step", "off")
 
 
@@ -118,7 +119,8 @@ class Drawing(Common):
         resample: passes that every `jump` steps take, with the noise put back in between (2201.09865). It costs as many
             times the evaluations, and needs a sampler of one step a row.
         jump: steps that `resample` repeats in one go.
-        noise: where noise is taken from, to inject another library's; keyed by `seed` by default.
+        noise: where the rows' noise is taken from: "keyed" by the seed and the row, or "brownian" by the seed and time,
+            one path whatever the number of steps, see `trilemma.engine.brownian`. A source injects another library's.
     """
 
     n: int = 1
@@ -131,11 +133,17 @@ class Drawing(Common):
     mask: Tensor | None = None
     resample: int = 1
     jump: int = 1
-    noise: NoiseSource | None = None
+    noise: NoiseSource | str | None = "keyed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise is None:
+            object.__setattr__(self, "noise", "keyed")
+        if isinstance(self.noise, str):
+            if self.noise not in NOISES:
+                raise UsageError(
+                    f"unknown noise {self.noise!r}; choose from {', '.join(NOISES)}, or give a source"
+                )
             seed = checked_integer(self.seed, "seed", 0, 2**64 - 1, what="is not a seed")
             object.__setattr__(self, "seed", seed)
         for name in ("resample", "jump"):

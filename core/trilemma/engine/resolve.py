@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.engine.batches import DETERMINISTIC_BATCH
+from trilemma.engine.brownian import brownian_noise
 from trilemma.engine.images import checked_images
 from trilemma.engine.inpainting import Known, known_region
-from trilemma.engine.noise import KeyedNoise
+from trilemma.engine.noise import KeyedNoise, NoiseSource
 from trilemma.engine.planning import planned, warn
-from trilemma.engine.program import guided
+from trilemma.engine.program import Program, guided
 from trilemma.engine.request import Request
 from trilemma.engine.resolved import Resolved
 from trilemma.errors import UsageError
@@ -63,6 +64,7 @@ def resolve(request: Request) -> Resolved:
     _check_together(bound, model)
     _check_own_evaluations(bound, model, plan.times)
     assert not isinstance(request.dtype, str)
+    program = None if plan.program is None else guided(plan.program, bound)
     resolved = Resolved(
         request=request,
         model=model,
@@ -73,8 +75,8 @@ def resolve(request: Request) -> Resolved:
         specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(model)},
         steps=steps,
         times=plan.times,
-        program=None if plan.program is None else guided(plan.program, bound),
-        noise=KeyedNoise(request.seed) if request.noise is None else request.noise,
+        program=program,
+        noise=_noise(request, process, program, plan.times),
         indices=indices,
         known=known,
         shape=shape,
@@ -258,6 +260,12 @@ def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
             raise UsageError(
                 "the guidance's network differs from the model in device or dtype; move it with .to"
             )
+
+
+def _noise(request: Request, process: Process, program: Program | None, times: Tensor) -> NoiseSource:
+    if request.noise == "brownian":
+        return brownian_noise(request.seed, process, program, times)
+    return KeyedNoise(request.seed) if isinstance(request.noise, str | None) else request.noise
 
 
 def _check_own_evaluations(guidance: BoundGuidance, model: Denoiser, times: Tensor) -> None:
