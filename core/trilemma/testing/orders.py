@@ -249,7 +249,9 @@ def order_in_time(sampler: Sampler, declared: float) -> Iterator[Measured]:
     That is of whole runs by the engine, from the prior to the data.
     """
     if not sampler.has_plan or not isinstance(sampler.grid, str):
-        raise Skipped("a path in time is read at any number of steps only by a sampler with a plan and a grid")
+        raise Skipped(
+            "a path in time is read at any number of steps only by a sampler with a plan and a grid"
+        )
     process = ExplodingProcess()
     reference = brownian_samples(sampler, process, TIME_REFERENCE)
 
@@ -262,7 +264,12 @@ def order_in_time(sampler: Sampler, declared: float) -> Iterator[Measured]:
 def brownian_samples(sampler: Sampler, process: Process, steps: int) -> Tensor:
     """Returns samples [n] of the exact mixture along the paths of one seed, float64."""
     model = MIXTURE.denoiser(process)
-    options: dict[str, Any] = {"sampler": sampler, "steps": steps, "batch_size": TIMED, "dtype": torch.float32}
+    options: dict[str, Any] = {
+        "sampler": sampler,
+        "steps": steps,
+        "batch_size": TIMED,
+        "dtype": torch.float32,
+    }
     return sample(model, TIMED, noise="brownian", **options).samples.flatten().double()
 
 

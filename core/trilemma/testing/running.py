@@ -81,8 +81,11 @@ def _calls(sampler: Sampler, steps: int) -> str:
     if sampler.has_plan:
         # fresh noise may lift a state above its time, as churn does
         highest = times[:-1] if sampler.deterministic else [times[0], *times[:-2]]
-        firsts = [_first(model.times, t, high) for t, high in zip(times[:-1], highest, strict=True)]
-        missed = [t for t, first in zip(times[:-1], firsts, strict=True) if first is None]
+        tableau = sampler.plan(model.process, sampler.times(model.process, steps))
+        silent = {row.t for row, asked in zip(tableau.rows, tableau.evaluated(), strict=True) if not asked}
+        asked = [(t, high) for t, high in zip(times[:-1], highest, strict=True) if t not in silent]
+        firsts = [_first(model.times, t, high) for t, high in asked]
+        missed = [t for (t, _), first in zip(asked, firsts, strict=True) if first is None]
         assert not missed, f"the network is never asked at t = {missed[0]:g}, a time of the grid"
         assert firsts == sorted(cast(list[int], firsts)), "the times of the grid are not visited in order"
     return f"{calls} calls for {steps} steps"

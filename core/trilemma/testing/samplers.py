@@ -25,6 +25,7 @@ from trilemma.testing.orders import (
     order_along_a_path,
     order_along_the_flow,
     order_in_law,
+    order_in_time,
 )
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.phase_checks import phase_checks
@@ -66,6 +67,7 @@ def sampler_checks(sampler: Sampler) -> Checks:
     if sampler.strong_order is not None:
         declared = sampler.strong_order
         yield "strong order", lambda: _order(declared, order_along_a_path(sampler, declared))
+        yield "strong order in time", lambda: _order(declared, order_in_time(sampler, declared))
     yield from running_checks(sampler)
 
 
