@@ -187,7 +187,9 @@ def _requests(request: Request, cascade: Cascade) -> list[Request]:
         UsageError: for an option that belongs to one model, a stage or a condition that the cascade does not have.
     """
     for name in _OF_ONE_MODEL:
-        if getattr(request, name) is not None:
+        given = getattr(request, name)
+        # A kind of noise is for every stage, with its own seed; a source is of one state's shape.
+        if given is not None and not (name == "noise" and isinstance(given, str)):
             own = name in OF_STAGES
             cure = f"stages={{1: {{{name!r}: …}}}}" if own else "one of its models alone"
             raise UsageError(f"{name}= is for one model, and this is a cascade; give {cure}")

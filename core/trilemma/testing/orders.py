@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Tableau, scalar
