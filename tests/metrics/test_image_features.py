@@ -16,10 +16,11 @@ import trilemma_plugins.metrics
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate import Evaluator, FeatureNetwork
 from trilemma.interfaces.features import CHUNK
+from trilemma.models.building import build
+from trilemma.models.card import save_model
 from trilemma.registry import MetricSpec, building
 from trilemma_plugins.metrics.features import ImageFeatures, MnistFeatures
-from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, NAMES, ImageNetwork, resized
-from trilemma_plugins.metrics.training import rounded, write_network
+from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, NAMES, resized
 
 SHIPPED = Path(trilemma_plugins.metrics.__file__).parent / "image_weights"
 
@@ -27,17 +28,14 @@ SHIPPED = Path(trilemma_plugins.metrics.__file__).parent / "image_weights"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A network drawn at random, as one that was trained is written."""
-    out = tmp_path_factory.mktemp("features")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = ImageNetwork(normalised=True).folded()
+    out = tmp_path_factory.mktemp("features") / "model"
     card = {
         "model": {"name": "image-features", "kind": "features"},
-        "features": {"spec": "image-network"},
+        "features": {"spec": "image-network", "options": {"normalised": True}},
         "data": {"shape": [3, 32, 32], "classes": list(NAMES)},
         "provenance": {"test_accuracy": 0.1},
     }
-    write_network(out, rounded(network), card)
+    save_model(out, card, build(card, seed=0).state_dict())
     return out
 
 

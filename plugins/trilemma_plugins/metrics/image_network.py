@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from trilemma.interfaces.features import Features
 
@@ -29,8 +27,8 @@ class ImageNetwork(Features):
     Args:
         shape: of the images that it is trained on; it takes those of any size.
         classes: their names.
-        normalised: follow every convolution by a batch normalisation, as in training; `folded` puts them into the
-            convolutions.
+        normalised: follow every convolution by a batch normalisation, as in training; the shipped weights are those of
+            the network without, which computes the same.
     """
 
     def __init__(
@@ -74,18 +72,6 @@ class ImageNetwork(Features):
         """Returns the features [B, 192] and the class logits [B, 10]."""
         features = self.features(images)
         return features, self.classify(features)
-
-    @torch.no_grad()
-    def folded(self) -> ImageNetwork:
-        """Returns the network without normalisations that computes the same with the running statistics."""
-        self.eval()
-        with torch.device("meta"):
-            plain = ImageNetwork(self.shape, self.classes).eval()
-        layers = {name: part for name, part in self.named_modules() if isinstance(part, nn.Sequential)}
-        for name, layer in layers.items():
-            plain.get_submodule(name)[0] = fuse_conv_bn_eval(layer[0], layer[1])
-        plain.classify = self.classify
-        return plain.requires_grad_(False)
 
 
 def resized(images: Tensor) -> Tensor:
