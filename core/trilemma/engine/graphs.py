@@ -21,7 +21,7 @@ from trilemma.engine.loop import Batch, Loop, Report
 from trilemma.engine.noise import NoiseSource
 from trilemma.engine.program import Slots
 from trilemma.errors import TrilemmaError
-from trilemma.ops import linear_step_replay, native
+from trilemma.ops import native
 from trilemma.ops.operator import requested_backend, signed
 
 # Modes that are tried for each that can be asked for, best first.
@@ -133,7 +133,7 @@ class RecordedLoop(Loop):
     Args: those of `Loop`.
     """
 
-    operator: Callable[..., None] = staticmethod(linear_step_replay)
+    operator = "linear_step_replay"
 
     def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Tensor]]:
         table, _, times, ends = super()._numbers(kind)

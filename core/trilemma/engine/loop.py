@@ -18,7 +18,11 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import time_dtype
 from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.numerics.normal import STEP
-from trilemma.ops import explain, linear_step
+from trilemma.ops import OPERATORS, explain
+from trilemma.ops.operator import signed
+
+# What a row writes, sees and starts from; its predictions; and its further states.
+Place = tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, int, tuple[int, ...]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Loop:
         inpaints: whether a region of every state is given.
     """
 
-    operator: Callable[..., None] = staticmethod(linear_step)
+    operator: str = "linear_step"
 
     def __init__(
         self,
@@ -110,12 +114,13 @@ class Loop:
         self.indices, self.cond, self.targets = batch.indices, batch.cond, batch.targets
         self.noise, self.seed = batch.noise, self._seed(batch.noise)
         self._given = batch.noise.seed is None
+        self._launch = OPERATORS[self.operator].launcher()
         if self.region is not None and batch.known is not None:
             self.region.load(*batch.known)
         self.current = self.firsts[0]
 
     def _seed(self, noise: NoiseSource) -> Any:
-        return noise.seed or 0
+        return signed(noise.seed or 0)
 
     def output(self, row: int) -> Tensor | None:
         """Returns the outputs [g·B, ...] of the networks at a row's state, or one combination [B, ...] of them.
@@ -160,14 +165,11 @@ class Loop:
         if output is None:
             output = self.output(row)
         slots = self.program.slots[row]
-        states, seen, base, named = self._places[slots]
+        written, seen, base, history, others = self._places[slots]
         noise = self._noise_of(row) if self._given and self.program.noisy[row] else None
-        self.operator(
-            *(states, seen, base, output, self.table, self.numbers[row]),
-            **named,
-            seed=self.seed,
-            indices=self.indices,
-            noise=noise,
+        self._launch(
+            *(written, seen, base, output, self.table, self.numbers[row], *history),
+            *(self.seed, self.indices, noise, self.bad_row, others),
         )
         if self.region is not None:
             self.region.impose(slots.write, row)
@@ -179,25 +181,20 @@ class Loop:
             self.indices, row, self.shape, stream=STEP, dtype=like.dtype, device=like.device
         )
 
-    def _place(self, slots: Slots) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        named = {
-            "history": self.history,
-            "write_slot": slots.write_history,
-            "read_slots": slots.history,
-            "bad_row": self.bad_row,
-            "others": [self.firsts[slot] for slot in slots.others],
-        }
-        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], named
+    def _place(self, slots: Slots) -> Place:
+        history = self.history, slots.write_history, slots.history
+        others = [self.firsts[slot] for slot in slots.others]
+        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], history, others
 
     @cached_property
     def backend(self) -> str:
         """The backend that the operator runs on."""
         slots = self.program.slots[0]
-        states, seen, base, named = self._places[slots]
+        written, seen, base, history, others = self._places[slots]
         size = (slots.evaluated if self._linear else 1) * self.batch
-        output = states.new_empty((size, *self.evaluation.predicted)) if slots.evaluated else None
-        call = (states, seen, base, output, self.program.table, 0)
-        return explain("linear_step", *call, **named, indices=self.indices, noise=None).backend
+        output = written.new_empty((size, *self.evaluation.predicted)) if slots.evaluated else None
+        call = (written, seen, base, output, self.program.table, 0, *history)
+        return explain("linear_step", *call, 0, self.indices, None, self.bad_row, others).backend
 
     def check_finite(self) -> None:
         """Reads back, once a batch, where a state first left the finite numbers.

@@ -100,6 +100,25 @@ class Operator:
             self.check(*arguments)
             raise _without_place(error) from error
 
+    def launcher(self) -> Callable[..., Any]:
+        """Returns this operator for calls that follow each other under the same circumstances.
+
+        The backend that TRILEMMA_BACKEND allows is looked up once, and so is whether derivatives may be asked for.
+        """
+        if torch.is_grad_enabled() or is_transformed():
+            return self
+        backend, overload = requested_backend(), self._overload
+        options = {} if backend == "auto" else {"backend": backend}
+
+        def launch(*arguments: Any) -> Any:
+            try:
+                return overload(*arguments, **options)
+            except RuntimeError as error:
+                self.check(*arguments)
+                raise _without_place(error) from error
+
+        return launch
+
     def _is_beyond_its_formulas(self, arguments: tuple[Any, ...]) -> bool:
         if torch.is_grad_enabled():
             for place, value in enumerate(arguments):
