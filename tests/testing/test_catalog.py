@@ -8,7 +8,7 @@ from trilemma.registry import catalog
 from trilemma.testing import run_checks
 from trilemma.testing.checks import run_component
 
-KINDS = ("process", "sampler", "guidance", "denoiser", "objective", "metric", "dataset", "kernel")
+KINDS = ("process", "sampler", "guidance", "denoiser", "encoder", "objective", "metric", "dataset", "kernel")
 BUILT_IN = [
     (kind, component.address)
     for kind in KINDS

@@ -10,6 +10,8 @@ from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.broken import FAULTS
 from trilemma.testing.broken.datasets import RightData
+from trilemma.testing.broken.encoders import RightEncoder
+from trilemma.testing.broken.listeners import RightListener
 from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
 from trilemma.testing.broken.objectives import RightLoss
 from trilemma.testing.broken.samplers import (
@@ -47,6 +49,8 @@ class RightNormals:
         ("guidance", "cfg"),
         ("denoiser", GaussianMixtureDenoiser(AngleProcess())),
         ("kernel", RightNormals),
+        ("denoiser", RightListener(AngleProcess())),
+        ("encoder", RightEncoder()),
         ("objective", RightLoss()),
         ("objective", RightPair()),
         ("dataset", RightData),

@@ -3,6 +3,7 @@
 from trilemma.testing.checks import (
     check_dataset,
     check_denoiser,
+    check_encoder,
     check_guidance,
     check_kernel_backend,
     check_metric,
@@ -20,6 +21,7 @@ from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
 from trilemma.testing.outcome import Record
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
+from trilemma.testing.word_encoder import WordEncoder
 
 __all__ = [
     "AngleProcess",
@@ -27,8 +29,10 @@ __all__ = [
     "GaussianMixtureDenoiser",
     "PhaseProcess",
     "Record",
+    "WordEncoder",
     "check_dataset",
     "check_denoiser",
+    "check_encoder",
     "check_guidance",
     "check_kernel_backend",
     "check_metric",

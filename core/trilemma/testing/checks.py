@@ -10,6 +10,7 @@ from trilemma import lookup
 from trilemma.errors import DataError, PluginUnavailable, TrilemmaError
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.encoder import Encoder
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric
 from trilemma.interfaces.objective import Objective
@@ -19,6 +20,7 @@ from trilemma.registry import building, catalog
 from trilemma.registry.spec import parse_spec
 from trilemma.testing.datasets import dataset_checks
 from trilemma.testing.denoisers import denoiser_checks
+from trilemma.testing.encoders import encoder_checks
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.guidances import guidance_checks
 from trilemma.testing.kernels import kernel_checks
@@ -37,6 +39,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
     "denoiser": ((Denoiser,), denoiser_checks),
     "sampler": ((Sampler,), sampler_checks),
     "guidance": ((Guidance,), guidance_checks),
+    "encoder": ((Encoder,), encoder_checks),
     "objective": ((Objective,), objective_checks),
     "metric": ((Metric, ModelMetric, FeatureNetwork), metric_checks),
     "dataset": ((Dataset,), dataset_checks),
@@ -103,6 +106,11 @@ def check_guidance(
 ) -> list[Record]:
     """Runs every check of a guidance and returns its record; see `run_checks`."""
     return run_checks("guidance", guidance, expected_failures)
+
+
+def check_encoder(encoder: Encoder | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
+    """Runs every check of an encoder of texts and returns its record; see `run_checks`."""
+    return run_checks("encoder", encoder, expected_failures)
 
 
 def check_objective(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trilemma.testing.broken import datasets, metrics, objectives, others, samplers, updates
+from trilemma.testing.broken import datasets, encoders, listeners, metrics, objectives, others, samplers, updates
 from trilemma.testing.exact_processes import AngleProcess
 
 
@@ -75,6 +75,58 @@ FAULTS: Final = (
         others.WideAnswers(AngleProcess()),
         "answers in the shape and dtype of the data",
     ),
+    Fault(
+        "a condition that is ignored", "denoiser", listeners.Deaf(AngleProcess()), "conditions are heard after training"
+    ),
+    Fault(
+        "a null that is a class",
+        "denoiser",
+        listeners.DeafToTheNull(AngleProcess()),
+        "conditions are heard after training",
+    ),
+    Fault(
+        "padding that is read", "denoiser", listeners.AttendsToPadding(AngleProcess()), "padding a text changes no bit"
+    ),
+    Fault(
+        "a mean over padding", "denoiser", listeners.DividesByTheLength(AngleProcess()), "padding a text changes no bit"
+    ),
+    Fault(
+        "the batch's longest text",
+        "denoiser",
+        listeners.MeasuresTheBatch(AngleProcess()),
+        "texts of mixed lengths, each as alone",
+    ),
+    Fault(
+        "a number that is not given",
+        "denoiser",
+        listeners.ReadsTheAbsent(AngleProcess()),
+        "an absent value says nothing",
+    ),
+    Fault("two nulls", "denoiser", listeners.TwoNulls(AngleProcess()), "the null of training is that of sampling"),
+    Fault(
+        "a null of NaN",
+        "denoiser",
+        listeners.InfiniteNull(AngleProcess()),
+        "conditions are taken, with and without null",
+    ),
+    Fault("narrow embeddings", "encoder", encoders.NarrowEmbeddings(), "embeddings are float32 of its width"),
+    Fault(
+        "padding marked as tokens", "encoder", encoders.MarksPadding(), "its mask marks the tokens, zeros behind them"
+    ),
+    Fault(
+        "a text without a token", "encoder", encoders.LeavesNoToken(), "its mask marks the tokens, zeros behind them"
+    ),
+    Fault("a mean of the batch", "encoder", encoders.CentresTheBatch(), "a text does not depend on its batch"),
+    Fault(
+        "an encoder that sees padding", "encoder", encoders.AttendsToItsPadding(), "a text does not depend on its batch"
+    ),
+    Fault("dropout left on", "encoder", encoders.DropsWords(), "encoding repeats"),
+    Fault("torch seeded by an encoder", "encoder", encoders.DrawsGlobally(), "no global generator is drawn from"),
+    Fault("texts that are alike", "encoder", encoders.HearsLengths(), "other texts have other embeddings"),
+    Fault("a vector of the padding", "encoder", encoders.PoolsPadding(), "one vector a text, whatever its padding"),
+    Fault("an identity that changes", "encoder", encoders.AnotherIdentity(), "its identity stays"),
+    Fault("no embeddings of no text", "encoder", encoders.NeedsAText(), "an empty batch gives none"),
+    Fault("NaN in a long text", "encoder", encoders.NaNInTheLong(), "a text of any length"),
     Fault("normals that are too wide", "kernel", others.WrongNormals, "keyed_normal equals its definition"),
     Fault("a sum over the batch", "objective", objectives.SumOfTheBatch(), "the loss is a mean over the batch"),
     Fault("a loss an example", "objective", objectives.LossOfEach(), "the loss is one finite number"),
