@@ -56,6 +56,13 @@ STARTERS: tuple[Starter, ...] = (
         "trilemma sample $model -n 16 --guidance $component:scale=3 --cond class=7 --out sevens.png",
     ),
     Starter(
+        "encoder",
+        "encoder",
+        "Encoder",
+        "The letters of a text, each by its own frequencies",
+        'trilemma train RECIPE.toml    # whose [denoiser] is told a text by encoder = "$component"',
+    ),
+    Starter(
         "objective",
         "objective",
         "Loss",

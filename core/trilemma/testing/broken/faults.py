@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trilemma.testing.broken import datasets, encoders, listeners, metrics, objectives, others, samplers, updates
+from trilemma.testing.broken import (
+    datasets,
+    encoders,
+    listeners,
+    metrics,
+    objectives,
+    others,
+    samplers,
+    updates,
+)
 from trilemma.testing.exact_processes import AngleProcess
 
 
