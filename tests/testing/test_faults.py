@@ -9,8 +9,10 @@ import pytest
 from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.broken import FAULTS
+from trilemma.testing.broken.codes import RightCodes
 from trilemma.testing.broken.datasets import RightData
 from trilemma.testing.broken.encoders import RightEncoder
+from trilemma.testing.broken.labels import RightClasses, RightNetwork
 from trilemma.testing.broken.listeners import RightListener
 from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
 from trilemma.testing.broken.objectives import RightLoss
@@ -55,6 +57,9 @@ class RightNormals:
         ("objective", RightPair()),
         ("dataset", RightData),
         ("dataset", RightData()),
+        ("autoencoder", RightCodes()),
+        ("classifier", RightClasses()),
+        ("features", RightNetwork()),
         ("metric", RightMetric()),
         ("metric", RightModelMetric()),
         ("metric", RightFeatures()),

@@ -1,9 +1,12 @@
 """The conformance kit: what a plugin declares selects its checks, and a false declaration fails."""
 
 from trilemma.testing.checks import (
+    check_autoencoder,
+    check_classifier,
     check_dataset,
     check_denoiser,
     check_encoder,
+    check_features,
     check_guidance,
     check_kernel_backend,
     check_metric,
@@ -30,9 +33,12 @@ __all__ = [
     "PhaseProcess",
     "Record",
     "WordEncoder",
+    "check_autoencoder",
+    "check_classifier",
     "check_dataset",
     "check_denoiser",
     "check_encoder",
+    "check_features",
     "check_guidance",
     "check_kernel_backend",
     "check_metric",

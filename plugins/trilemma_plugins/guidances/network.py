@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_unshuffle, silu
+from torch.nn.functional import silu
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.classifier import Classifier
 from trilemma.interfaces.process import Process
+from trilemma.numerics.patches import unshuffled
 
 SHAPE = (1, 28, 28)
 NAMES = tuple("0123456789")
@@ -65,7 +66,7 @@ class NoisyDigitNetwork(Classifier):
         """Returns the logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
         angles = t.to(z.dtype)[:, None] * (math.pi * torch.arange(1, 9, device=z.device, dtype=z.dtype))
         embedding = silu(self.time(torch.cat([angles.cos(), angles.sin()], 1)))
-        h = pixel_unshuffle(z, 2)
+        h = unshuffled(z, 2)
         for convolution, norm, inject in zip(self.convolutions, self.norms, self.injections, strict=True):
             scale, shift = inject(embedding)[:, :, None, None].chunk(2, 1)
             h = silu(torch.addcmul(shift, norm(convolution(h)), 1 + scale))

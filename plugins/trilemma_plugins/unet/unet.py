@@ -15,6 +15,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.condition import Condition, ImageCondition, conditions_from
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
+from trilemma.numerics.patches import unshuffled
 from trilemma_plugins.unet.attention import SelfAttending, SelfAttention
 from trilemma_plugins.unet.blocks import (
     Downsample,
@@ -22,7 +23,6 @@ from trilemma_plugins.unet.blocks import (
     TimeEmbedding,
     TimeInjection,
     Upsample,
-    unshuffled,
 )
 from trilemma_plugins.unet.conditioning import ImageChannels, SequenceContext, listener
 from trilemma_plugins.unet.transformer import TransformerBlock

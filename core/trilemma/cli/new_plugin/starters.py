@@ -49,6 +49,27 @@ STARTERS: tuple[Starter, ...] = (
         'trilemma train RECIPE.toml    # whose [denoiser] has spec = "$component"',
     ),
     Starter(
+        "autoencoder",
+        "autoencoder",
+        "Codes",
+        "A linear map of patches of pixels to codes, and one back",
+        'trilemma train RECIPE.toml    # whose [autoencoder] has spec = "$component"',
+    ),
+    Starter(
+        "classifier",
+        "classifier",
+        "Bayes",
+        "The exact classifier of noised Gaussians, with means and variance learned",
+        'trilemma train RECIPE.toml    # whose [classifier] has spec = "$component"',
+    ),
+    Starter(
+        "features",
+        "features",
+        "Features",
+        "The activations of a hidden layer, with the logits that it learns by",
+        'trilemma train RECIPE.toml    # whose [features] has spec = "$component"',
+    ),
+    Starter(
         "guidance",
         "guidance",
         "Guidance",

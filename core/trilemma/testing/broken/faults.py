@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trilemma.testing.broken import (
+    codes,
     datasets,
     encoders,
+    labels,
     listeners,
     metrics,
     objectives,
@@ -198,4 +200,40 @@ FAULTS: Final = (
     Fault("no features of an empty batch", "metric", metrics.NeedsAnImage(), "an empty batch gives none"),
     Fault("labels that are lost", "metric", metrics.LosesLabels(), "labels go through, images are left alone"),
     Fault("a feature network's global draw", "metric", metrics.NoisyFeatures(), "no global generator is drawn from"),
+    Fault("codes of another shape", "autoencoder", codes.OtherShape(), "codes and images have the shapes that it says"),
+    Fault(
+        "codes of the batch", "autoencoder", codes.CentresTheBatch(), "an image's code does not depend on its batch"
+    ),
+    Fault("encoded images written to", "autoencoder", codes.ClampsItsImages(), "images are left alone"),
+    Fault("a code of NaN", "autoencoder", codes.NaNIsZero(), "NaN stays in its image"),
+    Fault("no codes of an empty batch", "autoencoder", codes.LoudestImage(), "an empty batch gives none"),
+    Fault("codes in one dtype only", "autoencoder", codes.SingleCodes(), "float32, bfloat16 and float64"),
+    Fault("a weight that learns nothing", "autoencoder", codes.IdleWeight(), "gradients reach every weight"),
+    Fault("codes that are drawn", "autoencoder", codes.DrawsItsCodes(), "no global generator is drawn from"),
+    Fault("log-variances without end", "autoencoder", codes.Unbounded(), "log-variances are bounded"),
+    Fault(
+        "normalised by one batch", "autoencoder", codes.FirstBatch(), "normalised codes have mean 0 and deviation 1"
+    ),
+    Fault("a scale that is not saved", "autoencoder", codes.LostScale(), "the normalisation is part of the weights"),
+    Fault(
+        "a scale that is forgotten",
+        "autoencoder",
+        codes.ForgetsTheScale(),
+        "an image comes back from its normalised code",
+    ),
+    Fault("a logit too many", "classifier", labels.OneTooMany(), "logits are finite, one a class"),
+    Fault("logits of the batch", "classifier", labels.CentredLogits(), "a state's logits do not depend on its batch"),
+    Fault("classified states written to", "classifier", labels.ClampsItsStates(), "states are left alone"),
+    Fault("no logits of an empty batch", "classifier", labels.NoState(), "an empty batch gives none"),
+    Fault("a time that is not heard", "classifier", labels.TimelessClasses(), "the time is heard"),
+    Fault("a state cut off", "classifier", labels.NoGradient(), "gradients reach the state"),
+    Fault("a weight that is not saved", "classifier", labels.HiddenScale(), "weights survive a save"),
+    Fault("logits by chance", "classifier", labels.DrawnLogits(), "no global generator is drawn from"),
+    Fault(
+        "logits without names",
+        "features",
+        labels.NamelessLogits(),
+        "features and logits have the shapes that it says",
+    ),
+    Fault("a layer that learns nothing", "features", labels.IdleLayer(), "gradients reach every weight"),
 )  # fmt: skip
