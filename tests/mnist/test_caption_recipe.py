@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.words import Words
 
 import trilemma
+from support.words import Words
 from trilemma.interfaces.column import TextColumn
 from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.train.recipe import read_recipe

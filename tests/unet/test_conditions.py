@@ -14,6 +14,7 @@ from trilemma.interfaces.condition import (
     ScalarCondition,
     TextCondition,
 )
+from trilemma.numerics.resizing import resized
 from trilemma.testing.denoisers import denoiser_checks
 from trilemma.testing.outcome import Skipped
 from trilemma_plugins.unet.conditioning import SequenceContext, VectorEmbedding
@@ -229,6 +230,25 @@ def test_the_shorthand_for_classes_keeps_its_names():
     assert list(short.state_dict()) == list(long.state_dict())
     assert short.class_embedding.weight.shape == (4, 32)
     assert all(torch.equal(short.state_dict()[name], entry) for name, entry in long.state_dict().items())
+
+
+@pytest.mark.parametrize("rule", ["nearest", "bilinear", "bicubic"])
+def test_an_image_is_seen_at_the_size_of_the_data_by_its_rule(rule):
+    small = randomised(unet(ImageCondition("low", (1, 4, 4), resize=rule)))
+    whole = randomised(unet(ImageCondition("low", (1, 8, 8), resize="exact")))
+    z, t = state(2)
+    image = 2 * torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(2)) - 1
+    assert torch.equal(small(z, t, low=image), whole(z, t, low=resized(image, (8, 8), rule)))
+
+
+@pytest.mark.parametrize("kind", ["vector", "sequence"])
+def test_the_scale_of_an_encoder_does_not_matter(kind):
+    condition = CONDITIONS[kind]
+    net = randomised(unet(condition)).double()
+    z, t = (entry.double() for entry in state(1))
+    cond = told(net, 1, **{condition.name: "six words make a whole sequence"})
+    louder = {**cond, condition.name: 10 * cond[condition.name]}
+    torch.testing.assert_close(net(z, t, **louder), net(z, t, **cond), rtol=0, atol=1e-4)
 
 
 def test_parts_cast_their_conditions_themselves():
