@@ -18,7 +18,7 @@ from trilemma.engine.noise import NoiseSource
 from trilemma.engine.program import Program
 from trilemma.engine.request import Request
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.condition import PreparedConditions
+from trilemma.interfaces.condition import Prepared, PreparedConditions
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.interfaces.sampler import Sampler
@@ -66,11 +66,13 @@ class Resolved:
 
     @property
     def sources(self) -> dict[str, str | None]:
-        """Identities of the networks that prepared the conditions that were given, by name; None where none did."""
+        """Identities of the networks that prepared the conditions that were given, by name; None where none did.
+
+        The digest of what came prepared says enough.
+        """
         given = self.request.cond or {}
-        return {
-            name: self.model.conditions[name].source() for name, value in given.items() if value is not None
-        }
+        raw = [name for name, value in given.items() if value is not None and not isinstance(value, Prepared)]
+        return {name: self.model.conditions[name].source() for name in raw}
 
     @property
     def rows(self) -> int:

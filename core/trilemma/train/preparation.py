@@ -218,7 +218,8 @@ def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
         with _saying("sampling.sampler" if recipe.sampling.sampler is not None else "sampling.steps"):
             sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=own)
     if recipe.sampling.guidance is not None:
-        first = dict.fromkeys(denoiser.conditions, 0)
+        draw = torch.Generator().manual_seed(0)
+        first = {name: entry.drawn(1, draw) for name, entry in denoiser.conditions.items()}
         with _saying("sampling.guidance"):
             sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=own)
     with _saying("samples"):
