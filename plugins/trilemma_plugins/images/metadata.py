@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,27 +64,29 @@ def read_rows(files: Files, root: Path) -> list[Row]:
         Unreadable: naming all rows and images for which that does not hold.
         DataError: for a file that cannot be read, or two of them in one folder.
     """
-    found = metadata_files(files.names)
-    folders = [PurePosixPath(name).parent for name in found]
-    for first, second in pairwise(found):
-        if PurePosixPath(first).parent == PurePosixPath(second).parent:
-            raise DataError(f"{root} holds both {second} and {first}; keep one of them")
+    there = metadata_files(files.names)
+    folders: dict[PurePosixPath, str] = {}
+    for name in there:
+        if (other := folders.setdefault(PurePosixPath(name).parent, name)) != name:
+            raise DataError(f"{root} holds both {name} and {other}; keep one of them")
     reasons: dict[str, str] = {}
     rows: list[Row] = []
-    for name, folder in zip(found, folders, strict=True):
+    for name in there:
+        folder = PurePosixPath(name).parent
         read = _csv if name.endswith(".csv") else _jsonl
-        for row in read(_text(files, name, root), name, folder, reasons):
-            rows.append(row)
-            # More rows than files cannot all be right, and would take memory without end.
-            if len(rows) > len(files.names) + MOST_FAULTS or len(reasons) > MOST_FAULTS:
-                break
+        # More rows than files cannot all be right, and would take memory without end.
+        most = len(files.names) + MOST_FAULTS - len(rows)
+        found = list(islice(read(_text(files, name, root), name, folder, reasons), most))
+        if read is _csv:
+            _take_numbers(found)
+        rows += found
     _check(rows, set(files.names), reasons)
     if reasons:
         least = "at least " if len(reasons) > MOST_FAULTS else ""
         count = "" if len(reasons) == 1 else f"{least}{len(reasons):,} rows and images: "
         raise Unreadable(f"the metadata do not fit {root}: {count}{first_of(reasons)}; correct them", reasons)
     if not rows:
-        raise DataError(f"{found[0]} in {root} has no rows; give each image one, or remove the file")
+        raise DataError(f"{there[0]} in {root} has no rows; give each image one, or remove the file")
     return sorted(rows, key=lambda row: PurePosixPath(row.name).parts)
 
 
@@ -125,35 +127,32 @@ def _jsonl(text: str, name: str, folder: PurePosixPath, reasons: dict[str, str])
 
 def _csv(text: str, name: str, folder: PurePosixPath, reasons: dict[str, str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
     try:
         header = next(reader, [])
         if FILE not in header or len(set(header)) < len(header) or "" in header:
             reasons[f"{name}:1"] = f"it is no header of different names, {FILE} among them"
             return
         for cells in reader:
-            place = f"{name}:{reader.line_num}"
             if not cells:
                 continue
             if len(reasons) > MOST_FAULTS:
                 return
+            place = f"{name}:{reader.line_num}"
             if len(cells) != len(header):
                 reasons[place] = f"it has {len(cells)} cells under {len(header)} names"
                 continue
             values = {key: cell or None for key, cell in zip(header, cells, strict=True)}
             if (row := _row(place, values, folder, reasons)) is not None:
-                rows.append(row)
+                yield row
     except csv.Error as error:
         reasons[f"{name}:{reader.line_num}"] = f"it is no CSV: {_short(error)}"
-    _take_numbers(rows, header)
-    yield from rows
 
 
-def _take_numbers(rows: Sequence[Row], header: Sequence[str]) -> None:
+def _take_numbers(rows: Sequence[Row]) -> None:
     """Makes numbers of the columns of a CSV that hold nothing else."""
-    for column in header:
-        cells = [row.values[column] for row in rows if row.values.get(column) is not None]
-        if cells and all(isinstance(cell, str) and _NUMBER.fullmatch(cell) for cell in cells):
+    for column in rows[0].values if rows else ():
+        cells = [row.values[column] for row in rows if row.values[column] is not None]
+        if cells and not column.endswith(ENDING) and all(map(_NUMBER.fullmatch, cells)):
             for row in rows:
                 if (cell := row.values[column]) is not None:
                     row.values[column] = int(cell) if _INTEGER.fullmatch(cell) else float(cell)
