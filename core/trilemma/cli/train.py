@@ -87,9 +87,9 @@ def command(
     else:
         said = [f"{result.steps} steps"]
         said += [
-            f"{name.replace('_', ' ')} {result.last[name]:.4f}"
-            for name in ("loss", "validation_loss")
-            if name in result.last
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in result.last.items()
+            if name.endswith("loss")
         ]
         typer.echo(f"{result.model}: {', '.join(said)}")
 
