@@ -21,6 +21,7 @@ from trilemma.train.checkpoint import list_checkpoints, load_checkpoint
 from trilemma.train.ema import Ema
 from trilemma.train.learner import Learner
 from trilemma.train.parts import Parts
+from trilemma.train.processes import Processes
 from trilemma.train.recipe import make_recipe
 from trilemma.train.schedule import learning_rate
 from trilemma.train.trainer import train
@@ -314,3 +315,26 @@ def test_each_update_scales_its_own_float16_loss(tmp_path, monkeypatch):
     for group, tensors in first.tensors.items():
         for name, tensor in tensors.items():
             assert torch.equal(tensor, second.tensors[group][name]), (group, name)
+
+
+def test_buffers_are_those_of_the_first_process(monkeypatch):
+    """Running statistics, which gradients do not average, of every dtype."""
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(2))
+    told = []
+
+    def broadcast(tensor, src):
+        told.append((tensor.dtype, src))
+        tensor.copy_(torch.arange(len(tensor)) + 1)
+
+    processes = Processes()
+    weights = [entry.detach().clone() for entry in module.parameters()]
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    processes.share_buffers([module])
+    assert told == []
+    processes.world = 2
+    processes.share_buffers([module])
+    assert told == [(torch.float32, 0), (torch.int64, 0)]
+    assert module[0].running_mean.tolist() == [1, 2, 3]
+    assert module[1].running_var.tolist() == [9, 10]
+    assert [int(norm.num_batches_tracked) for norm in module] == [1, 2]
+    assert all(torch.equal(a, b) for a, b in zip(weights, module.parameters(), strict=True))
