@@ -20,7 +20,7 @@ from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
 from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.models.card import build_denoiser
+from trilemma.models.building import build_alike
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         raise UsageError(
             "this model has no card to build an untrained one from; give a model's name or directory"
         )
-    fresh = build_denoiser(model.card, seed)
+    fresh: Denoiser = build_alike(model, model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
     like = model.own_tensors()[0]
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)

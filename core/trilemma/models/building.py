@@ -42,6 +42,12 @@ def build(card: Mapping[str, Any], seed: int, autoencoder: Autoencoder | None = 
         return _BUILDERS[kind](card)
 
 
+def build_alike(model: Any, card: Mapping[str, Any], seed: int) -> Any:
+    """Builds the network of a card like a model that has the same card, whose autoencoder it shares; see `build`."""
+    view = getattr(model, "view", None)
+    return build(card, seed, view.autoencoder if isinstance(view, Latent) else None)
+
+
 def build_denoiser(card: Mapping[str, Any], seed: int) -> Denoiser:
     """Returns the denoiser that a card describes; see `build`."""
     return cast(Denoiser, build(card, seed))

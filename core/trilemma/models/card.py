@@ -172,7 +172,11 @@ def _with_digests(path: Path, card: Mapping[str, Any], parts: Mapping[str, Path]
     """The card with the sha256 of every model that it names."""
 
     def named(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-        return {**table, "sha256": part(path, name, table, parts.get(table[PARTS[name][0]])).sha256}
+        key = PARTS[name][0]
+        found = part(path, name, table, parts.get(table[key]))
+        if table.get("sha256") not in (None, found.sha256):
+            raise ModelError(f"{found.path} is no longer the {key} that {path} was made with; restore it")
+        return {**table, "sha256": found.sha256}
 
     found = dict(card)
     for name in PARTS & card.keys():

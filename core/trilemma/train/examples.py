@@ -45,9 +45,13 @@ class Reader:
     def __init__(self, dataset: Dataset, model: nn.Module, device: torch.device) -> None:
         self.dataset, self._device = dataset, device
         self._conditions = ConditionSource(model, dataset, device) if isinstance(model, Denoiser) else None
+        self._view = model.view if isinstance(model, Denoiser) else None
+        # Of x₀.
+        self.shape = tuple(model.shape if isinstance(model, Denoiser) else dataset.shape)
 
     def read(self, indices: Tensor) -> Examples:
         """Returns the examples at indices [B]."""
         x0, values = self.dataset.batch(indices)
         cond = {} if self._conditions is None else self._conditions.take(indices)
-        return Examples(x0.to(self._device), cond, values)
+        x0 = x0.to(self._device)
+        return Examples(x0 if self._view is None else self._view.data(x0), cond, values)

@@ -29,6 +29,15 @@ class Named(Table):
 
 
 @dataclass(frozen=True)
+class Latent(Table):
+    """The trained autoencoder whose codes are the data of the denoiser, by its name or directory."""
+
+    autoencoder: str
+
+    prefix: ClassVar[str] = "latent."
+
+
+@dataclass(frozen=True)
 class Coder(Named):
     """The autoencoder."""
 

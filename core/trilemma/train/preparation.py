@@ -20,6 +20,7 @@ from trilemma import lookup
 from trilemma.engine.drawing import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
 from trilemma.evaluate.splits import Training
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.held_out import held_out
@@ -27,8 +28,9 @@ from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
-from trilemma.models.building import build
+from trilemma.models.building import build, build_alike
 from trilemma.models.card_tables import USUAL
+from trilemma.models.loading import load_of
 from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
@@ -94,7 +96,13 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     card = _card(recipe, dataset)
     start: Start | None = None
     with _saying(recipe.kind):
-        model: nn.Module = build(card, recipe.seed)
+        coder: Autoencoder | None = None
+        if recipe.latent is not None:
+            coder = load_of(Autoencoder, recipe.latent.autoencoder)  # type: ignore[type-abstract]
+        model: nn.Module = build(card, recipe.seed, coder)
+    digest = None if coder is None else str((coder.card or {})["weights"]["sha256"])
+    if digest is not None:
+        card["latent"]["sha256"] = digest
     data = Reader(dataset, model, processes.device)
     measured = None if validation is None else Reader(validation, model, processes.device)
     if recipe.start is not None:
@@ -106,7 +114,7 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
         if start is not None:
             this = dataclasses.replace(cast(Training, Training.of(card)), began_elsewhere=False)
             card["provenance"]["start_held_out"] = start.training == this
-    fingerprint = recipe.fingerprint(None if start is None else start.sha256)
+    fingerprint = recipe.fingerprint(None if start is None else start.sha256, digest)
     card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)
     with _saying("objective"):
@@ -124,9 +132,9 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     return prepared
 
 
-def fresh_model(card: dict[str, Any], device: torch.device) -> nn.Module:
-    """Returns the model of a card, whose weights are still to be loaded, and leaves the generators alone."""
-    return cast(nn.Module, build(card, seed=0)).to(device)
+def fresh_model(like: nn.Module, card: dict[str, Any], device: torch.device) -> nn.Module:
+    """Returns a model like another of a card, its weights still to be loaded; it leaves the generators alone."""
+    return cast(nn.Module, build_alike(like, card, seed=0)).to(device)
 
 
 def _check_surroundings(recipe: Recipe, device: torch.device) -> None:
@@ -227,9 +235,11 @@ def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
             if wanted.sampler is not None:
                 _check_spec("sampler", wanted.sampler)
             return
-        if denoiser.shape[0] not in (1, 3):
-            raise UsageError(f"data of {denoiser.shape[0]} channels make no picture; set samples.every = 0")
-        check_channels(denoiser.shape[0])
+        if denoiser.image_shape[0] not in (1, 3):
+            raise UsageError(
+                f"images of {denoiser.image_shape[0]} channels make no picture; set samples.every = 0"
+            )
+        check_channels(denoiser.image_shape[0])
         sample_chunks(
             denoiser,
             wanted.n,
@@ -268,9 +278,9 @@ def _try(recipe: Recipe, prepared: Prepared, precision: Precision, processes: Pr
     seed, rank, device = recipe.seed, processes.rank, processes.device
     with seeded(step_key(seed, 0, TRIAL, rank), device), torch.no_grad(), _saying("the first batch"):
         examples = data.read(prepared.order.indices(0))
-        if tuple(examples.x0.shape[1:]) != tuple(data.dataset.shape):
+        if tuple(examples.x0.shape[1:]) != data.shape:
             raise DataError(
-                f"its images are {tuple(examples.x0.shape[1:])}, the data set says {tuple(data.dataset.shape)}; "
+                f"its images are {tuple(examples.x0.shape[1:])}, the data set says {data.shape}; "
                 "correct the data set"
             )
         for index, update in enumerate(parts.updates):

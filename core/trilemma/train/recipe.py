@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from trilemma.errors import UsageError, shown
 from trilemma.files.toml import read_toml
 from trilemma.registry.spec import parse_value
-from trilemma.train.networks import Classing, Coder, Comparing, Named, Network
+from trilemma.train.networks import Classing, Coder, Comparing, Latent, Named, Network
 from trilemma.train.optimizer import Optimizer
 from trilemma.train.table import LATER, Component, Table, build_table, decisive
 from trilemma.train.values import at_least, between, holds, one_of, typed
@@ -92,6 +92,7 @@ class Recipe(Table):
     """A training recipe; one of `denoiser`, `autoencoder`, `classifier` and `features` names the network.
 
     Args:
+        latent: the autoencoder whose codes a denoiser draws; its model has a copy. Without it, images are drawn.
         process: of a denoiser, and of a classifier of noised data.
         name, summary: of the model that the run writes.
         steps: optimizer steps.
@@ -120,6 +121,7 @@ class Recipe(Table):
     steps: int
     process: Component | None = field(default=None, metadata=LATER)
     denoiser: Network | None = field(default=None, metadata=LATER)
+    latent: Latent | None = field(default=None, metadata=LATER)
     autoencoder: Coder | None = field(default=None, metadata=LATER)
     classifier: Classing | None = field(default=None, metadata=LATER)
     features: Comparing | None = field(default=None, metadata=LATER)
@@ -175,6 +177,8 @@ class Recipe(Table):
             raise UsageError(f"recipe: it names {' and '.join(found)}; one model is trained, name one")
         if self.denoiser is not None and self.process is None:
             raise UsageError("recipe: key 'process' is missing; add it")
+        if self.latent is not None and self.denoiser is None:
+            raise UsageError(f"recipe: [latent] is for a denoiser, and this trains {found[0]}; drop it")
 
     @property
     def kind(self) -> str:
@@ -189,26 +193,33 @@ class Recipe(Table):
     def card_tables(self) -> dict[str, Any]:
         """Returns the tables of the model's card that say which network it is."""
         process = {} if self.process is None else {"process": {"spec": self.process.spec}}
+        latent = {} if self.latent is None else {"latent": {"autoencoder": INSIDE}}
         table = dataclasses.asdict(self.network) | {"options": dict(self.network.options)}
-        return {**process, self.kind: table}
+        return {**process, **latent, self.kind: table}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
-    def fingerprint(self, start_sha256: str | None = None) -> str:
+    def fingerprint(self, start_sha256: str | None = None, latent_sha256: str | None = None) -> str:
         """Returns the sha256 of all settings that decide the weights: a run resumes only under an equal one.
 
         Args:
             start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.
+            latent_sha256: sha256 of the autoencoder's weights; its name does not matter either.
         """
         found = {key: value for key, value in decisive(self).items() if key not in _BESIDE_THE_WEIGHTS}
         if start_sha256 is not None:
             found["start"] = start_sha256
+        if latent_sha256 is not None:
+            found["latent"] = latent_sha256
         if self.validation.fraction:
             found["held_out"] = self.validation.fraction
         return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
+
+# Folder in a latent model that holds its autoencoder.
+INSIDE = "autoencoder"
 
 _TRAINED = ("denoiser", "autoencoder", "classifier", "features")
 _BESIDE_THE_WEIGHTS = {

@@ -19,6 +19,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
+from trilemma.models.places import model_path
 from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.train.checkpoint import (
     Checkpoint,
@@ -38,7 +39,7 @@ from trilemma.train.meter import Meter
 from trilemma.train.precision import Precision
 from trilemma.train.preparation import fresh_model, prepare
 from trilemma.train.processes import Processes
-from trilemma.train.recipe import Recipe
+from trilemma.train.recipe import INSIDE, Recipe
 from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.validation import validation_losses
 
@@ -346,7 +347,7 @@ class _Run:
 
     def _averaged(self) -> nn.Module:
         """The model with the weights that would be written now, to look at."""
-        model = fresh_model(self.card, self.processes.device)
+        model = fresh_model(self.parts.model, self.card, self.processes.device)
         model.load_state_dict(self.parts.final())
         return model.eval().requires_grad_(False)
 
@@ -371,7 +372,9 @@ class _Run:
                         f"{name} does not fit into {self.recipe.weights_dtype}; "
                         'set weights_dtype = "float32" and run again, nothing is trained anew'
                     )
-            model_directory.save_model(target, self.card, tensors)
+            latent = self.recipe.latent
+            inside = {} if latent is None else {INSIDE: model_path(latent.autoencoder)}
+            model_directory.save_model(target, self.card, tensors, inside)
         self.processes.wait()
         return target
 
