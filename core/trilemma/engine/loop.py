@@ -90,7 +90,9 @@ class Loop:
             size = (program.history, batch, *self.evaluation.predicted)
             self.history = torch.empty(size, dtype=dtype, device=device)
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
-        self._places = {slots: self._place(slots) for slots in set(program.slots)}
+        places = {slots: self._place(slots) for slots in set(program.slots)}
+        # By row: to look the slots up costs as much as a small kernel.
+        self._places = [places[slots] for slots in program.slots]
         self._linear = guidance.linear
         self._process = guidance.branches[0].network.process
         self.region: KnownRegion | None = None
@@ -165,7 +167,7 @@ class Loop:
         if output is None:
             output = self.output(row)
         slots = self.program.slots[row]
-        written, seen, base, history, others = self._places[slots]
+        written, seen, base, history, others = self._places[row]
         noise = self._noise_of(row) if self._given and self.program.noisy[row] else None
         self._launch(
             *(written, seen, base, output, self.table, self.numbers[row], *history),
@@ -190,7 +192,7 @@ class Loop:
     def backend(self) -> str:
         """The backend that the operator runs on."""
         slots = self.program.slots[0]
-        written, seen, base, history, others = self._places[slots]
+        written, seen, base, history, others = self._places[0]
         size = (slots.evaluated if self._linear else 1) * self.batch
         output = written.new_empty((size, *self.evaluation.predicted)) if slots.evaluated else None
         call = (written, seen, base, output, self.program.table, 0, *history)

@@ -65,10 +65,11 @@ def linear_step(
         TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
     """
     key = signed(seed)
+    # fmt: off
     _LINEAR_STEP(
-        *(out, z, base, output, table, row, history, write_slot, read_slots, key),
-        *(indices, noise, bad_row, others),
+        out, z, base, output, table, row, history, write_slot, read_slots, key, indices, noise, bad_row, others
     )
+    # fmt: on
 
 
 class StepArguments(NamedTuple):

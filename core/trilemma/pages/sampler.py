@@ -175,17 +175,20 @@ def _rows(tableau: Tableau) -> str:
     lags = sorted({lag for row in tableau.rows for lag, _ in row.B})
     bases = any(row.base for row in tableau.rows)
     titles = ["row", "t", *(["z_base"] if bases else []), "A"]
+    backs = sorted({back for row in tableau.rows for back, _ in row.D})
+    titles += ["D (z)" if back == 0 else f"D (z, {back} before)" for back in backs]
     titles += ["B (f)" if lag == 0 else f"B (f, {lag} before)" for lag in lags] + ["C (ξ)"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---:|" * len(titles)]
     for number, row in enumerate(tableau.rows, 1):
-        lines.append("| " + " | ".join(_cells(row, number, lags, bases)) + " |")
+        lines.append("| " + " | ".join(_cells(row, number, lags, bases, backs)) + " |")
     return "\n".join(lines)
 
 
-def _cells(row: Row, number: int, lags: list[int], bases: bool) -> list[str]:
+def _cells(row: Row, number: int, lags: list[int], bases: bool, backs: list[int]) -> list[str]:
     base = ["z" if row.base == 0 else f"{row.base} before"] if bases else []
-    terms = dict(row.B)
-    weights = [_number(terms[lag]) if lag in terms else "" for lag in lags]
+    terms, states = dict(row.B), dict(row.D)
+    weights = [_number(states[back]) if back in states else "" for back in backs]
+    weights += [_number(terms[lag]) if lag in terms else "" for lag in lags]
     return [
         str(number),
         f"{row.t:.3g}",
