@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.registry.manager import registered_name
 from trilemma.registry.options import WithOptions
@@ -17,6 +17,8 @@ from trilemma.registry.recording import ADDED_LATER
 
 # Names of the conditions that the null of a guidance drops: one, or a sequence of them; () for all.
 Drop = str | Sequence[str]
+
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,14 @@ class FromNull(Guidance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "drop", (self.drop,) if isinstance(self.drop, str) else tuple(self.drop))
+        names = _names(self.drop)
+        for name in names:
+            if not name.isidentifier() or len(name) > _LONGEST_NAME:
+                kind = registered_name(type(self), "guidance")
+                raise UsageError(
+                    f"{kind}: drop={shown(name)} is no name of a condition; give one, or a list of them"
+                )
+        object.__setattr__(self, "drop", names)
 
     def branches(self, model: Denoiser, cond: Mapping[str, Any]) -> tuple[Branch, Branch]:
         """Returns the branches under the conditions and under the null.

@@ -74,30 +74,55 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__} has neither a loss nor an update_loss; write one")
 
 
-def check_drop(name: str, probability: float) -> None:
-    """Refuses a drop of the objective `name` that is no probability."""
-    if not 0 <= probability <= 1:
-        raise UsageError(f"{name}: drop={probability} is no probability; expected a number from 0 to 1")
+def check_drop(name: str, drop: float | Mapping[str, float]) -> None:
+    """Refuses a drop of the objective `name` that is no probability, nor one by the name of each condition."""
+    for key, probability in drop.items() if isinstance(drop, Mapping) else [("", drop)]:
+        is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
+        if not is_number or not 0 <= probability <= 1:
+            which = f" of {key!r}" if key else ""
+            raise UsageError(
+                f"{name}: drop={probability}{which} is no probability; expected a number from 0 to 1"
+            )
 
 
 def drop_conditions(
-    denoiser: Denoiser, cond: Mapping[str, Tensor], probability: float, generator: torch.Generator
+    denoiser: Denoiser,
+    cond: Mapping[str, Tensor],
+    drop: float | Mapping[str, float],
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Returns the conditions [B, ...]; all conditions of an example are the null ones with this probability.
+    """Returns the conditions [B, ...], those of some examples replaced by the null ones.
+
+    Args:
+        denoiser: whose conditions they are.
+        cond: tensors [B, ...] by keyword.
+        drop: probability that all conditions of an example are dropped together; by names, the probability of each of
+            these conditions, dropped by itself, so that a guidance may drop some of them.
+        generator: that decides which.
 
     Raises:
-        UsageError: for a condition without a null, where the probability is positive.
+        UsageError: for a condition without a null whose probability is positive, or an unknown name.
 
     References:
         Ho & Salimans, Classifier-Free Diffusion Guidance, arXiv:2207.12598.
     """
-    if not probability or not cond:
+    if not drop or not cond:
         return dict(cond)
     batch = len(next(iter(cond.values())))
-    dropped = torch.rand(batch, generator=generator) < probability
-    result: dict[str, Tensor] = {}
-    for condition in denoiser.conditions.values():
-        given = {name: cond[name] for name in condition.keywords}
-        where = dropped.to(given[condition.name].device)
-        result |= condition.drop(given, where)
+    together = None if isinstance(drop, Mapping) else torch.rand(batch, generator=generator) < drop
+    for name in drop if isinstance(drop, Mapping) else ():
+        if name not in denoiser.conditions:
+            known = ", ".join(denoiser.conditions)
+            raise UsageError(
+                f"drop names the condition {name!r}, which the network does not take; it takes {known}"
+            )
+    result = dict(cond)
+    for name, condition in denoiser.conditions.items():
+        dropped = together
+        if isinstance(drop, Mapping):
+            dropped = torch.rand(batch, generator=generator) < drop.get(name, 0.0)
+            if not drop.get(name):
+                continue
+        assert dropped is not None
+        result |= condition.drop(cond, dropped.to(cond[condition.name].device))
     return result

@@ -51,7 +51,7 @@ class Consistency(Objective):
     steps: int = 20
     grid: Grid = "trailing"
     huber: float = 0.00054
-    drop: float = 0.0
+    drop: float | dict[str, float] = 0.0
 
     frozen = (TEACHER,)
 

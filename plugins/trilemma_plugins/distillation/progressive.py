@@ -57,7 +57,7 @@ class Progressive(Objective):
     steps: int = 8
     grid: Grid = "trailing"
     weighting: Literal["truncated-snr", "snr+1"] = "truncated-snr"
-    drop: float = 0.0
+    drop: float | dict[str, float] = 0.0
 
     frozen = (TEACHER,)
 
