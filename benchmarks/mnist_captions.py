@@ -128,10 +128,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="directory of the model")
-    parser.add_argument("--each", type=int, default=4, help="samples of each combination in each phrasing")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="of guidance")
+    parser.add_argument("--each", type=int, default=2, help="samples of each combination in each phrasing")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0], help="of guidance")
     parser.add_argument("--sampler", default="ddim:clip=1.0")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))

@@ -27,8 +27,8 @@ DATA = InMemoryDataset(
 class DrawsItsLevel(Denoiser):
     """Draws images whose pixel is the level that it is told; −1 where it is told none."""
 
-    def __init__(self) -> None:
-        conditions = (ClassCondition("class", 2), ScalarCondition("level", 0, 1, null=True))
+    def __init__(self, *more: ClassCondition) -> None:
+        conditions = (*more, ScalarCondition("level", 0, 1, null=True))
         super().__init__(lookup.process("vp:T=50"), "x0", (1, 1, 1), conditions)
         self.weight = torch.nn.Parameter(torch.zeros(()))
 
@@ -69,7 +69,11 @@ class Listed:
 
 
 @pytest.mark.parametrize("n", [6, 12])
-def test_samples_are_asked_for_with_the_values_of_training_images(monkeypatch, n):
+@pytest.mark.parametrize(
+    ("more", "names"), [((ClassCondition("class", 2),), "labels and level"), ((), "level")]
+)
+def test_samples_are_asked_for_with_the_values_of_training_images(monkeypatch, n, more, names):
+    """Each has the label of its image, whether the model is told it or not."""
     listing = Listing()
     built = {"dataset": DATA, "pixels": Pixels(), "listing": listing}
 
@@ -78,11 +82,11 @@ def test_samples_are_asked_for_with_the_values_of_training_images(monkeypatch, n
 
     look_up = SimpleNamespace(build=build, describe=lambda kind, made: "described")
     monkeypatch.setattr(evaluator, "lookup", look_up)
-    model = DrawsItsLevel().eval().requires_grad_(False)
+    model = DrawsItsLevel(*more).eval().requires_grad_(False)
     measured = Evaluator("numbers", "pixels", ("listing",))
     record = evaluate(Request(model=model, n=n, sampler="ddim", steps=2, batch_size=5), measured)
     told = [-1.0 if level != level else level for level in LEVELS.tolist()]
     expected = sorted(zip(told, DATA.labels.tolist(), strict=True)) * (n // 6)
     found = [(round(pixel * 4) / 4, label) for pixel, label in listing.samples]
     assert sorted(found) == sorted(expected)
-    assert record["cond"] == "the training labels and level, in their proportions"
+    assert record["cond"] == f"the training {names}, in their proportions"

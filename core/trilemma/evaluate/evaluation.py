@@ -27,9 +27,10 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     """Returns the metrics of the samples of a request, with everything that decides them.
 
     Where the request names no condition, a model that takes some is given the values of the training split, its classes
-    in their proportions: sample i gets those of entry ⌊i N/n⌋ of the N training images sorted by class. Samples are
-    rounded to 8 bits, as the reference images are, and measured batch by batch, so that memory does not grow with n.
-    The states are in float32 unless the request says otherwise.
+    in their proportions: sample i gets those of entry ⌊i N/n⌋ of the N training images sorted by class, and its label
+    is the one that it was asked to have, by whatever condition. Samples are rounded to 8 bits, as the reference images
+    are, and measured batch by batch, so that memory does not grow with n. The states are in float32 unless the request
+    says otherwise.
 
     Args:
         request: of a model in evaluation mode, in any dtype.
@@ -45,8 +46,8 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
-    given = _training_values(model, evaluator, n) if request.cond is None else {}
-    cond, labels = given or request.cond, given.get(LABEL)
+    given, labels = _training_values(model, evaluator, n) if request.cond is None else ({}, None)
+    cond = given or request.cond
     chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
@@ -55,8 +56,8 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     return record | {"of_the_model": evaluator.measure_model(model, n, request.batch_size, request.seed)}
 
 
-def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> dict[str, Any]:
-    """The values of n training images for each condition of the model that the data have."""
+def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dict[str, Any], Tensor | None]:
+    """The values of n training images for each condition of the model that the data have, and their labels."""
     training, labels = evaluator.split("train"), evaluator.training_labels
     columns: Mapping[str, Column] = getattr(training, "columns", {})
     rows = stratified(labels, n) if len(labels) else labels
@@ -71,7 +72,7 @@ def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> dict[str,
             given[name] = labels[rows]
         elif name in columns:
             given[name] = columns[name].known(rows)
-    return given
+    return given, labels[rows] if LABEL in {*given, *(columns if given else ())} else None
 
 
 def _described(given: Mapping[str, Any]) -> str:
