@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import trilemma
-from support.words import Words
 from trilemma.interfaces.column import TextColumn
 from trilemma.interfaces.dataset import InMemoryDataset
+from trilemma.testing import WordEncoder
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
 from trilemma_plugins.mnist import captions
@@ -47,7 +47,7 @@ class Bars(InMemoryDataset):
 @pytest.mark.parametrize("form", ["sequence", "vector"])
 def test_a_tiny_network_trains_by_the_recipe_and_samples_texts(form, register, tmp_path, monkeypatch):
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-    register("encoder", "words", Words)
+    register("encoder", "words", WordEncoder)
     register("dataset", "bars", Bars)
     own = tmp_path / "recipe.toml"
     text = RECIPE.read_text().replace("mnist-captions:", "bars:").replace('"minilm"', '"words"')

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from support.words import Words
 from trilemma.interfaces.condition import (
     ClassCondition,
     Condition,
@@ -15,11 +14,12 @@ from trilemma.interfaces.condition import (
     ScalarCondition,
     TextCondition,
 )
+from trilemma.testing import WordEncoder
 from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.unet.unet import UNet
 
 PROCESS = DiscreteVP()
-WORDS = Words()
+WORDS = WordEncoder(12)
 LENGTH = 6
 
 CONDITIONS: dict[str, Condition] = {
@@ -42,7 +42,7 @@ ALL = (
     ClassCondition("other", 2),
     ScalarCondition("weight", 0, 1),
     ImageCondition("beside", (2, 8, 8), resize="exact"),
-    TextCondition("more", Words(5), length=3, null=False),
+    TextCondition("more", WordEncoder(5), length=3, null=False),
 )
 
 

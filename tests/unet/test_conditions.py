@@ -30,8 +30,8 @@ def test_each_kind_is_heard_after_a_few_steps(kind):
     cond = told(net, 3, **{condition.name: [*VALUES[kind], None]})
     z, t = state(3)
     wanted = torch.tensor([-1.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 1, 8, 8)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(60):
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(25):
         optimizer.zero_grad()
         # One state, so that the condition alone tells the answers apart.
         (net(z[:1].expand(3, -1, -1, -1), t[:1].expand(3), **cond) - wanted).square().mean().backward()
@@ -270,11 +270,37 @@ def test_samples_follow_text_under_guidance_and_do_not_depend_on_their_batch():
     torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)
 
 
+def test_the_kit_passes_with_a_draw_of_its_own_and_the_time_to_go_to():
+    net = randomised(unet(latent=5, takes_to=True))
+    assert net.draws == {"latent": (5,)}
+    for name, check in denoiser_checks(net):
+        if name not in ("compiles into one graph", "conditions are taken, with and without null"):
+            check()
+
+
+def test_its_own_draw_and_the_time_to_go_to_are_heard():
+    net = randomised(unet(latent=5, takes_to=True))
+    z, t = state(1)
+    latent, to = torch.zeros(1, 5), torch.full((1,), 0.1)
+    answer = net(z, t, latent=latent, to=to)
+    for other in ({"latent": latent + 1, "to": to}, {"latent": latent, "to": to / 2}):
+        assert (net(z, t, **other) - answer).abs().max() > 1e-4
+
+
+def test_samples_of_its_own_draws_do_not_depend_on_their_batch():
+    net = randomised(unet(latent=5, takes_to=True))
+    options = {"sampler": "ddim", "steps": 2, "seed": 5}
+    both = trilemma.sample(net, 2, **options).samples
+    alone = trilemma.sample(net, 2, batch_size=1, **options).samples
+    torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("conditions", "options", "message"),
     [
         ([CONDITIONS["sequence"]], {"transformer": ()}, "no block attends to the sequence 'text'"),
         ([ScalarCondition("time")], {}, "the name 'time' of a condition is taken"),
+        ([TextCondition("latent", WORDS)], {"latent": 3}, "the name 'latent' of a condition is taken"),
         ([ImageCondition("low", (1, 4, 4), resize="exact")], {}, "exactly 4×4 and the data 8×8"),
         ([], {"attention": (8,)}, "resolution 8 has a transformer block"),
         ([], {"transformer": (5,)}, "transformer=5 is no resolution"),

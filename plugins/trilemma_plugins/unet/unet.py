@@ -23,6 +23,7 @@ from trilemma_plugins.unet.blocks import (
     TimeEmbedding,
     TimeInjection,
     Upsample,
+    perceptron,
 )
 from trilemma_plugins.unet.conditioning import ImageChannels, SequenceContext, listener
 from trilemma_plugins.unet.transformer import TransformerBlock
@@ -56,6 +57,9 @@ class UNet(Denoiser):
         head: channels of an attention head; must divide the width of levels with attention.
         groups: groups of every GroupNorm; must divide every width.
         dropout: probability in [0, 1).
+        latent: standard normals that it draws for itself at every evaluation and adds to the embedding, as a generator
+            does (2112.07804); 0 for none.
+        takes_to: whether it is told the time that a row goes to, which it embeds as it does its own time.
 
     Raises:
         UsageError: for sizes that do not divide, and for a sequence that no transformer block attends to.
@@ -79,6 +83,8 @@ class UNet(Denoiser):
         head: int = 32,
         groups: int = 8,
         dropout: float = 0.0,
+        latent: int = 0,
+        takes_to: bool = False,
     ) -> None:
         classes = checked_integer(classes, "unet: classes", 0, what="is no number of classes")
         shorthand = [{"kind": "class", "size": classes, "null": True}] if classes else []
@@ -95,6 +101,12 @@ class UNet(Denoiser):
         width = embedding or 4 * channels[0]
         self.patch = patch
         self.time_embedding = TimeEmbedding(channels[0], width)
+        latent = checked_integer(latent, "unet: latent", 0, what="is no number of normals")
+        self.latent_embedding = perceptron(latent, width) if latent else None
+        self.to_embedding = TimeEmbedding(channels[0], width) if takes_to else None
+        self.takes_to = takes_to
+        if latent:
+            self.draws = {"latent": (latent,)}
         self._listen(channels[0], width)
         context = width if self._contexts else 0
         if context and not transformer:
@@ -154,8 +166,12 @@ class UNet(Denoiser):
         nn.init.zeros_(self.outlet.bias)
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W] and times t [B], under its conditions."""
+        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W] and times t [B], under all that it is told."""
         embedding = self.time_embedding(t)
+        if self.to_embedding is not None:
+            embedding = embedding + self.to_embedding(cond["to"])
+        if self.latent_embedding is not None:
+            embedding = embedding + self.latent_embedding(cond["latent"].to(embedding.dtype))
         for part in self._heard(self._embeddings, cond):
             embedding = embedding + part
         contexts = self._heard(self._contexts, cond)
@@ -194,7 +210,7 @@ class UNet(Denoiser):
                     way = "context"
                 case _:
                     way = "embedding"
-            if hasattr(self, f"{name}_{way}"):
+            if hasattr(self, f"{name}_{way}") or name in self.draws:
                 raise UsageError(f"unet: the name {name!r} of a condition is taken; give it another")
             self.add_module(f"{name}_{way}", part)
             heard[way].append((f"{name}_{way}", condition.keywords))
