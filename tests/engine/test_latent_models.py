@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import trilemma
 from support.linear_codes import ROWS, LinearCodes
 from trilemma import Autoencoder
+from trilemma.cli.app import main
 from trilemma.errors import ModelError, PluginUnavailable, TrilemmaError, UsageError
 from trilemma.models.building import build
 from trilemma.models.card import read_card, save_model
@@ -162,6 +164,20 @@ def test_an_image_that_is_not_finite_is_named(tmp_path, autoencoder):
     save_model(tmp_path / "latent", LATENT, {}, {"autoencoder": tmp_path / "broken"})
     with pytest.raises(TrilemmaError, match="not finite in sample 0"):
         trilemma.sample(tmp_path / "latent", 2, steps=2)
+
+
+def test_a_folder_of_its_images_is_gone_on_with(model, tmp_path, capsys):
+    command = ["sample", str(model), "-n", "6", "--steps", "3", "--batch-size", "4", "--json", "--out"]
+    command.append(str(tmp_path / "out"))
+    assert main(command) == 0
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+    assert len(pictures) == 6
+    assert json.loads(capsys.readouterr().out)["model"]["autoencoder"]["name"] == "linear"
+    for index in (1, 4):
+        (tmp_path / "out" / f"{index:08d}.png").unlink()
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["drawn"] == 2
+    assert pictures == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
 
 
 def test_an_autoencoder_beside_the_model_is_found(tmp_path, autoencoder):

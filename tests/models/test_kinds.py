@@ -10,6 +10,7 @@ from trilemma import Autoencoder, Classifier, Features, load
 from trilemma.errors import ModelError, UsageError
 from trilemma.models.building import build
 from trilemma.models.card import load_model, read_card, save_model
+from trilemma.testing import WordEncoder
 
 CARDS = {
     "autoencoder": {
@@ -69,6 +70,10 @@ class Wide(Features):
         return features, self.classify(features)
 
 
+class Sizes:
+    pass
+
+
 @pytest.fixture(autouse=True)
 def _registered(register):
     register("autoencoder", "test-codes", Codes)
@@ -87,6 +92,22 @@ def test_a_model_of_a_kind_comes_back_as_it_was(kind, tmp_path):
     assert not any(entry.requires_grad for entry in loaded.parameters())
     for name, tensor in made.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_an_encoder_has_a_card_without_weights(tmp_path, register):
+    register("encoder", "test-words", WordEncoder)
+    card = {
+        "model": {"name": "words", "kind": "encoder"},
+        "encoder": {"spec": "test-words", "options": {"width": 5}},
+    }
+    save_model(tmp_path / "m", card, {})
+    assert [file.name for file in (tmp_path / "m").iterdir()] == ["model.toml"]
+    loaded = load(tmp_path / "m")
+    assert isinstance(loaded, WordEncoder)
+    assert loaded.width == 5
+    register("encoder", "test-sizes", Sizes)
+    with pytest.raises(UsageError, match="is no Encoder"):
+        build({**card, "encoder": {"spec": "test-sizes"}}, seed=0)
 
 
 @pytest.mark.parametrize("kind", CARDS)

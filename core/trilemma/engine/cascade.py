@@ -191,7 +191,7 @@ def _requests(request: Request, cascade: Cascade) -> list[Request]:
         # A kind of noise is for every stage, with its own seed; a source is of one state's shape.
         if given is not None and not (name == "noise" and isinstance(given, str)):
             own = name in OF_STAGES
-            cure = f"stages={{1: {{{name!r}: …}}}}" if own else "one of its models alone"
+            cure = f"stages={{1: {{{name!r}: …}}}} (--stage 1:{name}=…)" if own else "one of its models alone"
             raise UsageError(f"{name}= is for one model, and this is a cascade; give {cure}")
     options = request.stages or {}
     for number in options:

@@ -13,6 +13,7 @@ from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.classifier import Classifier
 from trilemma.interfaces.data_view import Latent
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.encoder import Encoder
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.process import Process
 from trilemma.models.construction import Constructing
@@ -83,7 +84,7 @@ def _features(card: Mapping[str, Any]) -> Any:
 
 
 def _encoder(card: Mapping[str, Any]) -> Any:
-    return _made(card, "encoder", object)
+    return _made(card, "encoder", Encoder)
 
 
 _BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -44,6 +44,7 @@ from trilemma.interfaces.features import Features
 from trilemma.machine.device import usable_device
 from trilemma.models.building import build as build
 from trilemma.models.building import build_denoiser as build_denoiser
+from trilemma.models.card_tables import WITHOUT_WEIGHTS
 from trilemma.models.cascade import Cascade, Stage
 from trilemma.models.parts import PARTS, part
 from trilemma.models.reading import CARD, FORMAT, kind_of
@@ -102,7 +103,7 @@ def save_model(
     Args:
         path: the directory; an existing model directory there is replaced.
         card: the tables of model.toml but for `format` and `weights`.
-        tensors: the state dict, in the dtype in which it is to be stored; a cascade has none.
+        tensors: the state dict, in the dtype in which it is to be stored; a cascade and an encoder have none.
         parts: directories of models that become folders in this one, by the name under which the card names them:
             the autoencoder of a latent model, the stages of a cascade.
 
@@ -115,7 +116,7 @@ def save_model(
     parts = parts or {}
     card = _with_digests(path, card, parts)
     contents = {}
-    if kind_of(card) != "cascade":
+    if kind_of(card) not in WITHOUT_WEIGHTS:
         contents[_WEIGHTS] = save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         )

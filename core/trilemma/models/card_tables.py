@@ -74,6 +74,9 @@ CARD_KINDS: Final[Mapping[str, CardKind]] = {
     "autoencoder": _kind("autoencoder", "data", "weights"),
     "classifier": _kind("classifier", "data", "weights", optional=("process",)),
     "features": _kind("features", "data", "weights"),
-    "encoder": _kind("encoder", optional=("data", "weights")),
+    "encoder": _kind("encoder"),
     "cascade": _kind("stage", optional=("data",)),
 }
+WITHOUT_WEIGHTS: Final = frozenset(
+    kind for kind, tables in CARD_KINDS.items() if "weights" not in tables.required
+)
