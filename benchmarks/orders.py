@@ -63,7 +63,8 @@ def table(records: list[dict[str, Any]]) -> str:
         "position and velocity, it is that of the exact law of both on Gaussian data. Strong orders are along coupled",
         'paths, and "in time" those of whole runs under noise="brownian" against 1280 steps, in float32.',
         "",
-        "| sampler | declared | on a Gaussian | on a mixture | in phase space | strong, declared | strong | in time | exact on |",
+        "| sampler | declared | on a Gaussian | on a mixture | in phase space | strong, declared | strong "
+        "| in time | exact on |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in records:
