@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,6 +86,7 @@ def resolve(request: Request) -> Resolved:
         device=device,
     )
     _check_batch(resolved)
+    _check_encoders(resolved)
     if plan.program is None and known is not None:
         raise UsageError(
             f"{type(sampler).__name__} runs steps of its own, which know of no mask; "
@@ -290,6 +292,19 @@ def _check_batch(resolved: Resolved) -> None:
     )
     one = torch.zeros(1, dtype=torch.int64, device=resolved.device)
     resolved.guidance.targets(one, resolved.cond[0].example(resolved.device))
+
+
+def _check_encoders(resolved: Resolved) -> None:
+    """Warns where an encoder is not the one whose embeddings the model was trained with."""
+    stated = (resolved.model.card or {}).get("provenance", {}).get("encoders", {})
+    for name, found in resolved.sources.items() if stated else ():
+        if found is not None and stated.get(name, found) != found:
+            warnings.warn(
+                f"{name}: the encoder is {found}, and the model was trained with {stated[name]}: samples may not be "
+                "what is asked for; install the encoder that it was trained with",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _place(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:

@@ -64,7 +64,7 @@ class Resolved:
     network_dtype: torch.dtype
     device: torch.device
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, str | None]:
         """Identities of the networks that prepared the conditions that were given, by name; None where none did.
 

@@ -53,7 +53,7 @@ class Identity:
             )
         if found.data != self.data:
             raise ModelError(
-                f"checkpoint {path} was written with other data: classes, labels or images changed; "
+                f"checkpoint {path} was written with other data: classes, values, images or the encoder changed; "
                 "restore them or choose another --out"
             )
         if found.processes != self.processes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -114,6 +116,12 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
         if start is not None:
             this = dataclasses.replace(cast(Training, Training.of(card)), began_elsewhere=False)
             card["provenance"]["start_held_out"] = start.training == this
+    encoders = _encoders(model)
+    if encoders:
+        card["provenance"]["encoders"] = encoders
+        # A network that is told texts learns from their embeddings: another encoder makes other data.
+        told = json.dumps([data_fingerprint, encoders], sort_keys=True)
+        data_fingerprint = hashlib.sha256(told.encode()).hexdigest()
     fingerprint = recipe.fingerprint(None if start is None else start.sha256, digest)
     card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)
@@ -329,6 +337,13 @@ def _saying(what: str) -> Iterator[None]:
         raise UsageError(
             f"recipe: {what} cannot be used: {type(error).__name__}: {reason}; change the recipe"
         ) from error
+
+
+def _encoders(model: nn.Module) -> dict[str, str]:
+    """Identities of the encoders whose embeddings a model is told, by the names of the conditions."""
+    conditions = getattr(model, "conditions", {})
+    found = {name: condition.source() for name, condition in conditions.items()}
+    return {name: identity for name, identity in found.items() if identity is not None}
 
 
 def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
