@@ -14,11 +14,9 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
-from trilemma.lookup import build
-from trilemma.registry import catalog
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.generators import keeps_global_generators
-from trilemma.testing.local import LOCAL
+from trilemma.testing.installed import processes_of_one_component
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.updates import update_checks
@@ -88,23 +86,12 @@ def _model(process: Process) -> GaussianMixtureDenoiser:
 
 def _on_each(objective: Objective, check: Callable[[Objective, GaussianMixtureDenoiser], str]) -> str:
     """A check on the exact model of a process of one component, and of two, where the objective takes it."""
-    models = list(islice(_taken(objective, _of_one_component()), 1))
+    models = list(islice(_taken(objective, processes_of_one_component()), 1))
     models += _taken(objective, [PhaseProcess()], faults=not models)
     if not models:
         raise Skipped("it trains no exact model on a process that is installed")
     found = [check(objective, model) for model in models]
     return found[0]
-
-
-def _of_one_component() -> Iterator[Process]:
-    yield from LOCAL
-    for component in catalog().components("process"):
-        try:
-            process: Process = build("process", component.address)[0]
-        except TrilemmaError:
-            continue
-        if process.components == 1:
-            yield process
 
 
 def _taken(

@@ -24,7 +24,7 @@ from trilemma.models.construction import Constructing
 from trilemma.numerics.conversion import PARAMETERIZATIONS
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.generators import keeps_global_generators
-from trilemma.testing.local import LOCAL
+from trilemma.testing.installed import processes_of_one_component
 from trilemma.testing.outcome import Skipped
 from trilemma.train.log_names import check_scalars
 from trilemma.train.parts import Parts, shared_parameters
@@ -80,7 +80,7 @@ class _Run:
 
 def _models() -> Iterator[nn.Module]:
     with Constructing(3):
-        for process in (*LOCAL, PhaseProcess()):
+        for process in (*processes_of_one_component(), PhaseProcess()):
             for parameterization in PARAMETERIZATIONS:
                 yield _Denoiser(process, parameterization)
         yield _Classifier(None)

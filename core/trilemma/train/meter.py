@@ -56,5 +56,6 @@ class Meter:
 
     def restore(self, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
         """Restores sums and their counts."""
-        self._totals = {name: tensor.to(self._processes.device) for name, tensor in tensors.items()}
-        self._counts = {name: int(counts[name]) for name in tensors}
+        # In the order in which they were first added, which a file of tensors does not keep.
+        self._totals = {name: tensors[name].to(self._processes.device) for name in counts}
+        self._counts = {name: int(count) for name, count in counts.items()}
