@@ -125,6 +125,7 @@ BAD: dict[str, list[Any]] = {
         {"clas": 3},
         {"class": []},
     ],
+    "latent.autoencoder": [*NOT_TEXT, "", "mnst", "./nowhere", "mnist", "x" * 5000],
     "start": [5, True, "", "mnst", "./nowhere", "mnist", "x" * 5000, []],
     "validation.dataset": [5, True, "", "digts", "digits:splt=test", "points", []],
     "validation.fraction": [*NOT_NUMBERS, 0.6, 1, math.inf],
