@@ -81,7 +81,7 @@ def measured(model: Any, options: argparse.Namespace, guidance: float) -> dict[s
         for kind, chosen in parts.items():
             title = f"phrasing {name}, combination {kind}"
             rows[title] = {"samples": int(chosen.sum()), **agreement(right[chosen])}
-        rows.setdefault("wrong", {})[name] = _confused(wanted, right)
+        rows.setdefault("by value", {})[name] = _confused(wanted, right)
     return rows
 
 
@@ -100,7 +100,7 @@ def table(record: dict[str, Any]) -> str:
     lines.append(f"| guesses | | | {' | '.join(f'{100 * value:.1f} %' for value in CHANCE.values())} |")
     for scale, rows in record["agreement"].items():
         for title, row in rows.items():
-            if title == "wrong":
+            if title == "by value":
                 continue
             values = [f"{100 * row[name][0]:.1f} ± {100 * row[name][1]:.1f} %" for name in CHANCE]
             lines.append(f"| {title} | {scale} | {row['samples']:,} | {' | '.join(values)} |")
