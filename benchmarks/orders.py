@@ -51,6 +51,12 @@ def _measured(entry: Measured) -> dict[str, Any]:
     return {**shown, "errors": [float(f"{error:.3g}") for error in entry.errors], "order": order}
 
 
+COLUMNS = (
+    *("sampler", "declared", "on a Gaussian", "on a mixture", "in phase space"),
+    *("strong, declared", "strong", "in time", "exact on"),
+)
+
+
 def table(records: list[dict[str, Any]]) -> str:
     """The lowest measured order of each kind; "exact" where the error is rounding everywhere."""
     lines = [
@@ -63,9 +69,8 @@ def table(records: list[dict[str, Any]]) -> str:
         "position and velocity, it is that of the exact law of both on Gaussian data. Strong orders are along coupled",
         'paths, and "in time" those of whole runs under noise="brownian" against 1280 steps, in float32.',
         "",
-        "| sampler | declared | on a Gaussian | on a mixture | in phase space | strong, declared | strong "
-        "| in time | exact on |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
     ]
     for entry in records:
         kind = "flow" if entry["deterministic"] else "weak"

@@ -135,6 +135,10 @@ def test_what_is_read_twice_or_stands_still_takes_the_noise_of_its_row() -> None
     for row in range(count):
         own = torch.equal(noise.normal(indices, row, shape), keyed.normal(indices, row, shape))
         assert own == again[row]
+    noise, count = rows("ddim:eta=1", resample=2, jump=2, **known)
+    # Of two passes over two steps, the second one reads no stretch that the first one has read.
+    again = [noise.spans[row] is None for row in range(count)]
+    assert again == [False, True, True, False, False, True, True, True]
     noise, count = rows("predictor-corrector")
     moving = [row for row in range(count) if noise.spans[row] is not None]
     assert 0 < len(moving) < count
