@@ -13,6 +13,7 @@ from support.linear_codes import LinearCodes
 from trilemma import Cascade, Stage
 from trilemma.cli.app import main
 from trilemma.engine.cascade import stage_seed
+from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import ModelError, UsageError
 from trilemma.models.building import build
 from trilemma.models.card import read_card, save_model
@@ -392,3 +393,14 @@ def test_a_stage_that_is_misspelt_is_refused(folder, text, capsys):
 def test_a_model_that_draws_nothing_is_refused(capsys):
     assert main(["sample", "mnist-features", "--start", "nowhere.png"]) == 2
     assert "DigitNetwork is not a denoiser" in capsys.readouterr().err
+
+
+def test_a_kind_of_noise_is_for_all_stages_and_a_source_for_none(cascade):
+    stages = {1: {"sampler": "ddim:eta=1"}, 2: {"sampler": "ddim:eta=1"}}
+    drawn = trilemma.sample(cascade, 3, noise="brownian", stages=stages)
+    assert drawn.provenance["noise"] == "BrownianNoise"
+    alone = trilemma.sample(cascade, indices=[2], noise="brownian", stages=stages).samples
+    torch.testing.assert_close(alone, drawn.samples[2:])
+    assert not torch.allclose(drawn.samples, trilemma.sample(cascade, 3, stages=stages).samples)
+    with pytest.raises(UsageError, match="noise= is for one model"):
+        trilemma.sample(cascade, noise=InjectedNoise())
