@@ -15,9 +15,6 @@ from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma_plugins.recovery.levels import transitions
 
-# Those of DDPM's table of 1000 steps at its points 999, 500, 400, …, 100.
-SIX = (1.0, 0.501, 0.401, 0.301, 0.201, 0.101)
-
 
 @dataclass(frozen=True)
 class RecoveryLangevin(Sampler):
@@ -36,7 +33,7 @@ class RecoveryLangevin(Sampler):
         chain: K.
         step: b; h is proportional to it.
         noise: c; below 1 it sharpens.
-        grid: the levels; by default those of the paper, six of DDPM's linear table.
+        grid: the levels. The paper has six, of DDPM's linear table: grid=[1.0,0.501,0.401,0.301,0.201,0.101].
 
     Raises:
         UsageError: for an option out of range.
@@ -48,7 +45,7 @@ class RecoveryLangevin(Sampler):
     chain: int = 30
     step: float = 2e-4
     noise: float = 0.99
-    grid: Grid = SIX
+    grid: Grid = "trailing"
 
     order = 0
     deterministic = False
@@ -56,7 +53,7 @@ class RecoveryLangevin(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked_integer(self.chain, "recovery-langevin: chain", 1, what="is no number of steps")
+        checked_integer(self.chain, "recovery-langevin: chain", 1, 100_000, what="is no number of steps")
         if not (0 < self.step < math.inf and 0 <= self.noise < math.inf):
             raise UsageError(
                 f"recovery-langevin: step={self.step!r} or noise={self.noise!r} is out of range; "
