@@ -58,7 +58,7 @@ def step(batch: int, dtype: torch.dtype, noisy: bool) -> Case:
 
     def native() -> None:
         torch.ops.trilemma.linear_step(
-            *(out, z, z, output, table, 0, None, -1, [], 0, indices, None, None), backend="native"
+            *(out, z, z, output, table, 0, None, -1, [], 0, indices, None, None, []), backend="native"
         )
 
     def eager() -> Tensor:
@@ -73,7 +73,7 @@ def step(batch: int, dtype: torch.dtype, noisy: bool) -> Case:
         native()
         expected = torch.empty_like(out)
         torch.ops.trilemma.linear_step_reference(
-            *(expected, z, z, output, table, 0, None, -1, [], 0, indices, None, None)
+            *(expected, z, z, output, table, 0, None, -1, [], 0, indices, None, None, [])
         )
         return torch.allclose(out.float(), expected.float(), rtol=2.0**-7, atol=2.0**-10)
 

@@ -19,8 +19,8 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=8)
     count = arguments.parse_args().images
     model = trilemma.load("mnist")
-    x, labels = lookup.dataset("mnist:split=test").batch(torch.arange(count))
-    cond = {"class": labels.tolist()}
+    x, values = lookup.dataset("mnist:split=test").batch(torch.arange(count))
+    cond = {"class": values["class"].tolist()}
     print("| steps | refine | NFE up | largest residual | there and back, root mean square | largest error |")
     print("|---:|---:|---:|---:|---:|---:|")
     for steps in (10, 20, 50):

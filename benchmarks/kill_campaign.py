@@ -1,19 +1,23 @@
 """Kills training runs at random moments, resumes them, and compares their ends with that of a run never killed.
 
-    python benchmarks/kill_campaign.py [--kills 50] [--processes 2] [--seed 0] [--out FILE]
+    python benchmarks/kill_campaign.py [--recipe digits] [--kills 50] [--processes 2] [--seed 0] [--out FILE]
 
-The network has dropout, grids of samples are drawn, and the run has two processes (gloo). A moment is a step, drawn
-uniformly, and a delay after its beginning, up to twice as long as it takes; SIGKILL hits both processes, or one of them
-while the other finds out. Every run is killed once, or twice, then resumed to its end. Weights, averages, the
-optimizer's state, the written model and the grids must be the same bits; one that differs is printed, and the exit code
-is 1.
+The recipes: `digits`, a network with dropout and grids of samples; `gan`, two networks with an optimizer each and a
+penalty in every eighth step; `energy`, whose answer is a gradient; `coder`, an autoencoder; `classifier`, with running
+statistics; `student`, beside a teacher that never learns. A run has two processes (gloo), or one. A moment is a step,
+drawn uniformly, and a delay after its beginning, up to twice as long as it takes: between two updates, while a
+checkpoint is written, or anywhere else. SIGKILL hits both processes, or one of them while the other finds out. Each run
+is killed once, or twice, then resumed to its end. Weights, averages, the optimizers' states, the written model, the log
+and the grids must be the same bits; one that differs is printed, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import dataclasses
 import json
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -28,7 +32,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-RECIPE = """
+DIGITS = """
 name = "killed"
 steps = 20
 batch_size = 8
@@ -52,6 +56,50 @@ cond = { class = [0, 1, 2, 3] }
 lr = 0.01
 warmup = 4
 """
+ROOT = Path(__file__).resolve().parent.parent / "plugins" / "trilemma_plugins"
+SHORT = ["checkpoint_every=3", "log_every=4", "tensorboard=false", "batch_size=32", "validation.every=10"]
+CLASSIFIER = """
+name = "classifier"
+steps = 40
+dataset = { spec = "digits" }
+features = { spec = "image-network", options = { normalised = true } }
+objective = { spec = "cross-entropy:smoothing=0.1,shift=1,flip=true" }
+"""
+STUDENT = """
+name = "student"
+steps = 60
+start = "START"
+dataset = { spec = "mixture2d:n=2000" }
+process = { spec = "vp:schedule=cosine,T=64" }
+denoiser = { spec = "mlp", options = { width = 32 } }
+objective = { spec = "progressive:steps=8" }
+"""
+
+
+def recipe_of(name: str, place: Path) -> tuple[Path, list[str]]:
+    """Returns the file of a recipe and the values that replace some of it; a teacher is trained first."""
+    if name == "gan":
+        return ROOT / "points" / "recipes" / "gan.toml", [
+            *SHORT,
+            "steps=60",
+            "optimizer.discriminator.clip=1.0",
+        ]
+    if name == "energy":
+        return ROOT / "points" / "recipes" / "energy.toml", [*SHORT, "steps=60"]
+    if name == "coder":
+        return ROOT / "digits" / "recipes" / "coder.toml", [*SHORT, "steps=60"]
+    text = {"digits": DIGITS, "classifier": CLASSIFIER, "student": STUDENT}[name]
+    file = place / "recipe.toml"
+    file.write_text(text.replace("START", str(place / "teacher" / "model")))
+    if name == "student":
+        from trilemma.train import read_recipe, train
+
+        # Without the accelerator's state, which belongs to the processes of a run.
+        teacher = read_recipe(file, [*SHORT, "steps=30", "objective.spec=simple"])
+        train(dataclasses.replace(teacher, start=None), place / "teacher")
+    return file, [] if name == "digits" else SHORT
+
+
 # Imported once, so that a start of a run is a fork.
 NEEDED = (
     *("torch", "torch._dynamo", "accelerate", "sklearn.datasets", "PIL.PngImagePlugin", "trilemma.output"),
@@ -60,14 +108,19 @@ NEEDED = (
         "trilemma.train",
         "trilemma_plugins.digits.dataset",
         "trilemma_plugins.unet.unet",
+        "trilemma_plugins.points.adversarial",
+        "trilemma_plugins.points.energy",
+        "trilemma_plugins.digits.coder",
+        "trilemma_plugins.metrics.image_network",
     ),
     *("trilemma_plugins.ddim.sampler", "trilemma_plugins.ddpm.process", "trilemma_plugins.objectives.simple"),
 )
-STEP_TAKES = 0.05  # seconds, about, with what follows a step
 PATIENCE = 60.0  # seconds that a process may take to notice that the other one is gone
 
 
-def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step: ctypes.c_longlong) -> None:
+def train_as(
+    rank: int, world: int, port: int, recipe: tuple[Path, list[str]], folder: Path, step: ctypes.c_longlong
+) -> None:
     """Runs one of the processes of a run, which tells its steps as they begin."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world)}
@@ -76,7 +129,7 @@ def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step:
     torch.set_num_threads(1)
     inner = trainer._Run._step
 
-    def told(run: trainer._Run, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def told(run: trainer._Run, k: int) -> dict[str, torch.Tensor]:
         step.value = k
         return inner(run, k)
 
@@ -84,13 +137,15 @@ def train_as(rank: int, world: int, port: int, recipe: Path, folder: Path, step:
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-        train(read_recipe(recipe), folder)
+        train(read_recipe(*recipe), folder)
 
 
 class Run:
     """The processes of one start of a run."""
 
-    def __init__(self, context: ForkServerContext, world: int, recipe: Path, folder: Path) -> None:
+    def __init__(
+        self, context: ForkServerContext, world: int, recipe: tuple[Path, list[str]], folder: Path
+    ) -> None:
         self.step = context.RawValue(ctypes.c_longlong, -1)
         port = free_port()
         self.processes: list[ForkServerProcess] = [
@@ -110,6 +165,13 @@ class Run:
             self.processes[victim].kill()
         self.wait(PATIENCE)
         return lived
+
+    def seconds(self) -> float:
+        """Returns the time from the first step to the end."""
+        while self.step.value < 0 and all(process.is_alive() for process in self.processes):
+            time.sleep(0.001)
+        began = time.perf_counter()
+        return time.perf_counter() - began if self.wait() else math.nan
 
     def wait(self, patience: float | None = None) -> bool:
         """Waits for the end of every process; whether all ended well."""
@@ -138,7 +200,7 @@ def ends(folder: Path) -> dict[str, torch.Tensor | bytes | list[object]]:
     found["log"] = [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
     from PIL import Image
 
-    for path in sorted((folder / "samples").iterdir()):
+    for path in sorted((folder / "samples").glob("*.png")):
         with Image.open(path) as picture:
             found[path.name] = picture.tobytes()
     found["left behind"] = sorted(
@@ -159,14 +221,16 @@ def differing(first: Path, second: Path) -> list[str]:
     return unequal + sorted(set(a) ^ set(b))
 
 
-def campaign(kills: int, world: int, seed: int, place: Path) -> dict[str, object]:
+def campaign(name: str, kills: int, world: int, seed: int, place: Path) -> dict[str, object]:
     """Runs the campaign and returns its record."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(NEEDED))
-    recipe = place / "recipe.toml"
-    recipe.write_text(RECIPE)
-    steps = 20
-    if not Run(context, world, recipe, place / "unbroken").wait():
+    recipe = recipe_of(name, place)
+    took = Run(context, world, recipe, place / "unbroken").seconds()
+    steps = max(
+        int(path.name.removeprefix("step-")) for path in (place / "unbroken" / "checkpoints").iterdir()
+    )
+    if math.isnan(took):
         raise SystemExit("the run that nobody killed failed")
     chance, hit, equal, again = random.Random(seed), 0, 0, 0
     for number in range(kills):
@@ -175,7 +239,7 @@ def campaign(kills: int, world: int, seed: int, place: Path) -> dict[str, object
             for _ in range(chance.choice((1, 1, 2))):
                 run = Run(context, world, recipe, folder)
                 victims = chance.choice([list(range(world)), [chance.randrange(world)]])
-                moment = chance.randrange(steps), chance.uniform(0, 2 * STEP_TAKES)
+                moment = chance.randrange(steps), chance.uniform(0, 2 * took / steps)
                 hit += run.kill_at(*moment, victims)
             if run.step.value >= 0 or (folder / "checkpoints").exists():
                 break
@@ -190,11 +254,18 @@ def campaign(kills: int, world: int, seed: int, place: Path) -> dict[str, object
             flush=True,
         )
         shutil.rmtree(folder)
-    return {"runs": kills, "processes": world, "kills": hit, "equal": equal, "failed_resumes": again}
+    counts = {"runs": kills, "processes": world, "kills": hit, "equal": equal, "failed_resumes": again}
+    return {"recipe": name, **counts}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--recipe",
+        default="digits",
+        choices=("digits", "gan", "energy", "coder", "classifier", "student"),
+        help="what is trained",
+    )
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -202,7 +273,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        record = campaign(options.kills, options.processes, options.seed, Path(place))
+        record = campaign(options.recipe, options.kills, options.processes, options.seed, Path(place))
     print(f"{record['equal']} of {record['runs']} bit-identical, after {record['kills']} kills")
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")

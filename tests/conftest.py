@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,11 @@ NEIGHBOUR = REPOSITORY.parent / "shared" / "data"
 
 if "TRILEMMA_DATA" not in os.environ and NEIGHBOUR.is_dir():
     os.environ["TRILEMMA_DATA"] = str(NEIGHBOUR)
+
+# Embeddings that a test's training keeps on disk are not those of the user.
+if "TRILEMMA_CACHE" not in os.environ:
+    os.environ["TRILEMMA_CACHE"] = tempfile.mkdtemp(prefix="trilemma-tests-")
+    atexit.register(shutil.rmtree, os.environ["TRILEMMA_CACHE"], ignore_errors=True)
 
 # A shell starts its background jobs with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -54,3 +62,18 @@ def one_line() -> Callable[[BaseException], str]:
         return message
 
     return check
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, type], None]:
+    """Registers a class of a test module as a component of a kind, for this test: register(kind, name, cls)."""
+    from trilemma.registry import Catalog, PluginRecord, manager
+    from trilemma.registry.specs import SPECS
+
+    def add(kind: str, name: str, target: type) -> None:
+        (described,) = [spec for spec in SPECS if spec.kind == kind]
+        spec = described(name, f"{target.__module__}:{target.__qualname__}", "a component of a test")
+        record = PluginRecord("tests", "0", name, target.__module__, components=(spec,))
+        monkeypatch.setattr(manager, "_catalog", Catalog([*manager.catalog().records, record]))
+
+    return add

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from trilemma.guiding.sums import composed
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.encoder import Encoder
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
@@ -45,6 +46,11 @@ def sampler(spec: str, /, **options: Any) -> Sampler:
 def guidance(spec: str, /, **options: Any) -> Guidance:
     """Returns the guidance of a spec such as "cfg:scale=2" or "cfg:scale=3+interval:lo=0.2"; see `build`."""
     return cast(Guidance, build("guidance", spec, **options)[0])
+
+
+def encoder(spec: str, /, **options: Any) -> Encoder:
+    """Returns the encoder of a spec such as "minilm"; see `build`."""
+    return cast(Encoder, build("encoder", spec, **options)[0])
 
 
 def objective(spec: str, /, **options: Any) -> Objective:

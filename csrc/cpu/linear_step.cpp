@@ -38,13 +38,14 @@ inline void run_block(const LinearStep& step, int64_t sample, int64_t offset, in
     return static_cast<const T*>(tensor) + state_at + k * step.elements;
   };
 
-  float f[kBlock];
+  float f[kBlock] = {};
   const T* output = prediction_of(step.output);
-  for (int i = 0; i < count; ++i) f[i] = row.w[0] * T::load(output[i]);
-  for (int g = 1; g < step.branches; ++g) {
-    output += batch;
+  for (int g = 0; g < step.branches; ++g, output += batch) {
     const float w = row.w[g];
-    for (int i = 0; i < count; ++i) f[i] = f[i] + w * T::load(output[i]);
+    if (g == 0)
+      for (int i = 0; i < count; ++i) f[i] = w * T::load(output[i]);
+    else
+      for (int i = 0; i < count; ++i) f[i] = f[i] + w * T::load(output[i]);
   }
 
   const T *z[K], *base[K];
@@ -55,6 +56,16 @@ inline void run_block(const LinearStep& step, int64_t sample, int64_t offset, in
     for (int k = 0; k < K; ++k) state[k] = T::load(z[k][i]), start[k] = T::load(base[k][i]);
     f[i] = trilemma::predict<K>(row, state, f[i]);
     for (int k = 0; k < K; ++k) next[k][i] = trilemma::begin_next<K>(row, k, start, f[i]);
+  }
+
+  for (int n = 0; n < step.others; ++n) {
+    for (int l = 0; l < K; ++l) {
+      const T* other = state_of(step.other[n], l);
+      for (int k = 0; k < K; ++k) {
+        const float d = row.d[n][k * K + l];
+        for (int i = 0; i < count; ++i) next[k][i] = next[k][i] + d * T::load(other[i]);
+      }
+    }
   }
 
   for (int j = 0; j < step.lags; ++j) {
@@ -163,6 +174,7 @@ inline Block common_block(bool noisy, bool keeps) {
 template <class T>
 inline Block block_for(const LinearStep& step) {
   if (step.components > 1) return run_block<T, 2>;
+  if (step.others) return run_block<T, 1>;
   const bool noisy = step.row.noisy(1), keeps = step.prediction;
   if (step.branches == 1 && step.replicas == 1 && step.lags == 0) return common_block<T, 1, 0>(noisy, keeps);
   if (step.branches == 1 && step.replicas == 1 && step.lags == 1) return common_block<T, 1, 1>(noisy, keeps);

@@ -41,16 +41,13 @@ __device__ __forceinline__ void step_elements(const LinearStep& step, const Row&
   for (int j = 0; j < kEarlyLags; ++j)
     if (j < step.lags) early[j].read(step.history[j], at);
 
-  float f[V], values[V];
-  output[0].unpack(values);
+  float f[V] = {}, values[V];
 #pragma unroll
-  for (int i = 0; i < V; ++i) f[i] = row.w[0] * values[i];
-#pragma unroll
-  for (int g = 1; g < kMaxBranches; ++g) {
+  for (int g = 0; g < kMaxBranches; ++g) {
     if (g < step.branches) {
       output[g].unpack(values);
 #pragma unroll
-      for (int i = 0; i < V; ++i) f[i] = f[i] + row.w[g] * values[i];
+      for (int i = 0; i < V; ++i) f[i] = g == 0 ? row.w[0] * values[i] : f[i] + row.w[g] * values[i];
     }
   }
 
@@ -75,6 +72,15 @@ __device__ __forceinline__ void step_elements(const LinearStep& step, const Row&
       for (int i = 0; i < V; ++i) next[k][i] = next[k][i] + coefficient * numbers[i];
     }
   };
+  for (int n = 0; n < step.others; ++n) {
+#pragma unroll
+    for (int l = 0; l < K; ++l) {
+      Packed<T, V> other;
+      other.read(step.other[n], state_at + l * step.elements);
+      other.unpack(values);
+      add(row.d[n] + l, K, values);
+    }
+  }
 #pragma unroll
   for (int j = 0; j < kMaxLags; ++j) {
     if (j < step.lags) {
@@ -134,6 +140,7 @@ cudaError_t launch_components(const LinearStep& step, const Replay& replay, cuda
   bool wide = step.elements % kWide<T> == 0 &&
               aligned(step.out, step.z, step.base, step.output, step.prediction, step.noise);
   for (const void* history : step.history) wide = wide && aligned(history);
+  for (const void* other : step.other) wide = wide && aligned(other);
   const int64_t elements = step.samples * step.elements;
   return wide ? launch_over(elements / kWide<T>, linear_step_kernel<T, K, kWide<T>>, stream, step, replay)
               : launch_over(elements, linear_step_kernel<T, K, 1>, stream, step, replay);

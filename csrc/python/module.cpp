@@ -70,10 +70,10 @@ void normal(const std::string& isa, const std::string& dtype, uintptr_t out, uin
 void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out, uintptr_t z, uintptr_t base,
                  uintptr_t output, const std::vector<float>& row, int64_t samples, int64_t elements, int replicas,
                  int branches, uintptr_t prediction, const std::vector<uintptr_t>& history, uintptr_t indices,
-                 uint64_t seed, uint32_t step, int64_t begin, int64_t end) {
+                 uint64_t seed, uint32_t step, const std::vector<uintptr_t>& others, int64_t begin, int64_t end) {
   const auto& kernels = kernels_for(isa);
   const int components = row.size() == static_cast<size_t>(trilemma::row_width(1)) ? 1 : 2;
-  if (row.size() != static_cast<size_t>(trilemma::row_width(components)) || history.size() > trilemma::kMaxLags) throw py::value_error("a row of another width");
+  if (row.size() != static_cast<size_t>(trilemma::row_width(components)) || history.size() > trilemma::kMaxLags || others.size() > trilemma::kMaxOthers) throw py::value_error("a row of another width");
   trilemma::LinearStep call;
   call.row = trilemma::read_row(row.data(), components);
   call.components = components;
@@ -82,12 +82,14 @@ void linear_step(const std::string& isa, const std::string& dtype, uintptr_t out
   call.replicas = replicas;
   call.branches = branches;
   call.lags = static_cast<int>(history.size());
+  call.others = static_cast<int>(others.size());
   call.out = pointer<void>(out);
   call.z = pointer<const void>(z);
   call.base = pointer<const void>(base);
   call.output = pointer<const void>(output);
   call.prediction = pointer<void>(prediction);
   for (size_t j = 0; j < history.size(); ++j) call.history[j] = pointer<const void>(history[j]);
+  for (size_t n = 0; n < others.size(); ++n) call.other[n] = pointer<const void>(others[n]);
   call.indices = pointer<const int64_t>(indices);
   call.seed = seed;
   call.step = step;
@@ -232,8 +234,8 @@ PYBIND11_MODULE(_C, module) {
              "Keyed normals on addresses; blocks [begin, end), -1 for all.");
   module.def("linear_step", &linear_step, py::kw_only(), "isa"_a, "dtype"_a, "out"_a, "z"_a, "base"_a, "output"_a,
              "row"_a, "samples"_a, "elements"_a, "replicas"_a = 1, "branches"_a = 1, "prediction"_a = 0,
-             "history"_a = std::vector<uintptr_t>{}, "indices"_a = 0, "seed"_a = 0, "step"_a = 0, "begin"_a = 0,
-             "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
+             "history"_a = std::vector<uintptr_t>{}, "indices"_a = 0, "seed"_a = 0, "step"_a = 0,
+             "others"_a = std::vector<uintptr_t>{}, "begin"_a = 0, "end"_a = -1, "The fused step on addresses; `row` as the coefficient table lays it out.");
   module.def("perturb", &perturb, py::kw_only(), "isa"_a, "dtype"_a, "z"_a, "target"_a, "x0"_a, "noise"_a,
              "coefficients"_a, "samples"_a, "elements"_a, "begin"_a = 0, "end"_a = -1,
              "The noised state and the target on addresses; coefficients are float64 [B, 4].");

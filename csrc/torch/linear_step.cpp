@@ -15,20 +15,20 @@ void run(const Arguments& x) {
 
 void call_reference(const Arguments& x) {
   using torch::stable::detail::from;
-  std::array<StableIValue, 13> stack{from(x.out),        from(x.z),          from(x.base), from(x.output), from(x.table),
-                                     from(x.row),        from(x.history),    from(x.write_slot),
-                                     from(x.read_slots), from(x.seed),       from(x.indices),
-                                     from(x.noise),      from(x.bad_row)};
+  std::array<StableIValue, 14> stack{from(x.out),        from(x.z),       from(x.base),       from(x.output),
+                                     from(x.table),      from(x.row),     from(x.history),    from(x.write_slot),
+                                     from(x.read_slots), from(x.seed),    from(x.indices),    from(x.noise),
+                                     from(x.bad_row),    from(x.others)};
   STABLE_TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("trilemma::linear_step_reference", "", stack.data(), TORCH_ABI_VERSION));
 }
 
-void linear_step(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int64_t row,
+void linear_step(Tensor out, Tensor z, Tensor base, std::optional<Tensor> output, Tensor table, int64_t row,
                  std::optional<Tensor> history, int64_t write_slot, std::vector<int64_t> read_slots, int64_t seed,
                  std::optional<Tensor> indices, std::optional<Tensor> noise, std::optional<Tensor> bad_row,
-                 std::string backend) {
+                 std::vector<Tensor> others, std::string backend) {
   const Arguments arguments{out,        z,          base, output,  table, row,    history,
-                            write_slot, read_slots, seed, indices, noise, bad_row};
+                            write_slot, read_slots, seed, indices, noise, bad_row, others};
   check(arguments);
   const char* why = backend == "reference" ? "asked for" : why_not(arguments);
   if (!*why) return run(arguments);
@@ -36,32 +36,34 @@ void linear_step(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table,
   call_reference(arguments);
 }
 
-std::string linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int64_t row,
+std::string linear_step_why_not_native(Tensor out, Tensor z, Tensor base, std::optional<Tensor> output, Tensor table, int64_t row,
                                        std::optional<Tensor> history, int64_t write_slot,
                                        std::vector<int64_t> read_slots, int64_t seed, std::optional<Tensor> indices,
-                                       std::optional<Tensor> noise, std::optional<Tensor> bad_row) {
+                                       std::optional<Tensor> noise, std::optional<Tensor> bad_row,
+                                       std::vector<Tensor> others) {
   const Arguments arguments{out,        z,          base, output,  table, row,    history,
-                            write_slot, read_slots, seed, indices, noise, bad_row};
+                            write_slot, read_slots, seed, indices, noise, bad_row, others};
   check(arguments);
   return why_not(arguments);
 }
 
-void linear_step_replay(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, Tensor row,
+void linear_step_replay(Tensor out, Tensor z, Tensor base, std::optional<Tensor> output, Tensor table, Tensor row,
                         std::optional<Tensor> history, int64_t write_slot, std::vector<int64_t> read_slots,
                         Tensor seed, std::optional<Tensor> indices, std::optional<Tensor> noise,
-                        std::optional<Tensor> bad_row, std::string backend) {
+                        std::optional<Tensor> bad_row, std::vector<Tensor> others, std::string backend) {
   check_replayed(table, row, seed, indices || noise);
   const Tensor host = stand_in(table);
   const Arguments arguments{out,        z,          base, output,  host,  0,      history,
-                            write_slot, read_slots, 0,    indices, noise, bad_row};
+                            write_slot, read_slots, 0,    indices, noise, bad_row, others};
   check(arguments);
   const char* why = backend == "reference" ? "asked for" : why_not_replayed(arguments, {table, row, seed});
   if (*why) {
     STD_TORCH_CHECK(backend != "native", "TRILEMMA_BACKEND=native, but linear_step_replay cannot run natively: ", why);
     using torch::stable::detail::from;
-    std::array<StableIValue, 13> stack{from(out),        from(z),    from(base),    from(output), from(table),
+    std::array<StableIValue, 14> stack{from(out),        from(z),       from(base),       from(output), from(table),
                                        from(row),        from(history), from(write_slot), from(read_slots),
-                                       from(seed),       from(indices), from(noise), from(bad_row)};
+                                       from(seed),       from(indices), from(noise),      from(bad_row),
+                                       from(others)};
     STABLE_TORCH_ERROR_CODE_CHECK(
         torch_call_dispatcher("trilemma::linear_step_replay_reference", "", stack.data(), TORCH_ABI_VERSION));
     return;
@@ -75,15 +77,15 @@ void linear_step_replay(Tensor out, Tensor z, Tensor base, Tensor output, Tensor
 #endif
 }
 
-std::string linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table,
+std::string linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, std::optional<Tensor> output, Tensor table,
                                               Tensor row, std::optional<Tensor> history, int64_t write_slot,
                                               std::vector<int64_t> read_slots, Tensor seed,
                                               std::optional<Tensor> indices, std::optional<Tensor> noise,
-                                              std::optional<Tensor> bad_row) {
+                                              std::optional<Tensor> bad_row, std::vector<Tensor> others) {
   check_replayed(table, row, seed, indices || noise);
   const Tensor host = stand_in(table);
   const Arguments arguments{out,        z,          base, output,  host,  0,      history,
-                            write_slot, read_slots, 0,    indices, noise, bad_row};
+                            write_slot, read_slots, 0,    indices, noise, bad_row, others};
   check(arguments);
   return why_not_replayed(arguments, {table, row, seed});
 }
@@ -93,12 +95,13 @@ std::string linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base,
 #ifndef TRILEMMA_CUDA
 STABLE_TORCH_LIBRARY_FRAGMENT(trilemma, library) {
   library.def(
-      "linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor? "
-      "history, int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor? bad_row) -> str");
+      "linear_step_why_not_native(Tensor out, Tensor z, Tensor base, Tensor? output, Tensor table, int row, Tensor? "
+      "history, int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor? bad_row, "
+      "Tensor[] others) -> str");
   library.def(
-      "linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, Tensor output, Tensor table, Tensor row, "
+      "linear_step_replay_why_not_native(Tensor out, Tensor z, Tensor base, Tensor? output, Tensor table, Tensor row, "
       "Tensor? history, int write_slot, int[] read_slots, Tensor seed, Tensor? indices, Tensor? noise, Tensor? "
-      "bad_row) -> str");
+      "bad_row, Tensor[] others) -> str");
 }
 #endif
 

@@ -24,13 +24,16 @@ inline trilemma::Row read_row(const Tensor& table, int64_t row) {
 
 // The arguments of the operator, in the order of its schema.
 struct Arguments {
-  const Tensor &out, &z, &base, &output, &table;
+  const Tensor &out, &z, &base;
+  const std::optional<Tensor>& output;
+  const Tensor& table;
   int64_t row;
   const std::optional<Tensor>& history;
   int64_t write_slot;
   const std::vector<int64_t>& read_slots;
   int64_t seed;
   const std::optional<Tensor>&indices, &noise, &bad_row;
+  const std::vector<Tensor>& others;
 };
 
 // Whether the arguments fit together at all; what they should be is said by the reference's own check.
@@ -55,7 +58,10 @@ inline bool malformed(const Arguments& x) {
   const auto one_each = [&](const std::optional<Tensor>& tensor, ScalarType type) {
     return !tensor || (tensor->dim() == 1 && tensor->size(0) == batch && tensor->scalar_type() == type);
   };
-  if (!like_z(x.base) || !replicated(x.output, true) || !replicated(x.out, false) || (x.noise && !like_z(*x.noise))) return true;
+  if (!like_z(x.base) || !replicated(x.out, false) || (x.output && !replicated(*x.output, true))) return true;
+  if ((x.noise && !like_z(*x.noise)) || x.others.size() > trilemma::kMaxOthers) return true;
+  for (const Tensor& other : x.others)
+    if (!like_z(other)) return true;
   if (!one_each(x.indices, ScalarType::Long) || !one_each(x.bad_row, ScalarType::Int)) return true;
 
   int64_t slots = 0;
@@ -85,12 +91,14 @@ inline LinearStep step_of(const Arguments& x) {
   step.components = components(x.table);
   step.elements = x.z.numel() / step.samples / step.components;
   step.replicas = static_cast<int>(x.out.size(0) / step.samples);
-  step.branches = static_cast<int>(x.output.size(0) / step.samples);
+  step.branches = x.output ? static_cast<int>(x.output->size(0) / step.samples) : 0;
   step.lags = static_cast<int>(x.read_slots.size());
+  step.others = static_cast<int>(x.others.size());
   step.out = x.out.mutable_data_ptr();
   step.z = x.z.const_data_ptr();
   step.base = x.base.const_data_ptr();
-  step.output = x.output.const_data_ptr();
+  if (x.output) step.output = x.output->const_data_ptr();
+  for (int n = 0; n < step.others; ++n) step.other[n] = x.others[n].const_data_ptr();
   const int64_t bytes = step.samples * step.elements * static_cast<int64_t>(x.z.element_size());
   for (int j = 0; j < step.lags; ++j)
     step.history[j] = static_cast<const char*>(x.history->const_data_ptr()) + x.read_slots[j] * bytes;
@@ -103,7 +111,7 @@ inline LinearStep step_of(const Arguments& x) {
 
   // What no cache holds until the network reads it had better not push out what one does hold.
   constexpr int64_t kStreamedBytes = 16 << 20;
-  step.streamed = (x.z.numel() + x.output.numel() + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
+  step.streamed = (x.z.numel() + (x.output ? x.output->numel() : 0) + x.out.numel()) * static_cast<int64_t>(x.z.element_size()) >
                   kStreamedBytes;
   return step;
 }

@@ -11,17 +11,22 @@ inline const char* why_not(const Arguments& x) {
   const ScalarType type = x.z.scalar_type();
   if (storage(type) == trilemma::cpu::kStorages) return "z is not float32, bfloat16 or float16";
   const auto fits = [&](const Tensor& tensor) { return is_beside(tensor, x.z) && tensor.scalar_type() == type; };
-  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base})
     if (!fits(*tensor)) return "the tensors differ in dtype or device";
-  if ((x.history && !fits(*x.history)) || (x.noise && !fits(*x.noise))) return "the tensors differ in dtype or device";
+  for (const std::optional<Tensor>* tensor : {&x.output, &x.history, &x.noise})
+    if (*tensor && !fits(**tensor)) return "the tensors differ in dtype or device";
+  for (const Tensor& other : x.others)
+    if (!fits(other)) return "the tensors differ in dtype or device";
   for (const std::optional<Tensor>* tensor : {&x.indices, &x.bad_row})
     if (*tensor && !is_beside(**tensor, x.z)) return "the tensors differ in dtype or device";
 
   if (x.table.stride(1) != 1) return "a row of the table is not contiguous";
-  for (const Tensor* tensor : {&x.out, &x.z, &x.base, &x.output})
+  for (const Tensor* tensor : {&x.out, &x.z, &x.base})
     if (!tensor->is_contiguous()) return "a tensor is not contiguous";
-  for (const std::optional<Tensor>* tensor : {&x.history, &x.noise, &x.indices, &x.bad_row})
+  for (const std::optional<Tensor>* tensor : {&x.output, &x.history, &x.noise, &x.indices, &x.bad_row})
     if (*tensor && !(*tensor)->is_contiguous()) return "a tensor is not contiguous";
+  for (const Tensor& other : x.others)
+    if (!other.is_contiguous()) return "a tensor is not contiguous";
 
   // The kernel reads a block of everything before it writes that block of out and of the written slot.
   const int64_t bytes = x.z.numel() * static_cast<int64_t>(x.z.element_size());
@@ -30,12 +35,14 @@ inline const char* why_not(const Arguments& x) {
   const int64_t slot = bytes / components(x.table);
   const Range written = x.write_slot < 0 ? Range{} : Range{history.begin + x.write_slot * slot, slot};
   const bool coupled = components(x.table) > 1;  // then states and predictions lie differently
-  for (const Tensor* tensor : {&x.z, &x.base, x.noise ? &*x.noise : &x.z}) {
-    const Range input = range(*tensor);
-    if (shifted(input, out, bytes) || (coupled ? input.overlaps(written) : shifted(input, written, bytes)))
-      return "an input overlaps out or the written slot, shifted";
-  }
-  const Range output = range(x.output);
+  const auto clashes = [&](const Tensor& tensor) {
+    const Range input = range(tensor);
+    return shifted(input, out, bytes) || (coupled ? input.overlaps(written) : shifted(input, written, bytes));
+  };
+  bool clash = clashes(x.z) || clashes(x.base) || (x.noise && clashes(*x.noise));
+  for (const Tensor& other : x.others) clash = clash || clashes(other);
+  if (clash) return "an input overlaps out or the written slot, shifted";
+  const Range output = x.output ? range(*x.output) : Range{};
   if (output.overlaps(written) || out.overlaps(history)) return "an input overlaps out or the written slot, shifted";
   if (output.overlaps(out) && (coupled || output.begin != out.begin))
     return "an input overlaps out or the written slot, shifted";

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from trilemma.models.places import model_path
+from trilemma.models.reading import kind_of, read_card
 from trilemma.registry import catalog
 from trilemma_plugins.ddim.sampler import DDIM
 
@@ -45,7 +47,11 @@ def test_every_component_has_cases_and_every_case_a_name(hashes: ModuleType) -> 
     for kind in ("sampler", "guidance", "process"):
         own = {found.address for found in catalog().components(kind) if found.built_in}
         assert own <= specs, f"no case of the {kind} {own - specs}"
-    models = {found.address for found in catalog().components("model") if found.built_in}
+    models = {
+        found.address
+        for found in catalog().components("model")
+        if found.built_in and kind_of(read_card(model_path(found.address))) == "denoiser"
+    }
     assert models <= places
 
 

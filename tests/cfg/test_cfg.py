@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.cfg.guidance import CFG
@@ -115,7 +115,9 @@ def test_a_model_without_a_null_class_is_refused() -> None:
 
     with pytest.raises(UsageError, match="'class' has none"):
         trilemma.sample(
-            Hard(PROCESS, "eps", (1, 1, 1), [Condition("class", 3)]), guidance=CFG(2.0), cond={"class": 1}
+            Hard(PROCESS, "eps", (1, 1, 1), [ClassCondition("class", 3)]),
+            guidance=CFG(2.0),
+            cond={"class": 1},
         )
 
 

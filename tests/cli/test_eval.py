@@ -215,7 +215,7 @@ def test_a_card_that_names_nothing_is_refused_before_a_sample_is_drawn(
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("a sample was drawn")
 
-    monkeypatch.setattr(evaluation, "SampleChunks", never)
+    monkeypatch.setattr(evaluation, "chunks_of", never)
     model.card = {key: table for key, table in model.card.items() if key != "evaluation"} | card
     result = run("--steps", "1", "-n", "4")
     assert isinstance(result.exception, UsageError)
@@ -227,7 +227,7 @@ def test_samples_of_another_shape_are_refused_before_they_are_drawn(model, monke
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("a sample was drawn")
 
-    monkeypatch.setattr(evaluation, "SampleChunks", never)
+    monkeypatch.setattr(evaluation, "chunks_of", never)
     if of == "features":
         monkeypatch.setattr(Pixels, "takes", lambda self, shape: shape == (3, 4, 4))
     else:

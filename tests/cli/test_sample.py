@@ -317,3 +317,18 @@ def test_an_unknown_name_is_refused_in_a_line(capsys, named_model, tmp_path):
         assert code == 2
         assert error.count("\n") == 1
         assert message in error
+
+
+def test_noise_keyed_by_time_is_asked_for_recorded_and_never_mixed(capsys, tiny_model, tmp_path):
+    out = tmp_path / "x"
+    options = ["--sampler", "ddpm", "--steps", "4", "--out", out]
+    assert run(capsys, tiny_model, "-n", 2, *options, "--noise", "brownian")[0] == 0
+    record = provenance(out)
+    assert (record["noise"], record["seed"]) == ("BrownianNoise", 0)
+    code, _, complaint = run(capsys, tiny_model, "-n", 4, *options)
+    assert code != 0
+    assert "noise" in complaint
+    assert complaint.count("\n") == 1
+    code, _, complaint = run(capsys, tiny_model, "-n", 1, *options, "--noise", "brown")
+    assert code != 0
+    assert "unknown noise 'brown'; choose from keyed, brownian" in complaint

@@ -26,6 +26,7 @@ print("\\n" + json.dumps([code, sorted({name.partition(".")[0] for name in sys.m
         ["plugins"],
         ["plugins", "--json"],
         ["plugins", "list"],
+        ["models"],
         ["doctor", "--no-torch"],
     ],
 )
@@ -39,7 +40,14 @@ def test_light_commands_import_nothing_heavy(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["plugins", "show", "unet"], ["sample", "--help"], ["train", "--help"], ["eval", "--help"]]
+    "arguments",
+    [
+        ["plugins", "show", "unet"],
+        ["models", "mnist"],
+        ["sample", "--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+    ],
 )
 def test_options_are_shown_without_torch(arguments):
     done = subprocess.run(

@@ -11,7 +11,7 @@ unset PYTHONPATH "${!TRILEMMA_@}"
 "$python" -m venv "$place/venv"
 clean=$place/venv/bin/python
 # setuptools builds the plugins that the pages write; build, mypy, pytest and ruff are commands of the pages.
-"$clean" -m pip install --disable-pip-version-check --quiet -c constraints.txt "$wheel[train,digits,bench]" \
+"$clean" -m pip install --disable-pip-version-check --quiet -c constraints.txt "$wheel[train,digits,bench,text]" \
   setuptools build mypy pytest ruff
 
 # The files of the repository, so that the pages' paths and links lead somewhere; the package comes from the wheel.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma_plugins.ddpm.process import DiscreteVP
 
@@ -15,7 +15,7 @@ class ConvolutionDenoiser(Denoiser):
     """Two convolutions with a time and a class embedding, v-prediction, four classes and a null one."""
 
     def __init__(self) -> None:
-        super().__init__(DiscreteVP(), "v", (2, 6, 6), [Condition("class", 4, null=4)])
+        super().__init__(DiscreteVP(), "v", (2, 6, 6), [ClassCondition("class", 4, null=4)])
         self.first = nn.Conv2d(2, 8, 3, padding=1)
         self.second = nn.Conv2d(8, 2, 3, padding=1)
         self.classes = nn.Embedding(5, 8)

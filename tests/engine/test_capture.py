@@ -149,7 +149,7 @@ def test_auto_takes_what_fits(convolution: Denoiser, unrecorded: type[Unrecorded
         convolution, noise=InjectedNoise(steps=torch.zeros(4, 4, 2, 6, 6)), latent=torch.zeros(4, 2, 6, 6)
     )
     assert (ran, list(why)) == ("off", ["loop", "step"])
-    assert "injected" in why["step"]
+    assert "made by InjectedNoise" in why["step"]
 
 
 def test_the_last_and_smaller_batch_is_captured_by_what_it_is_worth(

@@ -16,11 +16,10 @@ import typer
 import trilemma
 from trilemma.cli import eval as eval_command
 from trilemma.cli import sample as sample_command
-from trilemma.engine.loop import Loop
 from trilemma.engine.request import Drawing, InversionRequest, Request
 from trilemma.engine.signature import meanings
 from trilemma.errors import UsageError
-from trilemma.ops import linear_step
+from trilemma.ops import OPERATORS, Operator
 from trilemma.testing import GaussianDenoiser
 
 TAKEN = [
@@ -86,16 +85,16 @@ def test_the_command_line_has_the_defaults_and_the_words_of_the_request(command:
 def test_there_are_five_frames_from_sample_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[list[str]] = []
 
-    def operator(*arguments: Any, **named: Any) -> None:
+    def launch(*arguments: Any) -> None:
         frame, names = sys._getframe(1), []
         while frame.f_code is not trilemma.sample.__code__:
             names.append(frame.f_code.co_qualname)
             assert frame.f_back is not None
             frame = frame.f_back
         found.append([*reversed([*names, "sample"])])
-        linear_step(*arguments, **named)
+        OPERATORS["linear_step"](*arguments)
 
-    monkeypatch.setattr(Loop, "operator", staticmethod(operator))
+    monkeypatch.setattr(Operator, "launcher", lambda _: launch)
     process = trilemma.process("vp:schedule=cosine")
     trilemma.sample(GaussianDenoiser(process, 0.0, 1.0, "v", (1, 2, 2)), 2, sampler="ddim", steps=3)
     assert len(found) == 3

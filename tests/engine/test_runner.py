@@ -16,12 +16,13 @@ from trilemma.engine.noise import InjectedNoise
 from trilemma.engine.program import guided, lower
 from trilemma.engine.runner import Runner
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance, Branch, Guidance
 from trilemma.interfaces.guidance import Weighted as BranchWeights
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.numerics.conversion import convert
+from trilemma.ops import layout
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.interpreter import interpret
 from trilemma.testing.watching import Watch
@@ -90,7 +91,8 @@ def tableaus(draw: st.DrawFn) -> Tableau:
         lags = draw(st.sets(st.integers(0, r), max_size=4))
         B = tuple((lag, draw(number)) for lag in sorted(lags))
         C = draw(st.one_of(st.just(0.0), number))
-        rows.append(Row(1 - r / 10, draw(number), B, C, base=draw(st.integers(0, r))))
+        further = draw(st.lists(st.tuples(st.integers(0, r), number), max_size=layout.MAX_OTHERS))
+        rows.append(Row(1 - r / 10, draw(number), B, C, base=draw(st.integers(0, r)), D=tuple(further)))
     parameterization = draw(st.sampled_from(["x0", "eps", "v"]))
     return Tableau(tuple(rows), parameterization, draw(st.sampled_from([None, 0.5])))
 
@@ -155,7 +157,7 @@ class Coupled(Denoiser):
     """Curved in position and velocity; its output is one component."""
 
     def __init__(self) -> None:
-        super().__init__(PhaseProcess(), "score", (3, 4), [Condition("branch", size=4)])
+        super().__init__(PhaseProcess(), "score", (3, 4), [ClassCondition("branch", size=4)])
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         x, v = z.chunk(2, 1)
@@ -175,7 +177,9 @@ def test_a_tableau_in_phase_space(data: st.DataObject, batch: int, count: int, s
         lags = data.draw(st.sets(st.integers(0, r), max_size=3))
         B = tuple((lag, tuple(normal(2).tolist())) for lag in sorted(lags))
         A, C = (tuple(map(tuple, normal(2, 2).tolist())) for _ in range(2))
-        rows.append(Row(1 - 0.1 * r, A, B, C if r % 2 else 0.0, base=data.draw(st.integers(0, r))))
+        backs = data.draw(st.lists(st.integers(0, r), max_size=2))
+        D = tuple((back, tuple(map(tuple, normal(2, 2).tolist()))) for back in backs)
+        rows.append(Row(1 - 0.1 * r, A, B, C if r % 2 else 0.0, base=data.draw(st.integers(0, r)), D=D))
     denoiser, guidance = Coupled(), Weighted(count)
     tableau = Tableau(tuple(rows), "score", components=2)
     start, noise = normal(batch, 6, 4), normal(len(rows), batch, 6, 4)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import trilemma
+from trilemma.engine.drawing import sample_chunks
 from trilemma.engine.noise import InjectedNoise, KeyedNoise
-from trilemma.engine.sampling import sample_chunks
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.sampler import Sampler
 from trilemma.testing.gaussian import GaussianDenoiser
@@ -353,7 +353,7 @@ class Unconditional(Denoiser):
 
 class NeedsClass(Unconditional):
     def __init__(self) -> None:
-        super().__init__(DiscreteVP(), "eps", (1, 2, 2), [Condition("class", 3)])
+        super().__init__(DiscreteVP(), "eps", (1, 2, 2), [ClassCondition("class", 3)])
 
 
 class Dropped(Unconditional):
@@ -393,7 +393,7 @@ PLAIN = Unconditional(DiscreteVP(T=10), "eps", (1, 2, 2))
         (GAUSSIAN, {"guidance": CFG(2.0)}, "needs a condition"),
         (GAUSSIAN, {"guidance": CFG(2.0), "cond": {"class": None}}, "needs a condition"),
         (NeedsClass(), {}, "'class' is missing"),
-        (NeedsClass(), {"guidance": CFG(2.0), "cond": {"class": 1}}, "null class"),
+        (NeedsClass(), {"guidance": CFG(2.0), "cond": {"class": 1}}, "needs a null"),
         (Dropped(), {}, "model.eval()"),
         (nn.Identity(), {}, "not a denoiser"),
     ],

@@ -229,7 +229,7 @@ def test_a_zip_and_an_idx_file_that_are_none(refused, tmp_path, monkeypatch, kin
 
 
 @KINDS
-@pytest.mark.parametrize("name", ["features.toml", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["model.toml", "weights.safetensors"])
 def test_a_feature_network_that_is_no_file(refused, tiny, tmp_path, monkeypatch, kind, name):
     from trilemma_plugins.metrics import features
 
@@ -238,13 +238,12 @@ def test_a_feature_network_that_is_no_file(refused, tiny, tmp_path, monkeypatch,
         (tmp_path / file.name).write_bytes(file.read_bytes())
     instead(tmp_path / name, kind)
     spec = f"mnist-features:folder='{tmp_path}'"
-    refused(
-        "cannot read the feature network", "eval", tiny, "-n", 4, "--features", spec, "--dataset", "digits"
-    )
+    words = "is no model directory" if name == "model.toml" else "cannot read"
+    refused(words, "eval", tiny, "-n", 4, "--features", spec, "--dataset", "digits")
 
 
 @KINDS
-@pytest.mark.parametrize("name", ["classifier.toml", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["model.toml", "weights.safetensors"])
 def test_a_classifier_that_is_no_file(refused, tmp_path, monkeypatch, kind, name):
     from trilemma_plugins.guidances import bundled
 
@@ -253,7 +252,8 @@ def test_a_classifier_that_is_no_file(refused, tmp_path, monkeypatch, kind, name
         (tmp_path / file.name).write_bytes(file.read_bytes())
     instead(tmp_path / name, kind)
     guidance = f"classifier:model='{tmp_path}',label=1"
-    refused("is no classifier", "sample", "mnist", "--guidance", guidance, "--out", tmp_path / "x.png")
+    words = "is no model directory" if name == "model.toml" else "cannot read"
+    refused(words, "sample", "mnist", "--guidance", guidance, "--out", tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npz", "folder/provenance.json"])

@@ -15,7 +15,7 @@ FOLDER = BUNDLED["mnist"]
 
 
 def test_the_weights_are_those_of_the_card_and_small():
-    card = tomllib.loads((FOLDER / "classifier.toml").read_text(encoding="utf-8"))
+    card = tomllib.loads((FOLDER / "model.toml").read_text(encoding="utf-8"))
     blob = (FOLDER / card["weights"]["file"]).read_bytes()
     assert hashlib.sha256(blob).hexdigest() == card["weights"]["sha256"]
     assert len(blob) < 500_000
@@ -23,7 +23,7 @@ def test_the_weights_are_those_of_the_card_and_small():
 
 
 def test_it_was_trained_on_the_process_of_the_bundled_model():
-    card = tomllib.loads((FOLDER / "classifier.toml").read_text(encoding="utf-8"))
+    card = tomllib.loads((FOLDER / "model.toml").read_text(encoding="utf-8"))
     model = trilemma.load("mnist").process
     times = torch.linspace(0.1, 1, 10, dtype=torch.float64)
     own = trilemma.process(card["process"]["spec"])

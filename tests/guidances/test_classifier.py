@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import trilemma
-from trilemma.errors import UsageError
+from trilemma.errors import TrilemmaError, UsageError
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.guidances.classifier import Classifier
@@ -73,9 +73,10 @@ def test_what_cannot_guide_is_refused(mixture, posterior):
     for guidance, words in [
         (Classifier(posterior), "needs a class"),
         (Classifier(nn.Sequential(nn.Dropout(0.5)), label=0), "training mode"),
-        (Classifier("nowhere", label=0), "is no classifier"),
+        (Classifier("nowhere", label=0), "unknown model 'nowhere'"),
+        (Classifier("mnist-features", label=0), "not of the kind Classifier"),
     ]:
-        with pytest.raises(UsageError, match=words) as error:
+        with pytest.raises(TrilemmaError, match=words) as error:
             trilemma.sample(mixture, guidance=guidance, **SETTINGS)
         assert "\n" not in str(error.value)
 

@@ -23,9 +23,11 @@ WORDS = {
     "interval",
     "rescale",
     "restart",
+    # A kind of model, too.
+    "classifier",
 }
 # The network of a recipe that names none.
-KNOWN = [("train/recipe.py", "unet")]
+KNOWN = [("train/networks.py", "unet")]
 KINDS = ("process", "sampler", "guidance", "model", "dataset", "objective", "denoiser")
 
 

@@ -13,7 +13,7 @@ import trilemma
 from trilemma.checks import checked_integer
 from trilemma.engine.noise import KeyedNoise
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.numerics import grids
 from trilemma.output import destination
 from trilemma.testing.gaussian import GaussianDenoiser
@@ -55,8 +55,8 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "index": lambda v: draw(indices=[v]),
     "refine": lambda v: trilemma.invert(MODEL, IMAGES, steps=2, refine=v),
     "steps of a grid": lambda v: grids.times(50, v),
-    "label": lambda v: Condition("class", 9).encode(v, torch.zeros(1, dtype=torch.int64)),
-    "labels": lambda v: Condition("class", 9).encode([0, v], torch.zeros(1, dtype=torch.int64)),
+    "label": lambda v: ClassCondition("class", 9).prepare(v),
+    "labels": lambda v: ClassCondition("class", 9).prepare([0, v]),
     "seed of noise": lambda v: KeyedNoise(v),
     "columns": lambda v: destination("x.png", v),
     "T": lambda v: DiscreteVP(T=v),
@@ -88,7 +88,7 @@ TWOS = [
     torch.tensor(2, dtype=torch.uint8),
     Index(2),
 ]
-OPTIONAL = ("columns", "pass_steps", "label", "classifier", "steps of a bound")
+OPTIONAL = ("steps", "columns", "pass_steps", "label", "classifier", "steps of a bound")
 NONE = [True, np.True_, torch.tensor(True), 2.0, np.float64(2), "2", None, [2, 2], 2j, object()]
 
 

@@ -17,7 +17,7 @@ import trilemma
 from trilemma.errors import DataError, UsageError
 from trilemma.evaluate import Evaluator
 from trilemma.train import read_recipe, train
-from trilemma_plugins.images import dataset as images_module
+from trilemma_plugins.images import pictures as images_module
 
 
 def png(level: int = 0, size: int = 4) -> bytes:

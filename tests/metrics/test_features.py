@@ -14,9 +14,9 @@ import torch
 
 import trilemma_plugins.metrics
 from trilemma.errors import TrilemmaError
-from trilemma.evaluate import FeatureNetwork
-from trilemma_plugins.metrics.features import CHUNK, MnistFeatures
-from trilemma_plugins.metrics.network import accuracy
+from trilemma.evaluate import Evaluator, FeatureNetwork
+from trilemma.interfaces.features import CHUNK
+from trilemma_plugins.metrics.features import MnistFeatures
 
 WEIGHTS = Path(trilemma_plugins.metrics.__file__).parent / "weights"
 
@@ -49,7 +49,7 @@ def test_features_of_an_image_do_not_depend_on_its_batch() -> None:
 
 def test_the_weights_are_small_and_the_log_ends_at_the_cards_accuracy() -> None:
     assert (WEIGHTS / "weights.safetensors").stat().st_size < 500_000
-    card = tomllib.loads((WEIGHTS / "features.toml").read_text())
+    card = tomllib.loads((WEIGHTS / "model.toml").read_text())
     last = json.loads((WEIGHTS / "train.jsonl").read_text().splitlines()[-1])
     assert last["test_accuracy"] == card["provenance"]["test_accuracy"] >= 0.99
     assert last["parameters"] == sum(weight.numel() for weight in MnistFeatures().network.parameters())
@@ -64,9 +64,9 @@ def test_the_accuracy_on_the_10000_test_images_is_the_cards(data_root: Path) -> 
     labels = read("t10k-labels-idx1-ubyte.gz", 8).long()
     network = MnistFeatures()
     assert len(images) == 10_000
-    assert accuracy(network.network, images, labels) == pytest.approx(
-        network.card["provenance"]["test_accuracy"], abs=2e-4
-    )
+    logits = network.observe(images.float() / 127.5 - 1).logits
+    found = float((logits.argmax(1) == labels).float().mean())
+    assert found == pytest.approx(network.card["provenance"]["test_accuracy"], abs=2e-4)
 
 
 @pytest.mark.parametrize("position", [0, 7, 5000, -1])
@@ -79,15 +79,15 @@ def test_a_flipped_bit_anywhere_in_the_weights_is_refused(damaged: Path, positio
 
 
 def test_missing_and_truncated_files_are_refused_in_one_line(damaged: Path) -> None:
-    weights, card = damaged / "weights.safetensors", damaged / "features.toml"
+    weights, card = damaged / "weights.safetensors", damaged / "model.toml"
     weights.write_bytes(weights.read_bytes()[:1000])
     _refused(damaged, "sha256")
     weights.unlink()
-    _refused(damaged, "cannot read the feature network's weights")
+    _refused(damaged, "cannot read")
     card.write_text(card.read_text().replace("format = 1", "format = 2"))
-    _refused(damaged, "has format 2, expected 1")
+    _refused(damaged, "has format 2, this version reads format 1")
     card.write_text("format = ")
-    _refused(damaged, "cannot read the feature network's card")
+    _refused(damaged, "no valid TOML")
 
 
 def test_images_of_another_shape_are_refused() -> None:
@@ -105,3 +105,12 @@ def test_loading_it_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     MnistFeatures()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_evaluation_takes_a_trained_feature_network_by_its_directory() -> None:
+    by_name, by_folder = (
+        Evaluator("mnist", features=named).network for named in ("mnist-features", str(WEIGHTS))
+    )
+    assert by_folder.identity == by_name.identity
+    images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(by_folder.observe(images).features, by_name.observe(images).features)

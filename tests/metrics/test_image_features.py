@@ -15,10 +15,12 @@ import trilemma
 import trilemma_plugins.metrics
 from trilemma.errors import TrilemmaError
 from trilemma.evaluate import Evaluator, FeatureNetwork
+from trilemma.interfaces.features import CHUNK
+from trilemma.models.building import build
+from trilemma.models.card import save_model
 from trilemma.registry import MetricSpec, building
-from trilemma_plugins.metrics.features import CHUNK, ImageFeatures, MnistFeatures
-from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, ImageNetwork, resized
-from trilemma_plugins.metrics.training import rounded, write_network
+from trilemma_plugins.metrics.features import ImageFeatures, MnistFeatures
+from trilemma_plugins.metrics.image_network import CLASSES, FEATURES, NAMES, resized
 
 SHIPPED = Path(trilemma_plugins.metrics.__file__).parent / "image_weights"
 
@@ -26,12 +28,14 @@ SHIPPED = Path(trilemma_plugins.metrics.__file__).parent / "image_weights"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A network drawn at random, as one that was trained is written."""
-    out = tmp_path_factory.mktemp("features")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = ImageNetwork(normalised=True).folded()
-    card = {"network": {"name": "image-features"}, "provenance": {"test_accuracy": 0.1}}
-    write_network(out, rounded(network), card)
+    out = tmp_path_factory.mktemp("features") / "model"
+    card = {
+        "model": {"name": "image-features", "kind": "features"},
+        "features": {"spec": "image-network", "options": {"normalised": True}},
+        "data": {"shape": [3, 32, 32], "classes": list(NAMES)},
+        "provenance": {"test_accuracy": 0.1},
+    }
+    save_model(out, card, build(card, seed=0).state_dict())
     return out
 
 
@@ -144,7 +148,7 @@ def test_distances_of_any_images_say_on_what_features(monkeypatch, folder: Path,
 
 
 def test_the_card_of_the_shipped_network_is_true() -> None:
-    card = tomllib.loads((SHIPPED / "features.toml").read_text())
+    card = tomllib.loads((SHIPPED / "model.toml").read_text())
     last = json.loads((SHIPPED / "train.jsonl").read_text().splitlines()[-1])
     assert last["test_accuracy"] == card["provenance"]["test_accuracy"] >= 0.8
     assert last["parameters"] == sum(weight.numel() for weight in ImageFeatures().network.parameters())

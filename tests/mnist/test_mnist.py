@@ -75,14 +75,14 @@ def test_a_batch_maps_bytes_onto_minus_one_to_one(root):
         struct.pack(">2I", 0x801, 256) + bytes(i % 10 for i in range(256))
     )
     data = trilemma.dataset("mnist", root=str(root))
-    images, labels = data.batch(torch.arange(255, -1, -1))
+    images, values = data.batch(torch.arange(255, -1, -1))
     assert images.shape == (256, 1, 1, 1)
     assert images.dtype == torch.float32
     assert (images[-1].item(), images[0].item()) == (-1.0, 1.0)
     torch.testing.assert_close(
         images.flatten().flip(0).double(), levels.double() / 127.5 - 1, rtol=0, atol=2e-7
     )
-    assert labels.tolist() == [i % 10 for i in range(255, -1, -1)]
+    assert values["class"].tolist() == [i % 10 for i in range(255, -1, -1)]
     # Levels are further apart than float32 rounds, so that no two become one and all can be had back.
     assert torch.equal(images.add(1).mul(127.5).round().flatten().flip(0).to(torch.uint8), levels)
     half, _ = data.batch(torch.arange(256), torch.bfloat16)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trilemma import lookup, sample
+from trilemma import invert, lookup, sample
 from trilemma.errors import ModelError, UsageError
 from trilemma.interfaces.guidance import Unguided
 from trilemma.models.card import load_model, save_model
@@ -32,6 +32,17 @@ def test_the_card_s_sampler_is_used():
     assert model.usual_sampler == "euler-maruyama"
     default = sample(model, 2, steps=5).samples
     assert torch.equal(default, sample(model, 2, sampler="euler-maruyama", steps=5).samples)
+
+
+def test_the_card_s_number_of_steps_is_used():
+    model = GaussianMixtureDenoiser(lookup.process("vp"))
+    assert sample(model, 1).provenance["steps"] == 50
+    model.card = {"process": {"spec": "vp"}, "sampling": {"steps": 7}}
+    model.card |= {"model": {"name": "m"}, "weights": {"sha256": "0"}}
+    assert sample(model, 1).provenance["steps"] == 7
+    assert sample(model, 1, steps=3).provenance["steps"] == 3
+    start = torch.zeros(1, *model.shape)
+    assert invert(model, start, sampler="ddim").provenance["steps"] == 7
 
 
 def _guided():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.errors import UsageError
-from trilemma.testing import GaussianDenoiser
+from trilemma.testing import GaussianDenoiser, WordEncoder
 
 SHAPE = (1, 2, 2)
 
@@ -305,3 +305,37 @@ def test_gradients_reach_the_input(frozen: Frozen) -> None:
     trilemma.wrap(frozen, "vp", "eps", SHAPE)(z, torch.ones(2)).sum().backward()
     assert z.grad is not None
     assert z.grad.abs().sum() > 0
+
+
+def test_conditions_of_every_kind_reach_the_network_by_keyword() -> None:
+    told: dict[str, Any] = {}
+
+    def network(z: Tensor, clock: Tensor, **cond: Any) -> Tensor:
+        told.update(cond)
+        return z
+
+    encoder = WordEncoder(4)
+    model = trilemma.wrap(
+        network,
+        "vp",
+        "eps",
+        SHAPE,
+        classes=["cat", "dog"],
+        null=2,
+        conditions=[
+            {"kind": "scalar", "name": "level", "null": True},
+            trilemma.ImageCondition("image", SHAPE),
+            trilemma.TextCondition("text", encoder, length=3),
+        ],
+    )
+    cond = {"class": "dog", "image": torch.ones(SHAPE), "text": "a dog"}
+    drawn(model, guidance="cfg:scale=2,drop=text", cond=cond)
+    assert set(told) == {"class_labels", "level", "level_given", "image", "text", "text_mask"}
+    assert set(told["class_labels"].tolist()) == {1}
+    assert not bool(told["level_given"].any())
+    assert torch.equal(told["text"][0, 1], encoder.embedding("dog"))
+    assert told["text_mask"].any(1).tolist() == [True, True, False, False]
+    with pytest.raises(UsageError, match="condition 'image' is missing"):
+        drawn(model)
+    with pytest.raises(UsageError, match="the name 'class' of 'class' is taken"):
+        trilemma.wrap(network, "vp", "eps", SHAPE, classes=2, conditions=[{"kind": "class", "size": 2}])

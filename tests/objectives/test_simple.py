@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.numerics.conversion import convert
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
@@ -15,7 +15,7 @@ class Constant(Denoiser):
     """Answers every question with one number; remembers the conditions."""
 
     def __init__(self, process, parameterization, null=3):
-        conditions = [Condition("class", size=3, null=null)]
+        conditions = [ClassCondition("class", size=3, null=null)]
         super().__init__(process, parameterization, (1, 4, 4), conditions)
 
     def forward(self, z, t, **cond):
@@ -82,7 +82,7 @@ def test_the_same_generator_gives_the_same_loss():
 
 
 def test_drop_without_a_null_class_is_refused():
-    with pytest.raises(UsageError, match="null class"):
+    with pytest.raises(UsageError, match="has no null"):
         run(Simple(drop=0.1), Constant(DiscreteVP(), "v", null=None))
 
 

@@ -40,6 +40,7 @@ class Case:
     clip: float
     seed: int
     components: int = 1
+    others: int = 0
 
     @property
     def columns(self) -> layout.Columns:
@@ -64,7 +65,7 @@ class Case:
             "out": torch.full((self.replicas * self.batch, *self.state), math.nan, dtype=self.dtype),
             "z": normal(*one),
             "base": normal(*one),
-            "output": normal(self.branches * self.batch, *self.shape),
+            "output": normal(self.branches * self.batch, *self.shape) if self.branches else None,
             "table": table,
             "row": 1,
             "history": normal(self.slots, self.batch, *self.shape) if self.slots else None,
@@ -74,6 +75,7 @@ class Case:
             "indices": torch.randint(0, 2**40, (self.batch,), generator=generator),
             "noise": normal(*one) if self.noise == "given" else None,
             "bad_row": torch.full((self.batch,), -1, dtype=torch.int32),
+            "others": [normal(*one) for _ in range(self.others)],
         }
 
 
@@ -91,7 +93,7 @@ def cases(
         batch=draw(st.integers(0, 5)),
         shape=tuple(draw(sizes)),
         dtype=draw(st.sampled_from(dtypes)),
-        branches=draw(st.integers(1, layout.MAX_BRANCHES)),
+        branches=draw(st.integers(0, layout.MAX_BRANCHES)),
         replicas=draw(st.integers(1, layout.MAX_BRANCHES)),
         slots=slots,
         read_slots=draw(st.lists(slot, max_size=layout.MAX_LAGS)) if slots else [],
@@ -100,6 +102,7 @@ def cases(
         clip=draw(st.sampled_from([math.inf, 0.5, 2.0])),
         seed=draw(st.integers(0, 2**32)),
         components=count,
+        others=draw(st.integers(0, layout.MAX_OTHERS)),
     )
 
 
@@ -118,7 +121,11 @@ def exact_step(x: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
 
     z, base = split(x["z"]), split(x["base"])
     batch = len(x["z"])
-    branches = x["output"].double().unflatten(0, (-1, batch)) if batch else x["output"].double()[None]
+    # No evaluation is one of zeros.
+    output = (
+        torch.zeros_like(x["z"].chunk(k, 1)[0] if k > 1 else x["z"]) if x["output"] is None else x["output"]
+    )
+    branches = output.double().unflatten(0, (-1, batch)) if batch else output.double()[None]
     weights = row[columns.W][: len(branches)]
     P, R, A, C = row[columns.P], row[columns.R], row[columns.A].view(k, k), row[columns.C].view(k, k)
     B = row[columns.B].view(-1, k)
@@ -132,6 +139,9 @@ def exact_step(x: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     used = B[: len(f_like)].T
     result = mixed(A, base) + mixed(used, f_like)
     magnitude = mixed(A.abs(), base.abs()) + mixed(used.abs(), magnitudes)
+    for D, other in zip(row[columns.D].view(-1, k, k), x["others"], strict=False):
+        result = result + mixed(D, split(other))
+        magnitude = magnitude + mixed(D.abs(), split(other).abs())
     if C.any():
         noise = x["noise"]
         if noise is None:
@@ -192,7 +202,9 @@ def test_a_sample_is_the_same_alone(case: Case, data: st.DataObject) -> None:
     one = slice(i, i + 1)
     for name in ("z", "base", "indices", "bad_row"):
         y[name] = y[name][one].clone()
-    y["output"] = y["output"].unflatten(0, (case.branches, case.batch))[:, i].clone()
+    if case.branches:
+        y["output"] = y["output"].unflatten(0, (case.branches, case.batch))[:, i].clone()
+    y["others"] = [other[one].clone() for other in y["others"]]
     y["out"] = y["out"][: case.replicas]
     y["history"] = None if y["history"] is None else y["history"][:, one].clone()
     y["noise"] = None if y["noise"] is None else y["noise"][one].clone()
@@ -202,18 +214,24 @@ def test_a_sample_is_the_same_alone(case: Case, data: st.DataObject) -> None:
         assert torch.equal(x["history"][:, i], y["history"][:, 0])
 
 
-@given(case=cases(), shared=st.sampled_from(["z", "base", "output", "noise"]), replica=st.integers(0, 3))
+@given(
+    case=cases(),
+    shared=st.sampled_from(["z", "base", "output", "noise", "others"]),
+    replica=st.integers(0, 3),
+)
 @settings(deadline=None)
 def test_out_may_be_an_input(case: Case, shared: str, replica: int) -> None:
     if shared == "output" and case.components > 1:
         return  # the two differ in shape
     x, y = case.arguments(), case.arguments()
     linear_step(**x)
-    if y[shared] is None:
+    given = y[shared][-1] if shared == "others" and case.others else y[shared]
+    if not isinstance(given, Tensor):
         return
     out = torch.full((4 * case.batch, *case.state), math.nan, dtype=case.dtype)
     at = 0 if shared == "output" else min(replica, case.replicas - 1) * case.batch
-    y[shared] = out[at : at + len(y[shared])].copy_(y[shared])
+    moved = out[at : at + len(given)].copy_(given)
+    y[shared] = [*y["others"][:-1], moved] if shared == "others" else moved
     y["out"] = out[: len(y["out"])]
     linear_step(**y)
     assert torch.equal(x["out"], y["out"])
@@ -230,9 +248,10 @@ def test_out_may_overlap_an_input_shifted() -> None:
 
 
 def test_strided_tensors() -> None:
-    case = Case(3, (4, 6), torch.float32, 2, 2, 2, [1, 0], 0, "keyed", 1.0, 0)
+    case = Case(3, (4, 6), torch.float32, 2, 2, 2, [1, 0], 0, "keyed", 1.0, 0, others=2)
     x, y = case.arguments(), case.arguments()
     linear_step(**x)
+    y["others"] = [x["others"][0], y["others"][1].transpose(-1, -2).contiguous().transpose(-1, -2)]
     for name in ("out", "z", "base", "output", "history"):
         y[name] = y[name].transpose(-1, -2).contiguous().transpose(-1, -2)
     linear_step(**y)
@@ -327,6 +346,9 @@ def test_is_one_operator() -> None:
         ({"indices": None}, "the row adds noise"),
         ({"indices": torch.zeros(2)}, "indices"),
         ({"bad_row": torch.zeros(2, dtype=torch.int64)}, "bad_row"),
+        ({"others": [torch.zeros(2, 6)]}, "one of others"),
+        ({"others": [torch.zeros(2, 5)] * 4}, "a row reads at most 3"),
+        ({"others": [torch.zeros(2, 5, requires_grad=True)]}, "no gradient"),
         ({"z": torch.zeros(2, 5, requires_grad=True)}, "no gradient"),
         ({"z": torch.zeros(2, 5, dtype=torch.int32)}, "floating-point batch"),
     ],
@@ -338,7 +360,7 @@ def test_arguments_that_do_not_fit(change: dict[str, Any], message: str) -> None
 
 
 def test_torch_checks_the_operators() -> None:
-    x = Case(2, (5,), torch.float32, 2, 2, 1, [0], 0, "keyed", 1.0, 0).arguments()
+    x = Case(2, (5,), torch.float32, 2, 2, 1, [0], 0, "keyed", 1.0, 0, others=2).arguments()
     torch.library.opcheck(
         torch.ops.trilemma.linear_step.default,
         (*(x | {"seed": 7}).values(),),

@@ -76,6 +76,7 @@ def test_normals_have_the_same_bits_everywhere(
     components=st.sampled_from([1, 2]),
     branches=st.integers(1, 4),
     lags=st.integers(0, 3),
+    further=st.integers(0, layout.MAX_OTHERS),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     clip=st.sampled_from([math.inf, 1.0]),
     seed=st.integers(0, 2**32),
@@ -88,6 +89,7 @@ def test_steps_have_the_same_bits_everywhere(
     components: int,
     branches: int,
     lags: int,
+    further: int,
     dtype: torch.dtype,
     clip: float,
     seed: int,
@@ -99,6 +101,9 @@ def test_steps_have_the_same_bits_everywhere(
     z = torch.randn(samples, components * elements, generator=generator).to(dtype)
     output = torch.randn(branches * samples, elements, generator=generator).to(dtype)
     history = torch.randn(4, samples, elements, generator=generator).to(dtype)
+    others = [
+        torch.randn(samples, components * elements, generator=generator).to(dtype) for _ in range(further)
+    ]
     table = torch.randn(1, columns.WIDTH, generator=generator, dtype=torch.float64)
     table[0, columns.CLIP] = clip
     indices = torch.arange(samples)
@@ -115,6 +120,7 @@ def test_steps_have_the_same_bits_everywhere(
         read_slots=range(lags),
         seed=seed,
         indices=indices,
+        others=others,
     )
     for isa in ISAS:
         out, ring = torch.empty_like(expected), history.clone()
@@ -135,6 +141,7 @@ def test_steps_have_the_same_bits_everywhere(
                 history=[ring[lag].data_ptr() for lag in range(lags)],
                 indices=indices.data_ptr(),
                 seed=seed,
+                others=[other.data_ptr() for other in others],
                 begin=begin,
                 end=end,
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 import trilemma
 from trilemma.engine.noise import InjectedNoise
 from trilemma.errors import OutputError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition, Prepared
 from trilemma.interfaces.sampler import Sampler
 from trilemma.models.card import build_denoiser, load_model, save_model
 from trilemma.output import SampleFolder
@@ -78,11 +78,11 @@ def judge(seed: int) -> torch.nn.Module:
     return made.eval()
 
 
-class Embedded(Condition):
+class Embedded(ClassCondition):
     """A condition that is an embedding and says nothing to the network."""
 
-    def encode(self, value: Any, indices: Tensor) -> Tensor:
-        return torch.zeros_like(indices)
+    def prepare(self, value: Any) -> Prepared:
+        return Prepared({self.name: torch.zeros(1, dtype=torch.int64)})
 
 
 def embedded() -> trilemma.Denoiser:

@@ -20,11 +20,11 @@ def test_points_are_bytes_around_their_modes() -> None:
     assert (data.shape, data.classes) == ((2, 1, 1), tuple("01234"))
     assert (data.images.dtype, data.labels.dtype) == (torch.uint8, torch.int64)
     assert data.labels.bincount().tolist() == [1000] * 5
-    x, labels = data.batch(torch.arange(5000), torch.float64)
+    x, values = data.batch(torch.arange(5000), torch.float64)
     for mode in range(5):
         angle = 2 * math.pi * mode / 5
         centre = torch.tensor([0.5 * math.cos(angle), 0.5 * math.sin(angle)], dtype=torch.float64)
-        of_mode = x[labels == mode].flatten(1)
+        of_mode = x[values["class"] == mode].flatten(1)
         assert (of_mode.mean(0) - centre).abs().max() < 4 * 0.05 / math.sqrt(1000)
         assert of_mode.std(0).tolist() == pytest.approx([0.05, 0.05], rel=4 / math.sqrt(2000))
 

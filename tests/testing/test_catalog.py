@@ -8,7 +8,20 @@ from trilemma.registry import catalog
 from trilemma.testing import run_checks
 from trilemma.testing.checks import run_component
 
-KINDS = ("process", "sampler", "guidance", "denoiser", "objective", "metric", "dataset", "kernel")
+KINDS = (
+    "process",
+    "sampler",
+    "guidance",
+    "denoiser",
+    "autoencoder",
+    "classifier",
+    "features",
+    "encoder",
+    "objective",
+    "metric",
+    "dataset",
+    "kernel",
+)
 BUILT_IN = [
     (kind, component.address)
     for kind in KINDS
@@ -65,9 +78,19 @@ def test_a_built_in_component_passes(kind, spec):
 
 
 def test_there_are_some_of_each_kind():
-    assert {"process", "sampler", "guidance", "denoiser", "objective", "metric", "dataset"} <= {
-        kind for kind, _ in BUILT_IN
-    }
+    assert {
+        *(
+            "process",
+            "sampler",
+            "guidance",
+            "denoiser",
+            "classifier",
+            "features",
+            "objective",
+            "metric",
+            "dataset",
+        )
+    } <= {kind for kind, _ in BUILT_IN}
 
 
 def test_a_kind_without_checks_says_so():

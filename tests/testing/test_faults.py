@@ -9,7 +9,11 @@ import pytest
 from trilemma.ops import keyed_normal
 from trilemma.testing import checks, run_checks
 from trilemma.testing.broken import FAULTS
+from trilemma.testing.broken.codes import RightCodes
 from trilemma.testing.broken.datasets import RightData
+from trilemma.testing.broken.encoders import RightEncoder
+from trilemma.testing.broken.labels import RightClasses, RightNetwork
+from trilemma.testing.broken.listeners import RightListener
 from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
 from trilemma.testing.broken.objectives import RightLoss
 from trilemma.testing.broken.samplers import (
@@ -19,6 +23,7 @@ from trilemma.testing.broken.samplers import (
     RightWithNoise,
     RightWithNoiseByHand,
 )
+from trilemma.testing.broken.updates import RightPair
 from trilemma.testing.exact_processes import AngleProcess
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -46,9 +51,15 @@ class RightNormals:
         ("guidance", "cfg"),
         ("denoiser", GaussianMixtureDenoiser(AngleProcess())),
         ("kernel", RightNormals),
+        ("denoiser", RightListener(AngleProcess())),
+        ("encoder", RightEncoder()),
         ("objective", RightLoss()),
+        ("objective", RightPair()),
         ("dataset", RightData),
         ("dataset", RightData()),
+        ("autoencoder", RightCodes()),
+        ("classifier", RightClasses()),
+        ("features", RightNetwork()),
         ("metric", RightMetric()),
         ("metric", RightModelMetric()),
         ("metric", RightFeatures()),

@@ -72,11 +72,11 @@ def test_nothing_that_is_not_finite_is_saved(tiny_recipe, tmp_path, monkeypatch,
     def spoilt(self, k):
         answer = step(self, k)
         if k == 3:
-            first = next(iter(self.denoiser.parameters()))
+            first = next(iter(self.parts.model.parameters()))
             spoilt = {
                 "weights": first.data,
-                "average": next(iter(self.ema.tensors.values())),
-                "moments": self.optimizer.state[first]["exp_avg"],
+                "average": next(iter(self.parts.averages["model"].tensors.values())),
+                "moments": self.learners[0].optimizer.state[first]["exp_avg"],
             }
             spoilt[place].view(-1)[0] = torch.inf
         return answer
@@ -134,7 +134,7 @@ def test_weights_that_float16_cannot_hold_are_not_written(tiny_recipe, tmp_path,
 
     def large(self, k):
         answer = step(self, k)
-        self.ema.tensors["inlet.bias"][0] = 1e6
+        self.parts.averages["model"].tensors["inlet.bias"][0] = 1e6
         return answer
 
     monkeypatch.setattr(trainer._Run, "_step", large)

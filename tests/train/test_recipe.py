@@ -10,7 +10,7 @@ from trilemma.errors import UsageError
 from trilemma.numerics.step_keys import step_generator
 from trilemma.train.data_order import DataOrder
 from trilemma.train.ema import Ema
-from trilemma.train.recipe import read_recipe
+from trilemma.train.recipe import make_recipe, read_recipe
 from trilemma.train.schedule import learning_rate
 
 
@@ -116,3 +116,23 @@ def test_ema_is_the_weighted_mean_of_the_past():
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
     assert math.isclose(float(ema.state_dict()["weight"]), expected, rel_tol=1e-6)
+
+
+def test_a_key_that_came_later_changes_no_fingerprint_at_its_default():
+    """A run of before such keys goes on; this recipe's fingerprint was taken then."""
+    table = {
+        "steps": 20,
+        "batch_size": 8,
+        "dataset": {"spec": "digits"},
+        "process": {"spec": "vp:schedule=cosine,T=50"},
+        "objective": {"spec": "simple:drop=0.2"},
+        "denoiser": {
+            "options": {"channels": [8], "blocks": 1, "classes": 10, "patch": 2, "groups": 4, "dropout": 0.3}
+        },
+        "optimizer": {"lr": 0.01, "warmup": 4},
+    }
+    assert (
+        make_recipe(table).fingerprint() == "65fceb3aa9c8b456a63fde52cb83ca62744a60ccdcfd9ee99cb997456e605c18"
+    )
+    for later in ({"ema_warmup": 9}, {"optimizer": {**table["optimizer"], "kind": "adam"}}):
+        assert make_recipe({**table, **later}).fingerprint() != make_recipe(table).fingerprint()

@@ -86,6 +86,7 @@ BAD: dict[str, list[Any]] = {
     "precision": [*NOT_TEXT, "", "int8", "fp16"],
     "compile": NOT_SWITCHES,
     "ema": [*NOT_NUMBERS, 1, 1.0, 2, 10**400],
+    "ema_warmup": [*NOT_COUNTS, 0],
     "checkpoint_every": [*NOT_COUNTS, 0],
     "keep": [*NOT_COUNTS, 0],
     "log_every": [*NOT_COUNTS, 0],
@@ -109,6 +110,8 @@ BAD: dict[str, list[Any]] = {
         ["a", 0],
     ],
     "optimizer.clip": [*NOT_NUMBERS, 0],
+    "optimizer.kind": [*NOT_TEXT, "", "sgd"],
+    "optimizer.updates": [*NOT_TABLES, {"lr": 1e-4}],
     "samples.every": NOT_COUNTS,
     "samples.n": [*NOT_COUNTS, 0, 10**30],
     "samples.sampler": [5, True, "", "ddin", "ddim:eta=-1", "ddim:etta=0", "gddim"],
@@ -122,6 +125,7 @@ BAD: dict[str, list[Any]] = {
         {"clas": 3},
         {"class": []},
     ],
+    "latent.autoencoder": [*NOT_TEXT, "", "mnst", "./nowhere", "mnist", "x" * 5000],
     "start": [5, True, "", "mnst", "./nowhere", "mnist", "x" * 5000, []],
     "validation.dataset": [5, True, "", "digts", "digits:splt=test", "points", []],
     "validation.fraction": [*NOT_NUMBERS, 0.6, 1, math.inf],
@@ -129,6 +133,7 @@ BAD: dict[str, list[Any]] = {
     "validation.n": [*NOT_COUNTS, 0],
     "sampling.guidance": [5, True, "", "cgf", "cfg:scle=2", "interval:lo=2"],
     "sampling.sampler": [5, True, "", "ddin", "ddim:etta=0", "ddim:eta=-1", "gddim"],
+    "sampling.steps": ["many", True, 1.5, math.nan, [], {}, 0, -1, 51, 10**30],
     "evaluation": [
         *NOT_TABLES,
         {"dataset": "mnst"},
@@ -143,6 +148,9 @@ BAD: dict[str, list[Any]] = {
         {"metric": ["frechet"]},
     ],
 }
+OTHER_KINDS = ("autoencoder", "classifier", "features")
+BAD |= {f"{kind}.spec": NOT_SPECS for kind in OTHER_KINDS}
+BAD |= {f"{kind}.options": NOT_TABLES for kind in OTHER_KINDS}
 TABLES = ("dataset", "process", "denoiser", "objective", "optimizer", "samples", "validation", "sampling")
 
 
@@ -153,13 +161,16 @@ def fields_of(cls: type, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(cls):
         inner = hints[field.name]
         key = prefix + field.name
-        found += fields_of(inner, key + ".") if dataclasses.is_dataclass(inner) else [key]
+        tables = [entry for entry in (inner, *typing.get_args(inner)) if dataclasses.is_dataclass(entry)]
+        found += fields_of(tables[0], key + ".") if tables else [key]
     return found
 
 
 def with_value(key: str, value: Any) -> dict[str, Any]:
     table = copy.deepcopy(tomllib.loads(DIGITS))
     *parents, last = key.split(".")
+    if {*parents} & {*OTHER_KINDS}:
+        del table["denoiser"], table["samples"]
     place = table
     for parent in parents:
         place = place.setdefault(parent, {})
@@ -189,6 +200,17 @@ def refused(table: dict[str, Any], folder: Path, kind: type[TrilemmaError] = Tri
 def test_the_recipe_beside_them_is_sound(tmp_path):
     with pytest.raises(AssertionError, match="a step was taken"):
         train(make_recipe(tomllib.loads(DIGITS)), tmp_path / "run")
+
+
+def test_one_model_is_trained(tmp_path):
+    message = refused(with_value("classifier", {"spec": "any"}) | {"denoiser": {}}, tmp_path / "run")
+    assert message == "recipe: it names denoiser and classifier; one model is trained, name one"
+    table = tomllib.loads(DIGITS)
+    del table["denoiser"], table["samples"]
+    assert "key 'denoiser' is missing" in refused(table, tmp_path / "run")
+    assert "key 'process' is missing" in refused(
+        {key: value for key, value in tomllib.loads(DIGITS).items() if key != "process"}, tmp_path / "run"
+    )
 
 
 def test_every_field_is_tried():

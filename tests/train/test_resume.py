@@ -50,12 +50,15 @@ def logged(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "runs"), [(1, 2), (2, 3)])
-def test_sigkill_at_random_moments_changes_nothing(processes, runs):
-    """A few of the kills of the campaign, with dropout and grids."""
+@pytest.mark.parametrize(
+    ("recipe", "processes", "runs"), [("digits", 1, 2), ("digits", 2, 3), ("gan", 2, 2), ("classifier", 2, 1)]
+)
+def test_sigkill_at_random_moments_changes_nothing(recipe, processes, runs):
+    """A few of the kills of the campaign: with dropout and grids, of two networks, and with running statistics."""
     campaign = Path(__file__).parents[2] / "benchmarks" / "kill_campaign.py"
+    asked = ["--recipe", recipe, "--kills", str(runs), "--processes", str(processes), "--seed", "5"]
     ended = subprocess.run(
-        [sys.executable, str(campaign), "--kills", str(runs), "--processes", str(processes), "--seed", "5"],
+        [sys.executable, str(campaign), *asked],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},

@@ -16,14 +16,25 @@ from trilemma.errors import DataError, TrilemmaError, UsageError
 from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.update import MODEL
 from trilemma.models.card import read_card
 from trilemma.numerics.step_keys import step_generator
+from trilemma.train.examples import Reader
 from trilemma.train.precision import Precision
 from trilemma.train.recipe import read_recipe
 from trilemma.train.trainer import train
-from trilemma.train.validation import validation_loss
+from trilemma.train.validation import validation_losses
 
 CPU = torch.device("cpu")
+
+
+def loss_on(network, data, objective, seed: int, batch: int, most: int) -> float:
+    """The loss of a network on a data set."""
+    reader, updates = Reader(data, network, CPU), objective.updates()
+    found = validation_losses(
+        {MODEL: network}, updates, objective, reader, seed, batch, most, Precision("no", CPU), CPU
+    )
+    return found["validation_loss"]
 
 
 def numbered(count: int, copies: int = 1) -> InMemoryDataset:
@@ -76,13 +87,13 @@ def test_the_loss_is_the_mean_over_images_with_the_same_draws():
     network = lookup.denoiser("unet", process=process, shape=(1, 2, 2), channels=[8], blocks=1, groups=4)
     state = torch.get_rng_state()
     arguments = network, data, MeanOfData(), 3, 4
-    found = validation_loss(*arguments, 1000, Precision("no", CPU), CPU)
+    found = loss_on(*arguments, 1000)
     draws = [float(torch.randn((), generator=step_generator(3, k, 7), dtype=torch.float64)) for k in range(3)]
     x0 = torch.arange(10, dtype=torch.float64) * (2 / 255) - 1
     expected = float(x0.mean()) + (4 * draws[0] + 4 * draws[1] + 2 * draws[2]) / 10
     assert found == pytest.approx(expected, abs=1e-6)
     assert torch.equal(torch.get_rng_state(), state)
-    few = validation_loss(*arguments, 4, Precision("no", CPU), CPU)
+    few = loss_on(*arguments, 4)
     assert few == pytest.approx(float(x0[:4].mean()) + draws[0], abs=1e-6)
 
 
@@ -131,7 +142,7 @@ def test_it_is_the_loss_of_the_averaged_weights(tiny_recipe, tmp_path):
     result = train(recipe, tmp_path / "run")
     _, part = held_out(lookup.dataset(recipe.dataset.spec), 0.2, recipe.seed)
     objective, model = lookup.objective(recipe.objective.spec), trilemma.load(result.model)
-    again = validation_loss(model, part, objective, recipe.seed, 8, 1000, Precision("no", CPU), CPU)
+    again = loss_on(model, part, objective, recipe.seed, 8, 1000)
     assert measured(tmp_path / "run")[4] == pytest.approx(again, rel=1e-6)
 
 

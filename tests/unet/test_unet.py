@@ -52,7 +52,7 @@ def test_output_has_the_shape_of_the_data(size, colours, widths, blocks, time, c
         attention=(size // patch,),
     )
     z = torch.zeros(batch, colours, size, size)
-    cond = net.encode(None, torch.arange(batch))
+    cond = net.prepare(None).take(torch.arange(batch))
     assert net(z, torch.full((batch,), 0.5), **cond).shape == z.shape
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trilemma import lookup
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.errors import UsageError
 from trilemma.models import card as model_directory
 from trilemma.registry import building

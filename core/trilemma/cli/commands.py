@@ -12,6 +12,7 @@ def trilemma_register(registry: Registry) -> None:
         ("train", "Train a model by a recipe, or resume a run that was stopped."),
         ("eval", "Measure a model's samples against data."),
         ("bench", "Measure kernels and sampling loops against their peers."),
+        ("models", "List the trained models that are installed, or show the card of one."),
         ("plugins", "List the installed plugins and what they bring."),
         ("doctor", "Say what is installed, which kernels run, and why CUDA is or is not there."),
     ):

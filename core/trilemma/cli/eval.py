@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
-    steps: Annotated[int, option("steps")] = default("steps"),
+    steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
     n: Annotated[int, option("n", "-n")] = 10_000,
     batch_size: Annotated[int, option("batch_size")] = 250,

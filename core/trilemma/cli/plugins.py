@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 Kind = Annotated[str | None, typer.Option(help=f"Only components of this kind: {', '.join(KINDS)}.")]
 # The kinds that `new` has starters for, listed here since help must not import them.
-STARTED = ("sampler", "process", "denoiser", "guidance", "objective", "metric", "dataset", "kernels")
+STARTED = (
+    "sampler",
+    "process",
+    "denoiser",
+    "autoencoder",
+    "classifier",
+    "features",
+    "guidance",
+    "encoder",
+    "objective",
+    "metric",
+    "dataset",
+    "kernels",
+)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)

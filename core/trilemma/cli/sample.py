@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.cli.request_options import default, option
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from trilemma.interfaces.denoiser import Denoiser
+    from trilemma.models.cascade import Cascade
+    from trilemma.output.destination import Sink
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     n: Annotated[int, option("n", "-n")] = 64,
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
-    steps: Annotated[int, option("steps")] = default("steps"),
+    steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
     cond: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Condition, such as class=7 or class=cat: a number is a label, anything else a name; sample i of a "
-            "list, class=[cat,dog], takes entry i modulo its length; repeatable.",
+            help="Condition, such as class=7 or class=cat (a number is a label, anything else a name), level=0.3, "
+            "image=photo.png or text='a red square'; sample i of a list, class=[cat,dog], takes entry i modulo its "
+            "length; repeatable.",
         ),
     ] = None,
     seed: Annotated[int, option("seed")] = default("seed"),
+    noise: Annotated[str, option("noise", metavar="keyed|brownian")] = default("noise"),
     indices: Annotated[
         str | None, typer.Option(help="Draw these samples, such as 17 or 0-63,100, instead of the first n.")
     ] = None,
@@ -45,6 +53,14 @@ def command(
     ] = None,
     resample: Annotated[int, option("resample")] = default("resample"),
     jump: Annotated[int, option("jump")] = default("jump"),
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER:OPTIONS",
+            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
+        ),
+    ] = None,
+    all_stages: Annotated[bool, option("all_stages", "--stages")] = default("all_stages"),
     trajectory: Annotated[
         bool,
         typer.Option(
@@ -73,13 +89,15 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
 ) -> None:
     """Draw samples from MODEL into a picture, an array or a folder of pictures."""
-    conditions = _conditions(cond or ())
+    told = _pairs(cond or ())
+    of_stages = _of_stages(stage or ())
 
     import torch
 
     import trilemma
+    from trilemma.engine.cascade import chunks_of
     from trilemma.engine.request import Request
-    from trilemma.engine.sampling import SampleChunks
+    from trilemma.engine.resolve import resolved_model
     from trilemma.files.request import read_images, read_mask
     from trilemma.output import destination, parse_indices
 
@@ -92,12 +110,14 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
+    if not isinstance(network, trilemma.Cascade):
+        resolved_model(network)
 
     resized: list[str] = []
     given: dict[str, Any] = {
-        "start": None if start is None else read_images(start, network.shape, resized.append),
-        "known": None if known is None else read_images(known, network.shape, resized.append),
-        "mask": None if mask is None else read_mask(mask, network.shape, resized.append),
+        "start": None if start is None else read_images(start, network.image_shape, resized.append),
+        "known": None if known is None else read_images(known, network.image_shape, resized.append),
+        "mask": None if mask is None else read_mask(mask, network.image_shape, resized.append),
     }
 
     request = Request(
@@ -106,8 +126,9 @@ def command(
         sampler=sampler,
         steps=steps,
         guidance=guidance,
-        cond=conditions,
+        cond=_values(told, network),
         seed=seed,
+        noise=noise,
         indices=None if indices is None else parse_indices(indices),
         batch_size=batch_size,
         deterministic=deterministic,
@@ -117,35 +138,42 @@ def command(
         resample=resample,
         jump=jump,
         trajectory=trajectory or target.needs_trajectory,
+        stages=of_stages,
+        all_stages=all_stages,
         **given,
     )
-    chunks = SampleChunks(request)
+    chunks = chunks_of(request)
     wanted = chunks.resolved.indices
-    target.check(chunks.resolved.sample_shape, chunks.resolved.numbers)
+    runs = [chunks, *(chunks.before if all_stages else ())]
+    targets = [target, *(target.of_stage(number) for number in range(1, len(runs)))]
+    for place, run in zip(targets, runs, strict=True):
+        place.check(run.resolved.sample_shape, run.resolved.numbers)
     for line in () if quiet else resized:
         typer.echo(line, err=True)
-    with target.open(wanted, chunks.provenance) as sink:
-        if missing := sink.missing():
-            chunks = SampleChunks(replace(request, indices=missing, progress=progress and not quiet))
+    with ExitStack() as stack:
+        sinks = [
+            stack.enter_context(place.open(wanted, run.provenance))
+            for place, run in zip(targets, runs, strict=True)
+        ]
+        if missing := _missing(sinks):
+            chunks = chunks_of(replace(request, indices=missing, progress=progress and not quiet))
             for drawn, samples in chunks:
-                sink.add(drawn.tolist(), samples, chunks.trajectory, chunks.times)
-        kept = {**sink.finish(chunks.provenance), "out": str(target.path), "drawn": len(missing)}
+                sinks[0].add(drawn.tolist(), samples, chunks.trajectory, chunks.times)
+                for sink, images in zip(sinks[1:], chunks.stages, strict=True):
+                    sink.add(drawn.tolist(), images)
+        kept = {**sinks[0].finish(chunks.provenance), "out": str(target.path), "drawn": len(missing)}
+        for sink, run in zip(sinks[1:], chunks.before, strict=False):
+            sink.finish(run.provenance)
     if as_json:
         print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
 
 
-# Words with blanks between them, which the shell's quotes kept together: the name of a class.
-_WORD = r"[^\s,()\[\]{}'\"]+"
-_WORDS = re.compile(rf"{_WORD}(\s+{_WORD})+")
-
-
-def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    from trilemma.registry.spec import parse_value
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
+def _pairs(given: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """The texts of the values by the names of their conditions."""
+    found: dict[str, str] = {}
+    for pair in given:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not name or not equals or not value:
             raise UsageError(
@@ -153,8 +181,40 @@ def _conditions(pairs: list[str] | tuple[str, ...]) -> dict[str, Any]:
             )
         if name in found:
             raise UsageError(f"--cond {name} is given twice; give a list for several values: {name}=[0,1]")
-        found[name] = " ".join(value.split()) if _WORDS.fullmatch(value) else parse_value(value)
+        found[name] = value
     return found
+
+
+def _values(told: dict[str, str], network: Denoiser | Cascade) -> dict[str, Any]:
+    """The values that the texts mean for the conditions of a network; it refuses those that it does not take."""
+    return {
+        name: network.conditions[name].parse(text) if name in network.conditions else text
+        for name, text in told.items()
+    }
+
+
+def _of_stages(texts: list[str] | tuple[str, ...]) -> dict[int, dict[str, Any]] | None:
+    from trilemma.registry.spec import Spec, parse_spec
+
+    found: dict[int, dict[str, Any]] = {}
+    for text in texts:
+        number, colon, options = (part.strip() for part in text.partition(":"))
+        if not number.isdecimal() or not colon or int(number) in found:
+            raise UsageError(
+                f"--stage {shown(text)} is not NUMBER:OPTIONS, given once a stage; write for example --stage 2:steps=10"
+            )
+        found[int(number)] = {
+            key: str(value) if isinstance(value, Spec) else value
+            for key, value in parse_spec(f"stage:{options}").options.items()
+        }
+    return found or None
+
+
+def _missing(sinks: Sequence[Sink]) -> Sequence[int]:
+    """The indices that one of the sinks lacks."""
+    if len(sinks) == 1:
+        return sinks[0].missing()
+    return sorted(set().union(*(sink.missing() for sink in sinks)))
 
 
 def _captured(capture: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ def command(
     called again, it goes on by that recipe. Ctrl-C ends a run after a step, with a checkpoint; a second one at once.
     """
     from trilemma.train.recipe import read_recipe
+    from trilemma.train.stages import read_stages, train_stages
     from trilemma.train.suggestion import is_data, recipe_for
 
     if threads:
@@ -61,16 +62,23 @@ def command(
         )
     else:
         file = recipe
-    parsed = read_recipe(file, overrides or [])
-    if start is not None:
-        parsed = dataclasses.replace(parsed, start=start)
-
     from trilemma.train.interruption import Interrupted
     from trilemma.train.trainer import train
 
-    folder = out or Path("runs") / parsed.name
+    stages = read_stages(file, overrides or [])
+    if stages and (start is not None or from_checkpoint is not None):
+        raise UsageError(
+            f"{file} has stages, and each begins with the model of the one before; leave --from and "
+            "--from-checkpoint out, or set start in a stage"
+        )
     try:
-        result = train(parsed, folder, progress=progress, from_checkpoint=from_checkpoint)
+        if stages:
+            result = train_stages(stages, out or Path("runs") / file.stem, progress=progress)[-1]
+        else:
+            parsed = read_recipe(file, overrides or [])
+            parsed = parsed if start is None else dataclasses.replace(parsed, start=start)
+            folder = out or Path("runs") / parsed.name
+            result = train(parsed, folder, progress=progress, from_checkpoint=from_checkpoint)
     except Interrupted as interrupted:
         print(f"{interrupted}; go on with: {_again(context.params)}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -79,9 +87,9 @@ def command(
     else:
         said = [f"{result.steps} steps"]
         said += [
-            f"{name.replace('_', ' ')} {result.last[name]:.4f}"
-            for name in ("loss", "validation_loss")
-            if name in result.last
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in result.last.items()
+            if name.endswith("loss")
         ]
         typer.echo(f"{result.model}: {', '.join(said)}")
 

@@ -21,7 +21,7 @@ from trilemma.engine.loop import Batch, Loop, Report
 from trilemma.engine.noise import NoiseSource
 from trilemma.engine.program import Slots
 from trilemma.errors import TrilemmaError
-from trilemma.ops import linear_step_replay, native
+from trilemma.ops import native
 from trilemma.ops.operator import requested_backend, signed
 
 # Modes that are tried for each that can be asked for, best first.
@@ -76,8 +76,9 @@ def choose(asked: str, loop: Loop, noise: NoiseSource, watched: bool, batches: i
     if asked == "off":
         return Capture(asked, "off", {})
     guidance, slots = loop.guidance, loop.program.slots
-    injected = "the noise is injected by the host" if noise.seed is None else ""
-    if nothing := why_impossible(loop) or injected or guidance.uncapturable:
+    injected = "" if noise.seed is not None else _made_outside(noise)
+    slope = "the network's answer is a gradient" if any(n.gradient for n in loop.evaluation.networks) else ""
+    if nothing := why_impossible(loop) or injected or slope or guidance.uncapturable:
         return Capture(asked, "off", {}).failed(nothing)
     hooked = "the denoiser has forward hooks, which a graph would pass over" if _hooked(loop) else ""
     impossible = {
@@ -114,6 +115,10 @@ def why_impossible(loop: Loop) -> str:
     return native.load() or native.load_cuda()
 
 
+def _made_outside(noise: NoiseSource) -> str:
+    return f"the noise is made by {type(noise).__name__}, not by the kernel"
+
+
 def _hooked(loop: Loop) -> bool:
     return any(
         module._forward_hooks or module._forward_pre_hooks
@@ -128,15 +133,18 @@ class RecordedLoop(Loop):
     Args: those of `Loop`.
     """
 
-    operator: Callable[..., None] = staticmethod(linear_step_replay)
+    operator = "linear_step_replay"
 
-    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor]]:
-        table, _, times = super()._numbers(kind)
-        self._times = torch.stack(tuple(times))
+    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Tensor]]:
+        table, _, times, ends = super()._numbers(kind)
+        # [rows, 1 or 2, G·B]: one selection gives a row all of its times.
+        self._times = torch.stack([torch.stack(tuple(each)) for each in (times, ends) if each], 1)
         self._time = torch.empty_like(self._times[:1])
         self._number = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._draws_inside = True
         count = len(self.program)
-        return table.float().to(self.device), [self._number] * count, [self._time[0]] * count
+        time, *to = self._time[0]
+        return table.float().to(self.device), [self._number] * count, [time] * count, to * count
 
     def _seed(self, noise: NoiseSource) -> Any:
         # Made once: a graph reads it where it lies, and a copy from the host would wait for the device.
@@ -149,6 +157,10 @@ class RecordedLoop(Loop):
         torch.index_select(self._times, 0, self._number, out=self._time)
         super().row(row, output)
         self._number.add_(1)
+
+    def draw(self, row: int) -> None:
+        if self._draws_inside:
+            super().draw(row)
 
     def begin(self, batch: Batch) -> None:
         """Takes a batch in. The tensors of the first one are copied, and those of later ones written over them."""
@@ -186,6 +198,8 @@ class RecordedLoop(Loop):
         if mode == "loop":
             self._whole = recorder.record(all_rows, warm_up)
             return
+        # The number of a row is part of the key of its draws, and one graph is of several rows.
+        self._draws_inside = False
         for row, slots in enumerate(self.program.slots):
             if slots not in self._graphs:
                 self._graphs[slots] = recorder.record(partial(self.row, row), warm_up)
@@ -197,6 +211,8 @@ class RecordedLoop(Loop):
         if self._whole is not None:
             self._whole()
         for row, slots in enumerate(program.slots if self._whole is None else ()):
+            if slots.evaluated and self.evaluation.draws:
+                super().draw(row)
             self._graphs[slots]()
             self.current = self.firsts[slots.write]
             if report is not None:

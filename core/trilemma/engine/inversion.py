@@ -12,12 +12,14 @@ from torch import Tensor
 
 from trilemma import lookup
 from trilemma.engine.batches import Chunks
+from trilemma.engine.images import checked_images
 from trilemma.engine.request import Callback, InversionRequest, Request
-from trilemma.engine.resolve import default_sampler, resolved_model
+from trilemma.engine.resolve import asked_steps, default_sampler, resolved_model
 from trilemma.engine.resolved import Resolved
 from trilemma.engine.sampling import SampleChunks, Samples
 from trilemma.engine.signature import takes
 from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.prediction import Prediction
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -57,7 +59,7 @@ def invert(*arguments: Any, **options: Any) -> Inverted:
     Args: of InversionRequest
 
     Raises:
-        UsageError: for a sampler that cannot be inverted, or any argument `sample` would refuse.
+        UsageError: for a sampler or a network that cannot be inverted, or any argument `sample` would refuse.
 
     References:
         Song et al., Denoising Diffusion Implicit Models, arXiv:2010.02502, section 5.4.
@@ -67,14 +69,20 @@ def invert(*arguments: Any, **options: Any) -> Inverted:
 
 def _inverted(request: InversionRequest) -> Inverted:
     model = resolved_model(request.model, request.device)
+    if model.draws:
+        raise UsageError(
+            f"{type(model).__name__} draws noise of its own at every evaluation, so that no latent leads back to an "
+            "image; invert with a network that draws none"
+        )
     process = model.process
     given = default_sampler(process) if request.sampler is None else request.sampler
     built, spec = lookup.build("sampler", given)
     forwards = cast(Sampler, built)
     solved = Solved(forwards, request.refine, request.tolerance) if request.refine else None
-    parts = _parts(forwards, process, request.steps, solved)
-    rows = [_rows(part, process, request.steps) for part in parts]
-    latent: Tensor = request.x
+    steps = asked_steps(request.steps, model)
+    parts = _parts(forwards, process, steps, solved)
+    rows = [_rows(part, process, steps) for part in parts]
+    latent = _data(model, request.x)
     record: dict[str, Any] = {}
     residual: Tensor | None = None
     tolerance = request.tolerance
@@ -100,6 +108,13 @@ def _inverted(request: InversionRequest) -> Inverted:
     if residual is not None and tolerance is not None:
         _warn(residual, tolerance)
     return Inverted(latent, record, indices=drawn.indices, residual=residual)
+
+
+def _data(model: Denoiser, images: Tensor) -> Tensor:
+    """The data of images, which are checked where they are something else than the images themselves."""
+    if model.view.keeps_places:
+        return images
+    return model.view.data(checked_images("x", images, model.image_shape))
 
 
 def _warn(residual: Tensor, tolerance: float) -> None:
@@ -144,7 +159,7 @@ def _parts(sampler: Sampler, process: Process, steps: int, solved: Solved | None
         raise UsageError(
             f"only a deterministic sampler without clip can be inverted; use for example {default_sampler(process)}"
         )
-    if all(not row.base and all(lag == 0 for lag, _ in row.B) for row in tableau.rows):
+    if all(row.is_one_step and row.B for row in tableau.rows):
         return [backwards(sampler)]
     landing = backwards(Landing(float(times[-2])))
     return [landing, Rising(sampler)] if len(times) > 2 else [landing]
@@ -303,7 +318,7 @@ class Inverse(Sampler):
         return self.sampler.nfe(steps)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        return inverse(self.sampler.plan(process, times.flip(0)), process)
+        return inverse(self.sampler.plan(process, times.flip(0)), process, float(times[0]))
 
 
 @dataclass(frozen=True)
@@ -361,12 +376,20 @@ class Solved(Sampler):
         allowed = self.allowed(predict.network_dtype, z.dtype)
         precision = _rounding(predict.network_dtype, z.dtype)
         worst = torch.zeros(len(z), dtype=z.dtype, device=z.device)
-        for step, row in enumerate(reversed(tableau.rows), 1):
+        ends = reversed(tableau.ends(float(times[0])))
+        for step, (row, end) in enumerate(zip(reversed(tableau.rows), ends, strict=True), 1):
             goal, A, B = z, scalar(row.A), _weight(row)
             slope, _ = _in_v(row, tableau, process)
 
-            def off(state: Tensor, goal: Tensor = goal, row: Row = row, A: float = A, B: float = B) -> Tensor:
-                return A * state + B * predict(state, row.t, tableau.parameterization) - goal
+            def off(
+                state: Tensor,
+                goal: Tensor = goal,
+                row: Row = row,
+                A: float = A,
+                B: float = B,
+                to: float = end,
+            ) -> Tensor:
+                return A * state + B * predict(state, row.t, tableau.parameterization, to) - goal
 
             scale = goal.flatten(1).abs().amax(1).clamp_min(1)
             solution = solve(off, goal, scale, allowed, self.refine, precision, slope)
@@ -382,7 +405,7 @@ def _rounding(*dtypes: torch.dtype) -> float:
     return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
-def inverse(tableau: Tableau, process: Process) -> Tableau:
+def inverse(tableau: Tableau, process: Process, end_time: float = 0.0) -> Tableau:
     """Returns the tableau that runs a one-step deterministic sampler backwards, to the error of its steps.
 
     A step of the sampler, written with v̂, is z' = a z + b v̂(z, t); v̂ at z' replaces v̂ at z:
@@ -392,11 +415,13 @@ def inverse(tableau: Tableau, process: Process) -> Tableau:
     Args:
         tableau: of the sampler to invert, one linear combination of z and the current prediction a row.
         process: gives α and σ.
+        end_time: of the state after the tableau's last row.
     """
     rows: list[Row] = []
-    for row in reversed(tableau.rows):
+    for row, end in zip(reversed(tableau.rows), reversed(tableau.ends(end_time)), strict=True):
         a, b = _in_v(row, tableau, process)
-        rows.append(Row(row.t, 1 / a, ((0, -b / a),)))
+        # The network is asked for the step that is inverted.
+        rows.append(Row(row.t, 1 / a, ((0, -b / a),), to=end))
     return Tableau(tuple(rows), "v")
 
 

@@ -18,7 +18,11 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import time_dtype
 from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.numerics.normal import STEP
-from trilemma.ops import explain, linear_step
+from trilemma.ops import OPERATORS, explain
+from trilemma.ops.operator import signed
+
+# What a row writes, sees and starts from; its predictions; and its further states.
+Place = tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, int, tuple[int, ...]], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Batch:
 class Loop:
     """The states and predictions of a batch, and the rows that take them on.
 
-    The states live in a ring of G·B entries, one replica of the batch a branch of guidance: the networks read all of
+    The states live in buffers of G·B entries, one replica of the batch a branch of guidance: the networks read all of
     them in one call and the kernel writes each. All that a row touches is made here, views included, so that a row
     itself makes no tensor and reads nothing back from the device.
 
@@ -60,7 +64,7 @@ class Loop:
         inpaints: whether a region of every state is given.
     """
 
-    operator: Callable[..., None] = staticmethod(linear_step)
+    operator: str = "linear_step"
 
     def __init__(
         self,
@@ -86,20 +90,24 @@ class Loop:
             size = (program.history, batch, *self.evaluation.predicted)
             self.history = torch.empty(size, dtype=dtype, device=device)
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
-        self._places = {slots: self._place(slots) for slots in set(program.slots)}
+        places = {slots: self._place(slots) for slots in set(program.slots)}
+        # By row: to look the slots up costs as much as a small kernel.
+        self._places = [places[slots] for slots in program.slots]
         self._linear = guidance.linear
         self._process = guidance.branches[0].network.process
         self.region: KnownRegion | None = None
         if inpaints:
             self.region = KnownRegion(self.states, replicas, self._levels())
         self.current = self.firsts[0]
-        self.table, self.numbers, self.times = self._numbers(time_dtype(network_dtype))
+        self.table, self.numbers, self.times, self.ends = self._numbers(time_dtype(network_dtype))
 
-    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor]]:
-        """The table, and for each row its number and its times [G·B], as the operator and the networks take them."""
+    def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Tensor]]:
+        """The table, and for each row its number, its times [G·B] and those it goes to where networks are told them."""
         program = self.program
-        times = torch.tensor(program.times, dtype=kind).view(-1, 1).expand(-1, program.branches * self.batch)
-        return program.table, range(len(program)), times.contiguous().to(self.device).unbind()
+        each = [program.times, program.ends] if self.evaluation.takes_to else [program.times]
+        times = torch.tensor(each, dtype=kind).unsqueeze(-1).expand(-1, -1, program.branches * self.batch)
+        first, *ends = [entry.unbind() for entry in times.contiguous().to(self.device)]
+        return program.table, range(len(program)), first, ends[0] if ends else ()
 
     def begin(self, batch: Batch) -> None:
         """Takes a batch in, before its first row."""
@@ -108,21 +116,43 @@ class Loop:
         self.indices, self.cond, self.targets = batch.indices, batch.cond, batch.targets
         self.noise, self.seed = batch.noise, self._seed(batch.noise)
         self._given = batch.noise.seed is None
+        self._launch = OPERATORS[self.operator].launcher()
         if self.region is not None and batch.known is not None:
             self.region.load(*batch.known)
         self.current = self.firsts[0]
 
     def _seed(self, noise: NoiseSource) -> Any:
-        return noise.seed or 0
+        return signed(noise.seed or 0)
 
-    def output(self, row: int) -> Tensor:
-        """Returns the outputs [g·B, ...] of the networks at a row's state, or one combination [B, ...] of them."""
+    def output(self, row: int) -> Tensor | None:
+        """Returns the outputs [g·B, ...] of the networks at a row's state, or one combination [B, ...] of them.
+
+        A row without an evaluation has None.
+        """
         slots = self.program.slots[row]
-        states, times = self.states[slots.seen], self.times[row]
+        if not slots.evaluated:
+            return None
+        states, times, to = self.states[slots.seen], self.times[row], self.ends[row] if self.ends else None
         if slots.evaluated < self.program.branches:
             count = slots.evaluated * self.batch
             states, times = states[:count], times[:count]
-        return self.combined(row, self.evaluation(states, times, self.cond))
+        if self.evaluation.draws:
+            self.draw(row)
+        return self.combined(row, self.evaluation(states, times, self.cond, to))
+
+    def told(self, row: int) -> dict[str, Tensor]:
+        """Returns what the networks are told in a row beside the conditions [g·B, ...], in tensors of their own."""
+        count = self.program.slots[row].evaluated * self.batch
+        to = self.ends[row] if self.ends else None
+        self.draw(row)
+        found: dict[str, Tensor] = {}
+        for network in self.evaluation.networks:
+            found |= self.evaluation.told(network, 0, count, to)
+        return {name: entry.clone() for name, entry in found.items()}
+
+    def draw(self, row: int) -> None:
+        """Draws for the networks what they want for themselves in a row."""
+        self.evaluation.draw(self.noise, self.indices, row)
 
     def combined(self, row: int, outputs: Tensor) -> Tensor:
         """Returns outputs [g·B, ...] as the kernel takes them: as they are, where it combines them itself."""
@@ -137,14 +167,11 @@ class Loop:
         if output is None:
             output = self.output(row)
         slots = self.program.slots[row]
-        states, seen, base, named = self._places[slots]
+        written, seen, base, history, others = self._places[row]
         noise = self._noise_of(row) if self._given and self.program.noisy[row] else None
-        self.operator(
-            *(states, seen, base, output, self.table, self.numbers[row]),
-            **named,
-            seed=self.seed,
-            indices=self.indices,
-            noise=noise,
+        self._launch(
+            *(written, seen, base, output, self.table, self.numbers[row], *history),
+            *(self.seed, self.indices, noise, self.bad_row, others),
         )
         if self.region is not None:
             self.region.impose(slots.write, row)
@@ -156,24 +183,20 @@ class Loop:
             self.indices, row, self.shape, stream=STEP, dtype=like.dtype, device=like.device
         )
 
-    def _place(self, slots: Slots) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
-        named = {
-            "history": self.history,
-            "write_slot": slots.write_history,
-            "read_slots": slots.history,
-            "bad_row": self.bad_row,
-        }
-        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], named
+    def _place(self, slots: Slots) -> Place:
+        history = self.history, slots.write_history, slots.history
+        others = [self.firsts[slot] for slot in slots.others]
+        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], history, others
 
     @cached_property
     def backend(self) -> str:
         """The backend that the operator runs on."""
         slots = self.program.slots[0]
-        states, seen, base, named = self._places[slots]
+        written, seen, base, history, others = self._places[0]
         size = (slots.evaluated if self._linear else 1) * self.batch
-        output = states.new_empty((size, *self.evaluation.predicted))
-        call = (states, seen, base, output, self.program.table, 0)
-        return explain("linear_step", *call, **named, indices=self.indices, noise=None).backend
+        output = written.new_empty((size, *self.evaluation.predicted)) if slots.evaluated else None
+        call = (written, seen, base, output, self.program.table, 0, *history)
+        return explain("linear_step", *call, 0, self.indices, None, self.bad_row, others).backend
 
     def check_finite(self) -> None:
         """Reads back, once a batch, where a state first left the finite numbers.

@@ -12,7 +12,7 @@ from torch import Tensor
 from trilemma import ops
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.numerics.normal import PRIOR, STEP
+from trilemma.numerics.normal import DRAW, PRIOR, STEP
 
 
 class NoiseSource(Protocol):
@@ -58,7 +58,7 @@ def keyed_normal(
         indices: int64 [B], from 0 to 2^56 - 1.
         step: 0 to 2^32 - 1.
         shape: of one sample; elements are counted in C order, at most 2^34 of them.
-        stream: PRIOR, STEP, PERTURB or LATENT.
+        stream: PRIOR, STEP, PERTURB, LATENT, PATH, or DRAW and above.
         dtype: any floating-point dtype; half types are rounded from float32, float64 is computed in float64.
         device: of the result; None is that of `indices`.
         out: [B, *shape], filled and returned instead of a new tensor; `dtype` and `device` are then its own.
@@ -77,6 +77,15 @@ def keyed_normal(
     filled = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
     ops.keyed_normal(filled, indices, seed=seed, step=step, stream=stream)
     return out if filled is out else out.copy_(filled)
+
+
+def fill_normal(noise: NoiseSource, out: Tensor, indices: Tensor, step: int, stream: int) -> None:
+    """Fills `out` [B, ...] with a source's noise of samples `indices` [B], without a copy where it is keyed."""
+    shape = out.shape[1:]
+    if noise.seed is None:
+        out.copy_(noise.normal(indices, step, shape, stream, out.dtype, out.device))
+    else:
+        keyed_normal(noise.seed, indices, step, shape, stream, out=out)
 
 
 @dataclass(frozen=True)
@@ -109,10 +118,12 @@ class InjectedNoise:
     Args:
         prior: ξ of the prior, [N, ...], sample i in row i.
         steps: one [N, ...] a step; a tensor [S, N, ...] will do.
+        draws: what the network draws for itself, in the order in which it declares it: each one [N, ...] a row.
     """
 
     prior: Tensor | None = None
     steps: Sequence[Tensor] | Tensor = field(default=())
+    draws: Sequence[Sequence[Tensor] | Tensor] = field(default=())
 
     @property
     def seed(self) -> None:
@@ -151,7 +162,15 @@ class InjectedNoise:
             return self.prior
         if stream == STEP and step < len(self.steps):
             return self.steps[step]
+        place = stream - DRAW
+        if 0 <= place < len(self.draws) and step < len(self.draws[place]):
+            return self.draws[place][step]
         wanted = {PRIOR: "the prior", STEP: f"step {step}"}.get(stream, f"stream {stream}")
+        if place >= 0:
+            wanted = f"the network's own draw {place + 1} in row {step + 1}"
+            raise UsageError(
+                f"no noise was injected for {wanted}; give InjectedNoise(draws=...), one [N, ...] a row"
+            )
         raise UsageError(
             f"no noise was injected for {wanted}; InjectedNoise(prior=..., steps=...) has {len(self.steps)} steps"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -25,6 +25,7 @@ class GuidedPrediction:
         cond: conditions of the networks [G·B].
         targets: of the guidance [B].
         network_dtype: dtype that the networks compute in.
+        draw: draws for the networks what they want for themselves, by the number of the call.
     """
 
     def __init__(
@@ -33,34 +34,45 @@ class GuidedPrediction:
         cond: Mapping[str, Tensor],
         targets: Mapping[str, Tensor],
         network_dtype: torch.dtype,
+        draw: Callable[[int], None],
     ) -> None:
         self._evaluation, self._cond, self._targets = evaluation, cond, targets
         self.guidance: BoundGuidance = evaluation.guidance
         self.denoiser = self.guidance.branches[0].network
         self.network_dtype = network_dtype
         self.evaluations = 0
+        self._draw, self._calls = draw, 0
         self._coefficients = cache(self._coefficients_at)
 
-    def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
+    def __call__(
+        self,
+        z: Tensor,
+        t: float | Tensor,
+        parameterization: str = "x0",
+        to: float | Tensor | None = None,
+    ) -> Tensor:
         """Returns the prediction [B, ...] at states z [B, ...] and time t, in the parameterization asked for.
 
         A time for each sample is a float64 tensor [B] on the host.
+
+        Args:
+            to: where the step goes, for networks that are told.
         """
         if isinstance(t, Tensor):
-            return self._at_own_times(z, t, parameterization)
+            return self._at_own_times(z, t, parameterization, to)
         evaluated = self._evaluated(t)
-        outputs = self._evaluate(z, t, evaluated)
+        outputs = self._evaluate(z, t, evaluated, to)
         self.evaluations += self.guidance.own_evaluations(t)
         combined = self._evaluation.combined(z, t, outputs, self._targets, evaluated)
         *p, q = self._coefficients(t, parameterization)
         prediction: Tensor = _weighted(p, z) + q * combined
         return prediction
 
-    def _at_own_times(self, z: Tensor, t: Tensor, parameterization: str) -> Tensor:
+    def _at_own_times(self, z: Tensor, t: Tensor, parameterization: str, to: float | Tensor | None) -> Tensor:
         """One call of the network for all; a guidance, whose numbers depend on the time, sample by sample."""
         times = t.tolist()
         needed = [self._evaluated(time) for time in times]
-        outputs = self._evaluate(z, t, max(needed))
+        outputs = self._evaluate(z, t, max(needed), to)
         self.evaluations += max((self.guidance.own_evaluations(time) for time in times), default=0)
         combined = outputs
         if len(self.guidance.branches) > 1 or not self.guidance.linear:
@@ -81,16 +93,23 @@ class GuidedPrediction:
     def _evaluated(self, t: float) -> int:
         return min(len(self.guidance.branches), self.guidance.evaluated(t))
 
-    def _evaluate(self, z: Tensor, t: float | Tensor, evaluated: int) -> Tensor:
+    def _evaluate(self, z: Tensor, t: float | Tensor, evaluated: int, to: float | Tensor | None) -> Tensor:
         """The outputs [g·B, ...] of the first g branches, counted."""
         self.evaluations += evaluated
+        if self._evaluation.draws:
+            self._draw(self._calls)
+        self._calls += 1
         states = z.repeat(evaluated, *(1,) * (z.dim() - 1)) if evaluated > 1 else z
+        times = self._times(t, z, evaluated)
+        end = None if to is None or not self._evaluation.takes_to else self._times(to, z, evaluated)
+        return self._evaluation(states.to(self.network_dtype), times, self._cond, end).to(z.dtype)
+
+    def _times(self, t: float | Tensor, z: Tensor, evaluated: int) -> Tensor:
+        """[g·B] on the device."""
         kind = time_dtype(self.network_dtype)
         if isinstance(t, Tensor):
-            times = t.to(z.device, kind).repeat(evaluated)
-        else:
-            times = torch.full((len(states),), t, dtype=kind, device=z.device)
-        return self._evaluation(states.to(self.network_dtype), times, self._cond).to(z.dtype)
+            return t.to(z.device, kind).repeat(evaluated)
+        return torch.full((evaluated * len(z),), t, dtype=kind, device=z.device)
 
     def _coefficients_at(self, t: float, parameterization: str) -> tuple[float, ...]:
         """p_1 .. p_K and q."""

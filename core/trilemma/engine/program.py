@@ -3,10 +3,10 @@
 Per row the kernel computes, with state z, base state, network outputs o_g, history h_j and noise ξ,
 
     m = Σ_g w_g o_g,  u = P z + Q m,  u = clip(u),  f = R z + S u,
-    z' = A base + B_0 f + Σ_{j≥1} B_j h_j + C ξ.
+    z' = A base + B_0 f + Σ_k D_k z_k + Σ_{j≥1} B_j h_j + C ξ.
 
-Lowering fills in P, Q, R, S from the parameterizations at hand, w from the guidance, and lays out two rings:
-one of states, as long as the furthest base, and one of predictions, as long as the furthest lag.
+Lowering fills in P, Q, R, S from the parameterizations at hand, w from the guidance, and lays out the buffers: as many
+states as are read later at any one time, and a ring of predictions as long as the furthest lag.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class Slots:
         base, write: slots of the base state and of the new state.
         history: slots of the predictions that B_1, B_2, … multiply.
         write_history: slot that receives the row's prediction, −1 where no later row needs it.
-        evaluated: how many branches the network evaluates, from the first on.
+        evaluated: how many branches the network evaluates, from the first on; 0 for a row without an evaluation.
+        others: slots of the states that D_1, D_2, … multiply.
     """
 
     seen: int
@@ -44,6 +46,7 @@ class Slots:
     history: tuple[int, ...]
     write_history: int
     evaluated: int = 1
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ class Program:
         slots: per row.
         noisy: per row, whether C ≠ 0.
         steps: rows of each step of the sampler.
-        states, history: lengths of the two rings.
+        states, history: numbers of buffers for states and for predictions.
         branches: G, the branches of the guidance.
         components: K of the states.
         end_time: time of the state after the last row.
+        starts: per row, the time of its base state.
+        ends: per row, the time that it goes to, as networks are told that ask for it.
     """
 
     table: Tensor
@@ -72,6 +77,8 @@ class Program:
     branches: int = 1
     components: int = 1
     end_time: float = 0.0
+    starts: tuple[float, ...] = ()
+    ends: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times)
@@ -84,6 +91,11 @@ class Program:
     def evaluations(self) -> int:
         """Evaluations of a network that one sample pays, those that a guidance makes by itself left out."""
         return sum(slots.evaluated for slots in self.slots)
+
+    @property
+    def evaluated_rows(self) -> tuple[int, ...]:
+        """The rows whose network is evaluated."""
+        return tuple([row for row, slots in enumerate(self.slots) if slots.evaluated])
 
 
 def lower(tableau: Tableau, parameterization: str, process: Process, end_time: float = 0.0) -> Program:
@@ -100,16 +112,19 @@ def lower(tableau: Tableau, parameterization: str, process: Process, end_time: f
     """
     _check(tableau, parameterization, process)
     rows = tableau.rows
+    slots = _slots(tableau)
     return Program(
-        table=_table(tableau, parameterization, process),
+        table=_table(tableau, parameterization, process, slots),
         times=tuple([float(row.t) for row in rows]),
-        slots=_slots(tableau),
+        slots=slots,
         noisy=tuple([_is_noisy(row, tableau.components) for row in rows]),
         steps=tableau.rows_of_steps(),
-        states=1 + max([row.base for row in rows]),
+        states=1 + max([entry.write for entry in slots]),
         history=_furthest_lag(rows),
         components=tableau.components,
         end_time=end_time,
+        starts=tuple([float(rows[r - row.base].t) for r, row in enumerate(rows)]),
+        ends=tableau.ends(end_time),
     )
 
 
@@ -133,7 +148,10 @@ def guided(program: Program, guidance: BoundGuidance) -> Program:
         table[:, columns] = 0
         table[:, columns][:, :branches] = torch.tensor(weights, dtype=torch.float64)
         _check_finite(table, program.times, "the guidance's combination")
-    counts = [min(branches, guidance.evaluated(t)) for t in program.times]
+    counts = [
+        min(branches, guidance.evaluated(t)) if old.evaluated else 0
+        for old, t in zip(program.slots, program.times, strict=True)
+    ]
     known: dict[tuple[Slots, int], Slots] = {}
     slots = []
     for old, count in zip(program.slots, counts, strict=True):
@@ -146,22 +164,44 @@ def guided(program: Program, guidance: BoundGuidance) -> Program:
 
 def _slots(tableau: Tableau) -> tuple[Slots, ...]:
     rows = tableau.rows
-    states = 1 + max([row.base for row in rows])
     history = _furthest_lag(rows)
-    if states == 1 and not history:
+    if not history and all(row.base == 0 and len(row.B) == 1 and not row.D for row in rows):
         return (Slots(0, 0, 0, (), -1),) * len(rows)
     needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0} if history else ()
-    known: dict[tuple[int, int, int, tuple[int, ...], int], Slots] = {}
+    evaluated, places = tableau.evaluated(), _places_of_states(rows)
+    known: dict[tuple[Any, ...], Slots] = {}
     found = []
     for r, row in enumerate(rows):
         earlier = tuple([(r - lag) % history for lag, _ in row.B if lag > 0]) if history else ()
         kept = r % history if r in needed else -1
-        key = (r % states, (r - row.base) % states, (r + 1) % states, earlier, kept)
+        others = tuple([places[r - back] for back, _ in row.D])
+        key = (places[r], places[r - row.base], places[r + 1], earlier, kept, int(evaluated[r]), others)
         slots = known.get(key)
         if slots is None:
             slots = known[key] = Slots(*key)
         found.append(slots)
     return tuple(found)
+
+
+def _places_of_states(rows: Sequence[Row]) -> list[int]:
+    """The buffer of the state before each row and after the last: the first one that no later row reads.
+
+    A row reads all of its states before it writes, so that the new one may lie where one of them does.
+    """
+    last = list(range(len(rows)))
+    for r, row in enumerate(rows):
+        for back in (row.base, *[back for back, _ in row.D]):
+            last[r - back] = r
+    places, free, count = [0], [], 1
+    for r, row in enumerate(rows):
+        read = {r, r - row.base, *[r - back for back, _ in row.D]}
+        free += [places[state] for state in read if last[state] == r]
+        if not free:
+            free, count = [count], count + 1
+        place = min(free)
+        free.remove(place)
+        places.append(place)
+    return places
 
 
 def _is_noisy(row: Row, components: int) -> bool:
@@ -172,7 +212,7 @@ def _furthest_lag(rows: Sequence[Row]) -> int:
     return max([lag for row in rows for lag, _ in row.B], default=0)
 
 
-def _table(tableau: Tableau, parameterization: str, process: Process) -> Tensor:
+def _table(tableau: Tableau, parameterization: str, process: Process, slots: Sequence[Slots]) -> Tensor:
     """[rows, WIDTH], float64, with the weight 1 for a single branch."""
     columns = layout.Columns(tableau.components)
     lines = _lines(tableau, columns)
@@ -180,12 +220,17 @@ def _table(tableau: Tableau, parameterization: str, process: Process) -> Tensor:
     table[:, columns.CLIP] = math.inf if tableau.clip is None else tableau.clip
     table[:, columns.W.start] = 1
     _fill_conversions(table, columns, tableau, parameterization, process)
+    silent = [r for r, entry in enumerate(slots) if not entry.evaluated]
+    if silent:
+        # There is no prediction, and none that could be infinite.
+        for column in (columns.P, columns.Q, columns.R, columns.S):
+            table[silent, column] = 0
     _check_finite(table, [row.t for row in tableau.rows], repr(parameterization))
     return table
 
 
 def _lines(tableau: Tableau, columns: layout.Columns) -> list[list[float]]:
-    """A, B_0, B_1, … and C of each row, in the columns of the table."""
+    """A, B_0, B_1, …, C and D_1, … of each row, in the columns of the table."""
     K, width = tableau.components, columns.WIDTH
     A, B, C = columns.A, columns.B, columns.C
     empty, lines = [0.0] * width, []
@@ -204,6 +249,9 @@ def _lines(tableau: Tableau, columns: layout.Columns) -> list[list[float]]:
                 line[at] = coefficient
             else:
                 line[at : at + K] = vector(coefficient, K)
+        for n, (_, weight) in enumerate(row.D):
+            at = columns.D.start + n * K * K
+            line[at : at + K * K] = matrix(weight, K)
         lines.append(line)
     return lines
 
@@ -260,11 +308,17 @@ def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
     for r, row in enumerate(tableau.rows):
         lags = [lag for lag, _ in row.B]
-        if not row.base and lags in ([0], []):
+        if not row.base and not row.D and lags in ([0], []):
             continue
-        if not 0 <= row.base <= r or (lags and not (min(lags) >= 0 and max(lags) <= r)):
+        back = [row.base, *[back for back, _ in row.D]]
+        if min(back) < 0 or max(back) > r or (lags and not (min(lags) >= 0 and max(lags) <= r)):
             raise TrilemmaError(
                 f"row {r + 1} of the sampler's tableau reads further back than the rows before it; the sampler is wrong"
+            )
+        if len(row.D) > layout.MAX_OTHERS:
+            raise TrilemmaError(
+                f"row {r + 1} of the sampler's tableau names {len(row.D)} states in D; the fused step reads at most "
+                f"{layout.MAX_OTHERS} beside the base"
             )
         if len(lags) > 1 and (len(set(lags)) != len(lags) or sum(map(bool, lags)) > layout.MAX_LAGS):
             raise TrilemmaError(

@@ -53,11 +53,12 @@ def describe(
         "process": resolved.specs["process"],
         "steps": resolved.steps,
         "guiding": [describe_model(network) for network in others] or None,
-        "cond": {name: lookup.condition(value) for name, value in (request.cond or {}).items()},
-        "seed": resolved.noise.seed,
-        "noise": lookup.describe("", resolved.noise)
-        if resolved.noise.seed is None
-        else type(resolved.noise).__name__,
+        "cond": dict(resolved.told),
+        "encoders": {name: found for name, found in resolved.sources.items() if found} or None,
+        "seed": request.seed if isinstance(request.noise, str) else resolved.noise.seed,
+        "noise": type(resolved.noise).__name__
+        if isinstance(request.noise, str) or resolved.noise.seed is not None
+        else lookup.describe("", resolved.noise),
         "latent": None if request.latent is None else {"sha256": digest(request.latent)},
         "start": None
         if request.start is None
@@ -91,16 +92,17 @@ def describe(
 
 
 def describe_model(model: Denoiser) -> dict[str, Any]:
-    """Returns name and sha256 of a model: of the file that its weights were loaded from, else of its tensors.
+    """Returns name and sha256 of a model, and those of the autoencoder of a latent model.
 
-    The name of a model without a card is its `described_as`, else its class. Loaded weights that were changed since are
-    no longer the file's: the sha256 is then that of the tensors, too.
+    The sha256 is that of the file that its weights were loaded from, else of its tensors. The name of a model without a
+    card is its `described_as`, else its class. Loaded weights that were changed since are no longer the file's: the
+    sha256 is then that of the tensors, too.
     """
     if model.card is None:
-        name = getattr(model, "described_as", type(model).__name__)
-        return {"name": name, "sha256": weights_digest(model)}
-    stated = model.card["weights"]["sha256"]
-    return {"name": model.card["model"]["name"], "sha256": weights_digest(model, stated)}
+        name, stated = getattr(model, "described_as", type(model).__name__), None
+    else:
+        name, stated = model.card["model"]["name"], model.card["weights"]["sha256"]
+    return {"name": name, "sha256": weights_digest(model, stated), **model.view.record()}
 
 
 def versions() -> dict[str, str]:

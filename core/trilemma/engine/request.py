@@ -17,10 +17,15 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.sampler import Sampler
+from trilemma.models.cascade import Cascade
 
 # Called after each row with (rows done, rows, time the state is now at, state [B, ...]).
 Callback: TypeAlias = Callable[[int, int, float, Tensor], None]
 
+# Options that each stage of a cascade has for itself.
+OF_STAGES = ("sampler", "steps", "guidance", "cond")
+
+NOISES = ("keyed", "brownian")
 CAPTURES = ("auto", "loop", "step", "off")
 
 
@@ -29,10 +34,10 @@ class Common:
     """Options of everything that runs a sampler on a model.
 
     Args:
-        model: a denoiser, or the name or directory of one for `trilemma.load`.
+        model: a denoiser or a cascade, or the name or directory of one for `trilemma.load`.
         sampler: a sampler or its spec, such as "ddim:eta=0,grid=trailing"; by default the one that the model's card
             names, else one that fits its process.
-        steps: number of steps; at most T for a discrete process.
+        steps: number of steps, at most T for a discrete process; by default that of the model's card, else 50.
         guidance: a guidance or its spec, such as "cfg:scale=2", where a scale of 1 is none; by default, where a
             condition is given, the one that the model's card names, else the model's own prediction.
         cond: conditions by name: one value for all samples, or a list of which sample i takes entry i modulo its
@@ -42,10 +47,10 @@ class Common:
         dtype: dtype of the state; that of the model by default.
     """
 
-    model: Denoiser | str | Path
+    model: Denoiser | Cascade | str | Path
     _: KW_ONLY
     sampler: Sampler | str | None = None
-    steps: int = 50
+    steps: int | None = None
     guidance: Guidance | str | None = None
     cond: Mapping[str, Any] | None = None
     indices: Sequence[int] | Tensor | None = None
@@ -72,8 +77,8 @@ class Batching(Common):
         deterministic: always call the network with 64 samples, sample i in row i mod 64, so that the finished samples
             too are the same bits in any chunking; `batch_size` is then ignored.
         callback: called after each row of the sampler with (rows done, rows, time, state [B, ...]), with gradients as
-            at the call. The state is a view that the next row overwrites: clone it to keep it. A clone is an ordinary
-            tensor.
+            at the call. The states of a latent model are codes. The state is a view that the next row overwrites: clone
+            it to keep it. A clone is an ordinary tensor.
         progress: show a progress bar on stderr.
     """
 
@@ -114,7 +119,8 @@ class Drawing(Common):
         resample: passes that every `jump` steps take, with the noise put back in between (2201.09865). It costs as many
             times the evaluations, and needs a sampler of one step a row.
         jump: steps that `resample` repeats in one go.
-        noise: where noise is taken from, to inject another library's; keyed by `seed` by default.
+        noise: where the rows' noise is taken from: "keyed" by the seed and the row, or "brownian" by the seed and time,
+            one path whatever the number of steps, see `trilemma.engine.brownian`. A source injects another library's.
     """
 
     n: int = 1
@@ -127,11 +133,17 @@ class Drawing(Common):
     mask: Tensor | None = None
     resample: int = 1
     jump: int = 1
-    noise: NoiseSource | None = None
+    noise: NoiseSource | str | None = "keyed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise is None:
+            object.__setattr__(self, "noise", "keyed")
+        if isinstance(self.noise, str):
+            if self.noise not in NOISES:
+                raise UsageError(
+                    f"unknown noise {self.noise!r}; choose from {', '.join(NOISES)}, or give a source"
+                )
             seed = checked_integer(self.seed, "seed", 0, 2**64 - 1, what="is not a seed")
             object.__setattr__(self, "seed", seed)
         for name in ("resample", "jump"):
@@ -165,17 +177,32 @@ class Request(Drawing, Batching):
             callback and no progress bar can follow; "auto" takes the one that fits, "off" none. A loop that cannot be
             captured is launched row by row, with the same result; the provenance says which capture ran, and why no
             other.
-        trajectory: also keep the state before the first row and after each; a graph of all rows cannot do that.
+        stages: of a cascade, options of single stages by their number from 1, such as {2: {"steps": 10}}: sampler,
+            steps, guidance and cond. The other options of a stage are those of the cascade's card; those that are not a
+            stage's own go for all, `callback`, `progress` and `trajectory` for the last.
+        all_stages: of a cascade, also keep the images of the stages before the last. The command line writes them to
+            FILE.stage-1.png, or into stage-1/ of a folder.
+        trajectory: also keep the state before the first row and after each, codes for a latent model; a graph of all
+            rows cannot do that.
     """
 
     _: KW_ONLY
     capture: str = "auto"
+    stages: Mapping[int, Mapping[str, Any]] | None = None
+    all_stages: bool = False
     trajectory: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.capture not in CAPTURES:
             raise UsageError(f"unknown capture {self.capture!r}; choose from {', '.join(CAPTURES)}")
+        for number, options in (self.stages or {}).items():
+            checked_integer(number, "stages", 1, what="is no number of a stage")
+            for name in options:
+                if name not in OF_STAGES:
+                    raise UsageError(
+                        f"stages: stage {number} has no option {name!r}; its own are {', '.join(OF_STAGES)}"
+                    )
 
     @property
     def watched(self) -> bool:

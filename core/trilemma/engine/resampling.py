@@ -31,9 +31,10 @@ def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, 
     Raises:
         UsageError: for a plan with stages or a history.
     """
-    rows = tableau.rows
-    one_step = all(not row.base and all(lag == 0 for lag, _ in row.B) for row in rows)
-    if not one_step or len(rows) != len(times) - 1:
+    # A network that is told where a step goes is not told of the noise that is put back.
+    ends = tableau.ends(float(times[-1]))
+    rows = tuple(replace(row, to=to) for row, to in zip(tableau.rows, ends, strict=True))
+    if not all(row.is_one_step for row in rows) or len(rows) != len(times) - 1:
         raise UsageError(
             "resampling repeats single steps and this sampler's plan has stages or a history; "
             "use a sampler of one row a step, each from the state and the prediction before it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.engine.batches import DETERMINISTIC_BATCH
+from trilemma.engine.brownian import brownian_noise
 from trilemma.engine.images import checked_images
 from trilemma.engine.inpainting import Known, known_region
-from trilemma.engine.noise import KeyedNoise
+from trilemma.engine.noise import KeyedNoise, NoiseSource
 from trilemma.engine.planning import planned, warn
-from trilemma.engine.program import guided
+from trilemma.engine.program import Program, guided
 from trilemma.engine.request import Request
 from trilemma.engine.resolved import Resolved
 from trilemma.errors import UsageError
@@ -26,12 +28,16 @@ from trilemma.interfaces.guidance import BoundGuidance, Guidance, Unguided
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.machine.memory import check_memory
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load
 from trilemma.numerics.grids import check_steps
 from trilemma.numerics.index_ranges import INDEX_LIMIT, IndexRanges
 from trilemma.registry import building
 
 T = TypeVar("T")
+
+# Number of steps where neither the request nor the model's card names one.
+STEPS = 50
 
 
 def resolve(request: Request) -> Resolved:
@@ -44,28 +50,34 @@ def resolve(request: Request) -> Resolved:
     process = model.process
     shape = (process.components * model.shape[0], *model.shape[1:])
     indices = _checked_indices(request, shape)
-    known = _checked_images(request, process, shape)
+    known = _checked_images(request, model)
     sampler, sampler_spec = _sampler(request, model)
-    steps = check_steps(process.table, request.steps)
+    steps = check_steps(process.table, asked_steps(request.steps, model))
     passes = (request.resample, request.jump)
     plan = planned(sampler, process, steps, model.parameterization, request.strength, passes)
     warn(plan, process, request.latent is None and request.start is None)
-    cond = dict(request.cond or {})
-    guidance, guidance_spec = _guidance(request, model, cond)
-    bound = guidance.bind(model, cond, plan.times)
+    given = request.cond or {}
+    guidance, guidance_spec = _guidance(request, model, given)
     network_dtype, device = _place(model, request.device)
+    # Each value is prepared here, once: branches that share it share its tensors.
+    cond = model.prepare_given(given)
+    bound = guidance.bind(model, cond, plan.times)
     _check_together(bound, model)
+    _check_own_evaluations(bound, model, plan.times)
     assert not isinstance(request.dtype, str)
+    program = None if plan.program is None else guided(plan.program, bound)
     resolved = Resolved(
         request=request,
         model=model,
         sampler=sampler,
         guidance=bound,
+        cond=tuple(model.prepare(branch.cond).to(device) for branch in bound.branches),
+        told={name: model.conditions[name].recorded(value, cond[name]) for name, value in given.items()},
         specs={"sampler": sampler_spec, "guidance": guidance_spec, "process": _process_spec(model)},
         steps=steps,
         times=plan.times,
-        program=None if plan.program is None else guided(plan.program, bound),
-        noise=KeyedNoise(request.seed) if request.noise is None else request.noise,
+        program=program,
+        noise=_noise(request, process, program, plan.times),
         indices=indices,
         known=known,
         shape=shape,
@@ -74,6 +86,7 @@ def resolve(request: Request) -> Resolved:
         device=device,
     )
     _check_batch(resolved)
+    _check_encoders(resolved)
     if plan.program is None and known is not None:
         raise UsageError(
             f"{type(sampler).__name__} runs steps of its own, which know of no mask; "
@@ -82,14 +95,16 @@ def resolve(request: Request) -> Resolved:
     return resolved
 
 
-def resolved_model(model: Denoiser | str | Path, device: str | torch.device | None = None) -> Denoiser:
+def resolved_model(
+    model: Denoiser | Cascade | str | Path, device: str | torch.device | None = None
+) -> Denoiser:
     """Returns the denoiser that a request names or brings.
 
     Raises:
         UsageError: for anything else, or a network in training mode that draws at random.
     """
     if isinstance(model, str | Path):
-        return load(model, device=device, fused=True)
+        model = load(model, device=device, fused=True)
     if isinstance(getattr(model, "_orig_mod", None), Denoiser):
         raise UsageError(
             "torch.compile made another module of the model; compile it in place by model.compile()"
@@ -108,6 +123,12 @@ def resolved_model(model: Denoiser | str | Path, device: str | torch.device | No
                 f"the model's {type(module).__name__} is in training mode; call model.eval() first"
             )
     return model
+
+
+def asked_steps(steps: int | None, model: Denoiser) -> int:
+    """Returns the number of steps of a request: by default that of the model's card, else 50."""
+    found = model.usual_steps if steps is None else steps
+    return STEPS if found is None else found
 
 
 def _sampler(request: Request, model: Denoiser) -> tuple[Sampler, str]:
@@ -185,15 +206,20 @@ def _check_latent(latent: Tensor, shape: tuple[int, ...]) -> None:
         raise UsageError("the states to start from hold values that are not finite; give finite ones")
 
 
-def _checked_images(request: Request, process: Process, shape: tuple[int, ...]) -> Known | None:
+def _checked_images(request: Request, model: Denoiser) -> Known | None:
     """Returns the region that is given, after checking that it and the images to start from fit the model."""
+    shape = model.image_shape
     if request.start is not None:
-        _check_one_component(process, "start=")
+        _check_one_component(model.process, "start=")
         checked_images("start", request.start, shape)
     if request.known is None or request.mask is None:
         return None
     region = known_region(checked_images("known", request.known, shape), request.mask, shape)
-    _check_one_component(process, "inpainting")
+    _check_one_component(model.process, "inpainting")
+    if not model.view.keeps_places:
+        raise UsageError(
+            "the model draws codes, in which no pixel of known= can be kept; start from images by start="
+        )
     return region
 
 
@@ -238,6 +264,22 @@ def _check_together(guidance: BoundGuidance, model: Denoiser) -> None:
             )
 
 
+def _noise(request: Request, process: Process, program: Program | None, times: Tensor) -> NoiseSource:
+    if request.noise == "brownian":
+        return brownian_noise(request.seed, process, program, times)
+    return KeyedNoise(request.seed) if isinstance(request.noise, str | None) else request.noise
+
+
+def _check_own_evaluations(guidance: BoundGuidance, model: Denoiser, times: Tensor) -> None:
+    """Raises UsageError where a guidance evaluates by itself a network that is told more than conditions."""
+    if (model.draws or model.takes_to) and any(guidance.own_evaluations(t) for t in times.tolist()):
+        told = ", ".join([*model.draws, *(["to"] if model.takes_to else [])])
+        raise UsageError(
+            f"{type(guidance).__name__} evaluates the network by itself, under its conditions alone, and "
+            f"{type(model).__name__} is told {told} too; use another guidance"
+        )
+
+
 def _check_batch(resolved: Resolved) -> None:
     """Refuses, before any work, a batch that does not fit in memory, and invalid conditions."""
     request, branches = resolved.request, len(resolved.guidance.branches)
@@ -248,10 +290,21 @@ def _check_batch(resolved: Resolved) -> None:
         "give a smaller batch_size",
         resolved.device,
     )
-    one = torch.zeros(1, dtype=torch.int64)
-    for branch in resolved.guidance.branches:
-        encoded = resolved.model.encode(branch.cond, one)
-    resolved.guidance.targets(one, encoded)
+    one = torch.zeros(1, dtype=torch.int64, device=resolved.device)
+    resolved.guidance.targets(one, resolved.cond[0].example(resolved.device))
+
+
+def _check_encoders(resolved: Resolved) -> None:
+    """Warns where an encoder is not the one whose embeddings the model was trained with."""
+    stated = (resolved.model.card or {}).get("provenance", {}).get("encoders", {})
+    for name, found in resolved.sources.items() if stated else ():
+        if found is not None and stated.get(name, found) != found:
+            warnings.warn(
+                f"{name}: the encoder is {found}, and the model was trained with {stated[name]}: samples may not be "
+                "what is asked for; install the encoder that it was trained with",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _place(model: Denoiser, device: str | torch.device | None) -> tuple[torch.dtype | None, torch.device]:

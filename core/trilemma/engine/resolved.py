@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from trilemma.engine.noise import NoiseSource
 from trilemma.engine.program import Program
 from trilemma.engine.request import Request
 from trilemma.errors import TrilemmaError
+from trilemma.interfaces.condition import Prepared, PreparedConditions
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import BoundGuidance
 from trilemma.interfaces.sampler import Sampler
@@ -31,6 +33,8 @@ class Resolved:
         request: as it was made.
         model, sampler: the objects.
         guidance: bound to the model, the conditions and the times.
+        cond: prepared conditions of each of its branches, on the device.
+        told: the conditions as the record holds them, by name.
         specs: canonical spec strings of sampler, guidance and process.
         steps: of the whole grid.
         times: [steps + 1], float64; with images to start from, those that are run.
@@ -46,6 +50,8 @@ class Resolved:
     model: Denoiser
     sampler: Sampler
     guidance: BoundGuidance
+    cond: tuple[PreparedConditions, ...]
+    told: Mapping[str, Any]
     specs: Mapping[str, str | None]
     steps: int
     times: Tensor
@@ -58,6 +64,16 @@ class Resolved:
     network_dtype: torch.dtype
     device: torch.device
 
+    @cached_property
+    def sources(self) -> dict[str, str | None]:
+        """Identities of the networks that prepared the conditions that were given, by name; None where none did.
+
+        The digest of what came prepared says enough.
+        """
+        given = self.request.cond or {}
+        raw = [name for name, value in given.items() if value is not None and not isinstance(value, Prepared)]
+        return {name: self.model.conditions[name].source() for name in raw}
+
     @property
     def rows(self) -> int:
         """Rows of the program, or steps of a sampler without one."""
@@ -65,8 +81,13 @@ class Resolved:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample: of the data, or of the whole state where the grid ends before it gets there."""
-        return self.model.shape if float(self.times[-1]) == 0 else self.shape
+        """Shape of one sample: of an image, or of the whole state where the grid ends before it gets to the data."""
+        return self.model.image_shape if self.ends_at_data else self.shape
+
+    @property
+    def ends_at_data(self) -> bool:
+        """True where the last time is 0."""
+        return float(self.times[-1]) == 0
 
     @property
     def numbers(self) -> int:
@@ -78,7 +99,10 @@ class Resolved:
     def nfe(self) -> int:
         """Evaluations of a network, those that a guidance makes by itself included, that one sample pays."""
         if self.program is not None:
-            return self.program.evaluations + sum(map(self.guidance.own_evaluations, self.program.times))
+            rows = self.program.evaluated_rows
+            return self.program.evaluations + sum(
+                self.guidance.own_evaluations(self.program.times[row]) for row in rows
+            )
         own = self.guidance.own_evaluations(float(self.times[0]))
         return self.sampler.nfe(len(self.times) - 1) * (len(self.guidance.branches) + own)
 
@@ -89,9 +113,9 @@ class Resolved:
             indices: int64 [B].
             latent: states [B, ...] to start from; None for the prior, or the images that the request starts from.
         """
-        encoded = [self.model.encode(branch.cond, indices) for branch in self.guidance.branches]
-        cond = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
-        targets = self.guidance.targets(indices, encoded[0])
+        told = [prepared.take(indices) for prepared in self.cond]
+        cond = {name: torch.cat([branch[name] for branch in told]) for name in told[0]}
+        targets = self.guidance.targets(indices, told[0])
         states = self.first_states(indices) if latent is None else latent
         if self.known is None:
             return Batch(states, indices, self.noise, cond, targets)
@@ -105,7 +129,7 @@ class Resolved:
         if start is not None:
             alpha, sigma = self.first_level
             noise = self.first_noise(indices)
-            return alpha * chosen(start, indices, noise) + sigma * noise
+            return alpha * self.model.view.data(chosen(start, indices, noise)) + sigma * noise
         prior = process.prior(self._prior_noise(indices, 0))
         return prior if self.prior_scale == 1 else prior * self.prior_scale
 
@@ -151,6 +175,20 @@ class Resolved:
         sizes = (batch, self.shape, self.dtype, self.network_dtype, self.device)
         with torch.inference_mode(False), torch.no_grad():
             return kind(self.program, self.guidance, *sizes, inpaints=self.known is not None)
+
+    def samples(self, states: Tensor, indices: Tensor) -> Tensor:
+        """Returns the samples [B, ...] of final states: the images of their data, where the grid ends there.
+
+        Raises:
+            TrilemmaError: for an image that is not finite.
+        """
+        if not self.ends_at_data:
+            return states
+        data = states[:, : self.model.shape[0]]
+        images = self.model.view.images(data)
+        if images is not data:
+            self.check_finite(images, indices)
+        return images
 
     def check_finite(self, samples: Tensor, indices: Tensor) -> None:
         """Raises TrilemmaError where a finished sample is not finite."""

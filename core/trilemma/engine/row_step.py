@@ -46,6 +46,7 @@ class RowStep:
     ) -> None:
         tableau = Tableau((row,), planned, clip, process.components)
         self.table = lower(tableau, parameterization, process).table.clone()
+        self._others = len(row.D)
         columns = layout.Columns(process.components)
         self.table[0, columns.W][: len(weights)] = torch.tensor(weights, dtype=torch.float64)
 
@@ -75,5 +76,6 @@ class RowStep:
         out = torch.empty_like(z) if out is None else out
         # The row's number is the step of the noise's key.
         table = self.table.expand(step + 1, -1)
-        linear_step(out, z, z, output, table, step, seed=seed, indices=indices, noise=noise)
+        others = [z] * self._others
+        linear_step(out, z, z, output, table, step, seed=seed, indices=indices, noise=noise, others=others)
         return out

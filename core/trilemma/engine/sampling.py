@@ -1,4 +1,4 @@
-"""Drawing samples: `sample` returns them all, `sample_chunks` hands them out as they come."""
+"""A running request: its batches, one after the other, and their provenance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from trilemma.engine.request import Request
 from trilemma.engine.resolve import resolve
 from trilemma.engine.resolved import Resolved
 from trilemma.engine.runner import Runner
-from trilemma.engine.signature import takes
 from trilemma.errors import UsageError
 from trilemma.machine.memory import check_memory
 
@@ -39,6 +38,7 @@ class Samples:
             for.
         times: of these states, falling [rows + 1]; None likewise.
         indices: of the samples; None for 0 .. n − 1.
+        stages: the images of the stages before the last one of a cascade, [n, C, H, W] each; () where not asked for.
     """
 
     samples: Tensor
@@ -46,6 +46,7 @@ class Samples:
     trajectory: Tensor | None = None
     times: tuple[float, ...] | None = None
     indices: Sequence[int] | None = None
+    stages: tuple[Tensor, ...] = ()
 
     def save(self, path: str | Path, columns: int | None = None) -> Path:
         """Writes the samples and their provenance to a path, whose suffix decides the kind of file; returns the path.
@@ -80,37 +81,6 @@ class Samples:
         return target.path
 
 
-@takes(Request)
-def sample(*arguments: Any, **options: Any) -> Samples:
-    """Draws n samples from a trained model and returns them.
-
-    Sample i depends on (seed, i) alone: its noise and every engine step are the same bits alone, in a batch
-    and in any chunking; the network's own rounding may depend on the batch shape.
-
-    Args: of Request
-
-    Raises:
-        UsageError: for an impossible argument.
-        TrilemmaError: where a value is not finite, with the step, the time and the sample.
-    """
-    return SampleChunks(Request(*arguments, **options)).collect()
-
-
-@takes(Request)
-def sample_chunks(*arguments: Any, **options: Any) -> SampleChunks:
-    """Returns an iterator of (indices [b], samples [b, C, H, W]), a batch of the network at a time.
-
-    Bad arguments are refused here, before the first batch. To resume an interrupted run, pass the indices that are
-    missing.
-
-    Args: of Request
-
-    Raises:
-        UsageError: for an impossible argument.
-    """
-    return SampleChunks(Request(*arguments, **options))
-
-
 class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     """A running request: hands out its batches and their provenance.
 
@@ -120,7 +90,15 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     Attributes:
         resolved: the request, checked and resolved.
         trajectory, times: of the last batch, [rows + 1, b, ...] and [rows + 1], where they were asked for.
+        stages: of the last batch, the images of the stages before the last one of a cascade, where they were asked for.
     """
+
+    stages: tuple[Tensor, ...] = ()
+
+    @property
+    def before(self) -> Sequence[SampleChunks]:
+        """The running requests of the stages before the last one of a cascade; none for a single model."""
+        return ()
 
     def __init__(self, request: Request) -> None:
         self.resolved: Resolved = resolve(request)
@@ -169,8 +147,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             "draw fewer, or a batch at a time with sample_chunks",
             resolved.device,
         )
-        size = (len(resolved.indices), *resolved.sample_shape)
-        samples = torch.empty(size, dtype=resolved.dtype, device=resolved.device)
+        samples = self.empty(len(resolved.indices))
         path: Tensor | None = None
         for chunk in self._order:
             drawn = self._draw(chunk)
@@ -193,6 +170,18 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """The record of how the samples handed out so far were made; it can be written as JSON."""
         return describe(self.resolved, self._clock, self._evaluations, self._backend, self._capture)
 
+    def draw(self, indices: Sequence[int]) -> Tensor:
+        """Returns the samples [b, ...] of these indices, whichever the request asks for."""
+        request, drawn = self.resolved.request, self.empty(len(indices))
+        for chunk in Chunks(indices, request.batch_size, request.deterministic):
+            drawn[chunk.positions.to(drawn.device)] = self._draw(chunk)
+        return drawn
+
+    def empty(self, count: int) -> Tensor:
+        """Returns a place for `count` samples."""
+        resolved = self.resolved
+        return torch.empty((count, *resolved.sample_shape), dtype=resolved.dtype, device=resolved.device)
+
     def _draw(self, chunk: Chunk) -> Tensor:
         """The samples [b, ...] of a chunk; a view, perhaps, that the next chunk overwrites."""
         self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
@@ -212,6 +201,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                     self._capture = (
                         runner.capture if self._capture is None else self._capture.then(runner.capture)
                     )
+                drawn = resolved.samples(drawn, batch.indices)
         except BaseException:
             # The error then begins a line of its own.
             self._bar.close()
@@ -220,7 +210,6 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         if self._path is not None:
             self.times = tuple(time for time, _ in self._path)
             self.trajectory = torch.stack([state[chunk.rows.to(state.device)] for _, state in self._path])
-        drawn = drawn[:, : resolved.sample_shape[0]]
         return drawn if chunk.full else drawn[chunk.rows.to(drawn.device)]
 
     def _latent(self, chunk: Chunk) -> Tensor | None:
@@ -242,7 +231,13 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
             sizes = (size, resolved.shape, kind, kind, resolved.device)
             self._evaluation = size, Evaluation(resolved.guidance, *sizes)
         evaluation = self._evaluation[1]
-        predict = GuidedPrediction(evaluation, batch.cond, batch.targets, resolved.network_dtype)
+        predict = GuidedPrediction(
+            evaluation,
+            batch.cond,
+            batch.targets,
+            resolved.network_dtype,
+            lambda number: evaluation.draw(batch.noise, batch.indices, number),
+        )
         drawn = resolved.sampler.sample(
             predict,
             batch.states,

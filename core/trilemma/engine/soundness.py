@@ -90,6 +90,8 @@ def deviation(tableau: Tableau, process: Process, variance: float) -> float:
     for r in reversed(range(len(rows))):
         row, after = rows[r], of_state[r + 1]
         of_state[r - row.base] += scalar(row.A) * after
+        for back, weight in row.D:
+            of_state[r - back] += scalar(weight) * after
         for lag, coefficient in row.B:
             of_prediction[r - lag] += scalar(coefficient) * after
         of_state[r] += slopes[r] * of_prediction[r]

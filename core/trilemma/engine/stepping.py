@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma.engine.loop import Loop
+from trilemma.engine.program import Program
 from trilemma.engine.request import Drawing, Request
 from trilemma.engine.resolve import resolve
 from trilemma.engine.signature import takes
@@ -36,6 +37,8 @@ class Stepper:
         steps: how many evaluations each step of the sampler has.
         row: how many evaluations are done.
 
+    Rows without an evaluation are taken with the one before them.
+
     Raises:
         UsageError: for a sampler that runs steps of its own, or an impossible request.
     """
@@ -50,7 +53,11 @@ class Stepper:
                 "give a sampler that has a plan"
             )
         self._program = program
-        self.times, self.steps = program.times, program.steps
+        self._rows = program.evaluated_rows
+        self.times, self.steps = (
+            tuple(program.times[row] for row in self._rows),
+            _evaluations_of_steps(program),
+        )
         indices = torch.tensor(list(self._resolved.indices), dtype=torch.int64, device=self._resolved.device)
         latent = self._resolved.request.latent
         if latent is not None:
@@ -65,6 +72,13 @@ class Stepper:
         self.row = 0
         with torch.no_grad():
             self._loop.begin(self._batch)
+            self._run_silent_rows(0)
+
+    def _run_silent_rows(self, row: int) -> None:
+        """Takes the rows without an evaluation from `row` on."""
+        while row < len(self._program) and not self._program.slots[row].evaluated:
+            self._loop.row(row)
+            row += 1
 
     @property
     def done(self) -> bool:
@@ -79,7 +93,7 @@ class Stepper:
     @property
     def branches(self) -> int:
         """The number of branches of the guidance in the next evaluation, one after the other on dim 0."""
-        return 1 if self.done else self._program.slots[self.row].evaluated
+        return 1 if self.done else self._program.slots[self._rows[self.row]].evaluated
 
     @property
     def state(self) -> Tensor:
@@ -93,14 +107,19 @@ class Stepper:
 
     @property
     def cond(self) -> Mapping[str, Tensor]:
-        """The conditions [g·n] of the next evaluation, the branches one after the other."""
+        """Tensors [g·n, ...] that the next evaluation is told beside state and time, the branches one after the other:
+        the conditions, the networks' own draws, and the time `to` that the row goes to."""
         count = self.branches * len(self._batch.indices)
-        return {name: entry[:count] for name, entry in self._batch.cond.items()}
+        found = {name: entry[:count] for name, entry in self._batch.cond.items()}
+        if self.done:
+            return found
+        with torch.no_grad():
+            return found | self._loop.told(self._rows[self.row])
 
     @property
     def samples(self) -> Tensor:
-        """The data [n, C, ...] of the state as it is now; the finished samples once all evaluations are done."""
-        return self._loop.current[:, : self._resolved.sample_shape[0]].clone()
+        """The samples [n, C, ...] of the state as it is now; the finished ones once all evaluations are done."""
+        return self._resolved.samples(self._loop.current, self._batch.indices).clone()
 
     def step(self, output: Tensor) -> Tensor:
         """Takes the samples on by one evaluation; returns their state [n, K·C, ...], a tensor of its own.
@@ -122,11 +141,22 @@ class Stepper:
             )
         with torch.no_grad():
             own = output.detach().to(self._loop.device, self._resolved.dtype).contiguous()
-            self._loop.row(self.row, self._loop.combined(self.row, own))
+            row = self._rows[self.row]
+            self._loop.row(row, self._loop.combined(row, own))
+            self._run_silent_rows(row + 1)
         self.row += 1
         if self.done:
             self._loop.check_finite()
         return self.state
+
+
+def _evaluations_of_steps(program: Program) -> tuple[int, ...]:
+    """How many evaluations each step has that has any."""
+    counts, row = [], 0
+    for size in program.steps:
+        counts.append(sum(slots.evaluated > 0 for slots in program.slots[row : row + size]))
+        row += size
+    return tuple(filter(None, counts))
 
 
 @takes(Drawing)

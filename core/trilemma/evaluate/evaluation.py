@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,24 +10,27 @@ import torch
 from torch import Tensor
 
 from trilemma.checks import checked_integer
+from trilemma.engine.cascade import chunks_of
 from trilemma.engine.provenance import describe_model
 from trilemma.engine.request import Request
 from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
-from trilemma.interfaces.condition import LABEL
+from trilemma.interfaces.column import Column
+from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.models.card import build_denoiser
+from trilemma.models.building import build_alike
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     """Returns the metrics of the samples of a request, with everything that decides them.
 
-    Where the request names no condition, a model that takes labels is given those of the training split in their
-    proportions: sample i gets entry ⌊i N/n⌋ of the N training labels sorted by class. Samples are
-    rounded to 8 bits, as the reference images are, and measured batch by batch, so that memory does not grow with n.
-    The states are in float32 unless the request says otherwise.
+    Where the request names no condition, a model that takes some is given the values of the training split, its classes
+    in their proportions: sample i gets those of entry ⌊i N/n⌋ of the N training images sorted by class, and its label
+    is the one that it was asked to have, by whatever condition. Samples are rounded to 8 bits, as the reference images
+    are, and measured batch by batch, so that memory does not grow with n. The states are in float32 unless the request
+    says otherwise.
 
     Args:
         request: of a model in evaluation mode, in any dtype.
@@ -43,25 +46,38 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
-    labels = None
-    if LABEL in model.conditions and request.cond is None:
-        training = evaluator.training_labels
-        size = model.conditions[LABEL].size
-        if len(training) and int(training.max()) >= size:
-            raise UsageError(
-                f"data set {evaluator.dataset} has {int(training.max()) + 1} classes, the model {size}; "
-                "give another as --dataset"
-            )
-        labels = training[stratified(training, n)]
-    cond = request.cond if labels is None else {LABEL: labels}
-    chunks = SampleChunks(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
+    given, labels = _training_values(model, evaluator, n) if request.cond is None else ({}, None)
+    cond = given or request.cond
+    chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     values = evaluator.measure(_looked_at(chunks, labels))
     record = dict(chunks.provenance)
-    record["cond"] = (
-        "the training labels, in their proportions" if labels is not None else record["cond"] or None
-    )
+    record["cond"] = _described(given) if given else record["cond"] or None
     record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
     return record | {"of_the_model": evaluator.measure_model(model, n, request.batch_size, request.seed)}
+
+
+def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dict[str, Any], Tensor | None]:
+    """The values of n training images for each condition of the model that the data have, and their labels."""
+    training, labels = evaluator.split("train"), evaluator.training_labels
+    columns: Mapping[str, Column] = getattr(training, "columns", {})
+    rows = stratified(labels, n) if len(labels) else labels
+    given: dict[str, Any] = {}
+    for name, condition in model.conditions.items():
+        if name == LABEL and isinstance(condition, ClassCondition):
+            if len(labels) and int(labels.max()) >= condition.size:
+                raise UsageError(
+                    f"data set {evaluator.dataset} has {int(labels.max()) + 1} classes, the model {condition.size}; "
+                    "give another as --dataset"
+                )
+            given[name] = labels[rows]
+        elif name in columns:
+            given[name] = columns[name].known(rows)
+    return given, labels[rows] if LABEL in {*given, *(columns if given else ())} else None
+
+
+def _described(given: Mapping[str, Any]) -> str:
+    names = " and ".join("labels" if name == LABEL else name for name in given)
+    return f"the training {names}, in their proportions"
 
 
 def evaluate_model(
@@ -103,7 +119,7 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         raise UsageError(
             "this model has no card to build an untrained one from; give a model's name or directory"
         )
-    fresh = build_denoiser(model.card, seed)
+    fresh: Denoiser = build_alike(model, model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
     like = model.own_tensors()[0]
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)

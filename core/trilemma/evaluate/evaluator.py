@@ -13,10 +13,14 @@ from torch import Tensor
 from trilemma import lookup
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.splits import HELD_OUT_RULE, LabelledImages, Splits, Training
+from trilemma.files.paths import user_path
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.features import Features
 from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
 from trilemma.machine.memory import check_memory
-from trilemma.registry import building
+from trilemma.models.loading import load_of
+from trilemma.models.places import is_model
+from trilemma.registry import building, catalog
 
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
@@ -33,7 +37,8 @@ class Evaluator:
 
     Args:
         dataset: spec of a labelled data set; one without the splits `train` and `test` is split by `splits.RULE`.
-        features: spec of a feature network; None for the first of the registered default ones that takes the images.
+        features: spec of a feature network, or a trained one by its name or directory; None for the first of the
+            registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
         training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
@@ -101,7 +106,7 @@ class Evaluator:
             UsageError: where shapes differ, or labels are not among the model's classes.
         """
         data = self.split(self.reference)
-        shape = tuple(model.shape)
+        shape = tuple(model.image_shape)
         if _shape_of(data) != shape:
             raise UsageError(
                 f"the data set {self.dataset} has images of shape {_shape_of(data)}, the model's samples are {shape}; "
@@ -264,6 +269,9 @@ class Evaluator:
 
 
 def _feature_network(given: str) -> FeatureNetwork:
+    """The feature network of a spec, or the trained one that a model's name or directory means."""
+    if is_model(user_path(given)) or _only_a_model(given):
+        return load_of(Features, given)  # type: ignore[type-abstract]
     network, spec = lookup.build("metric", given)
     if not isinstance(network, FeatureNetwork):
         raise UsageError(
@@ -271,6 +279,11 @@ def _feature_network(given: str) -> FeatureNetwork:
             + " or ".join(building.default_features())
         )
     return network
+
+
+def _only_a_model(given: str) -> bool:
+    kinds = {found.spec.kind for found in catalog().search(given)}
+    return "model" in kinds and "metric" not in kinds
 
 
 def _shape_of(data: LabelledImages) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.column import Column
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.held_out import held_out_indices
 from trilemma.registry.spec import parse_spec
@@ -39,7 +41,9 @@ class Part(Dataset):
 
     def __init__(self, whole: LabelledImages, indices: Tensor) -> None:
         first = whole.read(indices[:1])
-        super().__init__(whole.labels[indices], getattr(whole, "classes", ()), tuple(first.shape[1:]))
+        columns: Mapping[str, Column] = getattr(whole, "columns", {})
+        others = {name: column.chosen(indices) for name, column in columns.items() if name != LABEL}
+        super().__init__(whole.labels[indices], getattr(whole, "classes", ()), tuple(first.shape[1:]), others)
         self._whole, self.indices = whole, indices
 
     def read(self, indices: Tensor) -> Tensor:

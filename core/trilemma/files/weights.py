@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from trilemma.files.regular import open_regular, size_of
+from trilemma.files.tensor_header import Header, read_header
 from trilemma.machine.allowance import Allowance
 from trilemma.machine.memory import physical_memory
 
-_HEADER_LIMIT = 1 << 24
 _PIECE = 1 << 20
-_BITS = {
-    "BOOL": 8,
-    **{f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)},
-    "F64": 64,
-    "F32": 32,
-    "F16": 16,
-    "BF16": 16,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-}
-
-
-@dataclass(frozen=True)
-class Header:
-    """The shapes of the tensors in a file, by name."""
-
-    shapes: dict[str, tuple[int, ...]]
-
-    @property
-    def numbers(self) -> int:
-        """The count of numbers in all tensors together."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 class WeightsFile:
@@ -84,20 +58,7 @@ class WeightsFile:
         Raises:
             ValueError: for a malformed header, or one of another size than the file has.
         """
-        self._file.seek(0)
-        length = int.from_bytes(self._file.read(8), "little")
-        if self._size < 8 or length > min(self._size - 8, _HEADER_LIMIT):
-            raise ValueError("it has no header")
-        try:
-            entries: Any = json.loads(self._file.read(length))
-            entries.pop("__metadata__", None)
-            shapes = {name: _shape(entry) for name, entry in entries.items()}
-            bits = sum(math.prod(shapes[name]) * _BITS[entry["dtype"]] for name, entry in entries.items())
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError("its header is damaged") from error
-        if 8 + length + bits // 8 != self._size:
-            raise ValueError(f"its header promises {8 + length + bits // 8:,} bytes, it has {self._size:,}")
-        return Header(shapes)
+        return read_header(self._file)
 
     def read(self, network: nn.Module) -> dict[str, Tensor]:
         """Returns the tensors by name, where they are those of a network's state.
@@ -125,13 +86,6 @@ def allowance_for(header: Header) -> Allowance:
         10 * len(header.shapes) + 1000,
         f"its weights are {header.numbers:,} numbers in {len(header.shapes):,} tensors",
     )
-
-
-def _shape(entry: Any) -> tuple[int, ...]:
-    shape = tuple(entry["shape"])
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(shape)
-    return shape
 
 
 def _compare(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:

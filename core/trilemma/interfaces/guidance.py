@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from trilemma.errors import UsageError
+from trilemma.errors import UsageError, shown
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.registry.manager import registered_name
 from trilemma.registry.options import WithOptions
+from trilemma.registry.recording import ADDED_LATER
+
+# Names of the conditions that the null of a guidance drops: one, or a sequence of them; () for all.
+Drop = str | Sequence[str]
+
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,38 @@ class Guidance(WithOptions, ABC):
         return [(self, ())]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FromNull(Guidance):
+    """A guidance away from the null of conditions, as classifier-free guidance is.
+
+    Args:
+        drop: names of the conditions that the null drops, one or several; the others stay in it. By default it drops
+            all that are given.
+    """
+
+    drop: Drop = field(default=(), metadata={ADDED_LATER: True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = _names(self.drop)
+        for name in names:
+            if not name.isidentifier() or len(name) > _LONGEST_NAME:
+                kind = registered_name(type(self), "guidance")
+                raise UsageError(
+                    f"{kind}: drop={shown(name)} is no name of a condition; give one, or a list of them"
+                )
+        object.__setattr__(self, "drop", names)
+
+    def branches(self, model: Denoiser, cond: Mapping[str, Any]) -> tuple[Branch, Branch]:
+        """Returns the branches under the conditions and under the null.
+
+        Raises:
+            UsageError: where there is no condition to guide to, or no null to guide from.
+        """
+        needs_null(registered_name(type(self), "guidance"), model, cond, self.drop)
+        return condition_and_none(model, cond, self.drop)
+
+
 @dataclass(frozen=True)
 class Unguided(Guidance):
     """The model's own prediction."""
@@ -156,30 +195,58 @@ def unguided(model: Denoiser, cond: Mapping[str, Any]) -> BoundGuidance:
 
 
 def towards_condition(
-    model: Denoiser, cond: Mapping[str, Any], weights: Sequence[float] | Callable[[float], tuple[float, ...]]
+    model: Denoiser,
+    cond: Mapping[str, Any],
+    weights: Sequence[float] | Callable[[float], tuple[float, ...]],
+    drop: Drop = (),
 ) -> BoundGuidance:
-    """Returns the guidance w_0 f(cond) + w_1 f(∅) of a model, by its prediction under no condition."""
-    return Weighted(condition_and_none(model, cond), weights)
+    """Returns the guidance w_0 f(cond) + w_1 f(∅) of a model, by its prediction under no condition.
+
+    Args: those of `condition_and_none`, and the weights.
+    """
+    return Weighted(condition_and_none(model, cond, drop), weights)
 
 
-def condition_and_none(model: Denoiser, cond: Mapping[str, Any]) -> tuple[Branch, Branch]:
-    """Returns the branches of classifier-free guidance: one under the conditions, one under the null conditions."""
-    return Branch(dict(cond), model), Branch(dict.fromkeys(cond), model)
+def condition_and_none(model: Denoiser, cond: Mapping[str, Any], drop: Drop = ()) -> tuple[Branch, Branch]:
+    """Returns the branches of classifier-free guidance: one under the conditions, one under the null.
+
+    Args:
+        model: the network of both.
+        cond: conditions by name.
+        drop: names of the conditions that the null drops; the others stay as they are. None of them stands for all.
+    """
+    dropped = _names(drop) or tuple(cond)
+    null = {name: None if name in dropped else value for name, value in cond.items()}
+    return Branch(dict(cond), model), Branch(null, model)
 
 
-def needs_null_class(name: str, denoiser: Denoiser, cond: Mapping[str, Any]) -> None:
-    """Raises UsageError where a guidance of this name has no condition to guide to, or no null class to guide from."""
+def needs_null(name: str, denoiser: Denoiser, cond: Mapping[str, Any], drop: Drop = ()) -> None:
+    """Raises UsageError where a guidance of this name has no condition to guide to, or no null to guide from.
+
+    Args:
+        name: of the guidance, for the message.
+        denoiser, cond, drop: as `condition_and_none` takes them.
+    """
     conditions = denoiser.conditions
     if not conditions:
         raise UsageError(
             f"{name} needs a conditional model and this one takes no condition; leave guidance out"
         )
-    if all(value is None for value in cond.values()):
+    given = [condition for condition, value in cond.items() if value is not None]
+    if not given:
         raise UsageError(
             f"{name} needs a condition to guide to; give cond for one of: {', '.join(conditions)}"
         )
-    for condition in cond:
-        if condition in conditions and conditions[condition].null is None:
+    for dropped in _names(drop) or given:
+        if dropped not in given:
             raise UsageError(
-                f"{name} needs a null class and condition {condition!r} has none; leave guidance out"
+                f"{name}: drop={dropped!r} is none of the conditions that are given; choose from {', '.join(given)}"
             )
+        if dropped in conditions and not conditions[dropped].has_null:
+            raise UsageError(
+                f"{name} needs a null and condition {dropped!r} has none; leave guidance out, or drop others"
+            )
+
+
+def _names(drop: Drop) -> tuple[str, ...]:
+    return (drop,) if isinstance(drop, str) else tuple(drop)

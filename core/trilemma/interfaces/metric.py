@@ -40,12 +40,12 @@ class FeatureNetwork(Protocol):
     """A fixed network whose activations are the space in which distributions are compared.
 
     It may have `classes`, the names of the classes of its logits. On data with other classes the logits are ignored.
-
-    Attributes:
-        identity: its name and the sha256 of its weights; distances in different networks do not compare.
     """
 
-    identity: str
+    @property
+    def identity(self) -> str:
+        """Name and sha256 of its weights; distances in different networks do not compare."""
+        ...
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Returns whether it takes images of a shape (C, H, W)."""

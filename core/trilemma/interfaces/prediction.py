@@ -23,9 +23,18 @@ class Prediction(Protocol):
     network_dtype: torch.dtype
     evaluations: int
 
-    def __call__(self, z: Tensor, t: float | Tensor, parameterization: str = "x0") -> Tensor:
+    def __call__(
+        self,
+        z: Tensor,
+        t: float | Tensor,
+        parameterization: str = "x0",
+        to: float | Tensor | None = None,
+    ) -> Tensor:
         """Returns the prediction [B, ...] at states z [B, ...] and time t, in the parameterization asked for.
 
         A time for each sample is a float64 tensor [B] on the host.
+
+        Args:
+            to: where the step goes; needed by networks that are told (`Denoiser.takes_to`).
         """
         ...

@@ -1,4 +1,4 @@
-"""A sampler written as numbers: one row a step, z ← A·z_base + Σ_j B_j·f_j + C·ξ."""
+"""A sampler written as numbers: one row a step, z ← A·z_base + Σ_k D_k·z_k + Σ_j B_j·f_j + C·ξ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ Vector: TypeAlias = "float | tuple[float, ...]"
 class Row:
     """One evaluation of the network and the linear combination that follows it.
 
-        z ← A·z_base + Σ_j B_j·f_j + C·ξ,   ξ ~ N(0, I)
+        z ← A·z_base + Σ_k D_k·z_k + Σ_j B_j·f_j + C·ξ,   ξ ~ N(0, I)
+
+    A row whose prediction f no row reads, itself or a later one, is not evaluated, and the sample does not pay for it.
 
     Attributes:
         t: time at which the network sees the state.
@@ -29,6 +31,8 @@ class Row:
         B: pairs (lag, coefficient); lag 0 is this row's prediction f, lag j that of j rows before.
         C: coefficient of fresh noise.
         base: z_base is the state of `base` rows back; 0 is the state the network sees.
+        D: pairs (rows back, coefficient) of further states, at most `trilemma.ops.layout.MAX_OTHERS` of them.
+        to: time that the row goes to, for networks that are told; None is the time of the state that the next row sees.
     """
 
     t: float
@@ -36,6 +40,13 @@ class Row:
     B: tuple[tuple[int, Vector], ...]
     C: Matrix = 0.0
     base: int = 0
+    D: tuple[tuple[int, Matrix], ...] = ()
+    to: float | None = None
+
+    @property
+    def is_one_step(self) -> bool:
+        """True where it goes from the state that the network sees by its own prediction alone."""
+        return not self.base and not self.D and all(lag == 0 for lag, _ in self.B)
 
 
 def matrix_row(
@@ -75,11 +86,25 @@ class Tableau:
     components: int = 1
     steps: tuple[int, ...] = ()
 
+    def evaluated(self) -> tuple[bool, ...]:
+        """Returns for each row whether the network is evaluated: where that row or a later one reads its prediction."""
+        found = [False] * len(self.rows)
+        for r, row in enumerate(self.rows):
+            for lag, _ in row.B:
+                if 0 <= lag <= r:
+                    found[r - lag] = True
+        return tuple(found)
+
+    def ends(self, end_time: float = 0.0) -> tuple[float, ...]:
+        """Returns the time that each row goes to, with `end_time` that of the state after the last row."""
+        after = [*[row.t for row in self.rows[1:]], end_time]
+        return tuple([s if row.to is None else row.to for row, s in zip(self.rows, after, strict=True)])
+
     def rows_of_steps(self) -> tuple[int, ...]:
         """Returns how many rows each step has."""
         if self.steps:
             return self.steps
-        if not any([row.base for row in self.rows]):
+        if all(row.base == 0 for row in self.rows):
             return (1,) * len(self.rows)
         firsts = [r - row.base for r, row in enumerate(self.rows)]
         counts, size = [], 0
@@ -115,12 +140,13 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
         raise TrilemmaError(
             f"{name}.plan returned a tableau whose rows are no tuple of Row; make each Row(t, A, B)"
         )
-    # A row that reads no prediction, such as noise alone before the first step, is not one that `nfe` need know of.
-    silent = sum(not row.B for row in plan.rows)
-    if evaluations is not None and plan.rows and not len(plan.rows) - silent <= evaluations <= len(plan.rows):
+    planned = sum(plan.evaluated())
+    if evaluations is not None and plan.rows and planned != evaluations:
+        silent = len(plan.rows) - planned
         raise TrilemmaError(
-            f"{name}.plan returned {len(plan.rows)} rows, and {name}.nfe declares {evaluations} evaluations; "
-            "plan one row for each evaluation, or declare `nfe`"
+            f"{name}.plan returned {len(plan.rows)} rows"
+            + (f", {silent} of them without an evaluation" if silent else "")
+            + f", and {name}.nfe declares {evaluations} evaluations; plan one row for each evaluation, or declare `nfe`"
         )
     if plan.steps and (sum(plan.steps) != len(plan.rows) or min(plan.steps) < 1):
         raise TrilemmaError(
@@ -135,25 +161,30 @@ def checked_plan(plan: object, name: str, evaluations: int | None) -> Tableau:
 
 def _is_finite(row: Row) -> bool:
     # A sum is finite only where each of its terms is, and of plain numbers it costs little.
-    if isinstance(row.A, float) and isinstance(row.C, float):
+    if isinstance(row.A, float) and isinstance(row.C, float) and not row.D and row.to is None:
         total = row.t + row.A + row.C
         for _, coefficient in row.B:
             total += coefficient if isinstance(coefficient, float) else math.nan
         if math.isfinite(total):
             return True
-    return all(
-        math.isfinite(n) for value in (row.t, row.A, row.C, *(c for _, c in row.B)) for n in _numbers(value)
-    )
+    return all(math.isfinite(n) for value in _coefficients(row).values() for n in _numbers(value))
 
 
 def _refuse(row: Row, place: str, name: str) -> None:
-    coefficients = {"t": row.t, "A": row.A, "C": row.C} | {f"B at lag {lag}": value for lag, value in row.B}
-    for which, value in coefficients.items():
+    for which, value in _coefficients(row).items():
         if not all(map(math.isfinite, _numbers(value))):
             raise TrilemmaError(
                 f"{name}.plan returned {which} = {value!r} in row {place}, not finite; "
                 "choose another grid, or repair the sampler"
             )
+
+
+def _coefficients(row: Row) -> dict[str, Matrix | Vector]:
+    """All numbers of a row, by what they are."""
+    found: dict[str, Matrix | Vector] = {"t": row.t, "A": row.A, "C": row.C}
+    found |= {f"B at lag {lag}": value for lag, value in row.B}
+    found |= {f"D of {back} rows back": value for back, value in row.D}
+    return found if row.to is None else found | {"to": row.to}
 
 
 def _numbers(value: Matrix | Vector) -> Iterator[float]:

@@ -13,8 +13,13 @@ from trilemma.errors import shown
 LARGEST_EXTENT = 1 << 20
 LONGEST_NAME = 200
 
-# Settings of a denoiser that other keys of the card hold, not its options.
-_GIVEN_ELSEWHERE = ("process", "parameterization", "shape")
+# Settings of a network that other keys of the card hold, not its options, by its kind.
+_GIVEN_ELSEWHERE = {
+    "denoiser": ("process", "parameterization", "shape"),
+    "autoencoder": ("shape",),
+    "classifier": ("shape", "classes", "process"),
+    "features": ("shape", "classes"),
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Check = Callable[[Any], bool]
@@ -45,8 +50,17 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
-def _are_options(value: Any) -> bool:
-    return isinstance(value, dict) and not any(name in value for name in _GIVEN_ELSEWHERE)
+def _options_of(kind: str) -> tuple[Check, str]:
+    given = _GIVEN_ELSEWHERE[kind]
+    return lambda value: not any(name in value for name in given), f"a table without {', '.join(given)}"
+
+
+def _is_count(value: Any) -> bool:
+    return bool(value >= 1)
+
+
+def _is_sha256(value: Any) -> bool:
+    return bool(_SHA256.fullmatch(value))
 
 
 def _is_text(value: Any) -> bool:
@@ -55,11 +69,16 @@ def _is_text(value: Any) -> bool:
 
 _CHECKS: dict[str, tuple[Check, str]] = {
     "model.name": (_is_name, f"a printable name of at most {LONGEST_NAME} characters"),
-    "weights.sha256": (lambda value: bool(_SHA256.fullmatch(value)), "64 hexadecimal digits"),
+    "model.licence": (_is_name, f"a printable name of at most {LONGEST_NAME} characters"),
+    "weights.sha256": (_is_sha256, "64 hexadecimal digits"),
+    "latent.sha256": (_is_sha256, "64 hexadecimal digits"),
+    "stage.sha256": (_is_sha256, "64 hexadecimal digits"),
+    "stage.steps": (_is_count, "a number of steps"),
+    "sampling.steps": (_is_count, "a number of steps"),
     "data.shape": (_is_shape, "[C, H, W], three positive integers"),
     "data.range": (_is_range, "two finite numbers that rise"),
     "data.classes": (_are_texts, "a list of strings"),
-    "denoiser.options": (_are_options, f"a table without {', '.join(_GIVEN_ELSEWHERE)}"),
+    **{f"{kind}.options": _options_of(kind) for kind in _GIVEN_ELSEWHERE},
     "evaluation.dataset": (_is_text, "a string"),
     "evaluation.features": (_is_text, "a string"),
     "evaluation.metrics": (_are_texts, "a list of strings"),
@@ -70,7 +89,9 @@ _CHECKS: dict[str, tuple[Check, str]] = {
 def wrong_value(card: Mapping[str, Any]) -> str | None:
     """Returns what is wrong with the first bad value of a card whose tables and types are right; None for none."""
     for key, (right, expected) in _CHECKS.items():
-        table, _, name = key.partition(".")
-        if name in card.get(table, {}) and not right(card[table][name]):
-            return f"{key} = {shown(card[table][name])} is not {expected}"
+        name, _, entry = key.partition(".")
+        tables = card.get(name, [])
+        for table in tables if isinstance(tables, list) else [tables]:
+            if entry in table and not right(table[entry]):
+                return f"{key} = {shown(table[entry])} is not {expected}"
     return None

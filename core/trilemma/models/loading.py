@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from trilemma.errors import ModelError
-from trilemma.files.paths import user_path
+from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.card import load_model
+from trilemma.models.cascade import Cascade
 from trilemma.models.fusion import fuse
-from trilemma.registry import catalog
+from trilemma.models.places import model_path as model_path
+
+T = TypeVar("T")
 
 
 def load(
@@ -22,8 +23,11 @@ def load(
     dtype: torch.dtype | None = None,
     *,
     fused: bool = False,
-) -> Denoiser:
+) -> Any:
     """Loads a trained model by its name or directory, in evaluation mode and without gradients.
+
+    Its card says of which kind it is: a `Denoiser`, an `Autoencoder`, a `Classifier`, `Features`, an encoder or a
+    `Cascade`.
 
     Args:
         model: a registered name, such as "mnist", or a model directory: a `Path`, a string with a separator, or
@@ -37,35 +41,27 @@ def load(
         PluginUnavailable: for an unknown name.
         ModelError: for a directory that holds no sound model.
     """
-    network = load_model(model_path(model), device, dtype)
-    if fused and all(weight.device.type == "cpu" for weight in network.parameters()):
-        fuse(network)
-    return network
+    made = load_model(model_path(model), device, dtype)
+    networks = [stage.model for stage in made.stages] if isinstance(made, Cascade) else [made]
+    for network in networks:
+        if fused and isinstance(network, Denoiser) and _on_cpu(network):
+            fuse(network)
+    return made
 
 
-def _is_model(path: Path) -> bool:
-    try:
-        return (path / "model.toml").is_file()
-    except OSError:
-        # The name may be too long, or the folder closed to us.
-        return False
+def load_of(expected: type[T], model: str | Path, device: str | torch.device | None = None) -> T:
+    """Returns a trained model of a kind by its name or directory; see `load`.
+
+    Raises:
+        UsageError: for a model of another kind.
+    """
+    made = load(model, device)
+    if not isinstance(made, expected):
+        raise UsageError(
+            f"{str(model)!r} is a {type(made).__name__}, not of the kind {expected.__name__}; give another"
+        )
+    return made
 
 
-def model_path(model: str | Path) -> Path:
-    """Returns the directory that a model's name or path means; a directory comes before a name."""
-    path = user_path(model)
-    if isinstance(model, Path) or _is_model(path):
-        return path
-    # A name may also be distribution/name.
-    registered = any(found.spec.kind == "model" for found in catalog().search(model))
-    if os.sep in model and not registered:
-        return path
-    component = catalog().find("model", model)
-    package, _, folder = component.spec.target.partition(":")
-    found = importlib.util.find_spec(package)
-    for root in (found.submodule_search_locations or ()) if found else ():
-        if _is_model(Path(root) / folder):
-            return Path(root) / folder
-    raise ModelError(
-        f"model {component.address} is missing from {package}; install {component.plugin.distribution} again"
-    )
+def _on_cpu(network: Denoiser) -> bool:
+    return all(weight.device.type == "cpu" for weight in network.parameters())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError, shown
-from trilemma.interfaces.condition import LABEL, Condition
+from trilemma.interfaces.condition import LABEL, ClassCondition, Condition, conditions_from
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 
@@ -31,6 +31,7 @@ def wrap(
     call: Call | None = None,
     classes: int | Sequence[str] = 0,
     null: int | None = None,
+    conditions: Sequence[Condition | Mapping[str, Any]] = (),
 ) -> Denoiser:
     """Returns a denoiser that asks a module or function of any origin.
 
@@ -48,11 +49,13 @@ def wrap(
         shape: (C, H, W) of one sample of the data.
         clock: the form in which it gets the time, a float tensor [B]: "t" in [0, 1]; "index", the row of a process's
             table from 0 to T − 1, with a fraction between rows; "log-snr", log(α²/σ²); "sigma", σ/α.
-        call: how it is called, `call(network, z, clock, cond)` with the conditions [B] by name; by default
-            `network(z, clock)`, and `network(z, clock, class_labels=…)` where there are classes. A network that looks
-            its time up in a table wants `lambda network, z, clock, cond: network(z, clock.long())`.
+        call: how it is called, `call(network, z, clock, cond)` with the tensors of the conditions [B, ...] by keyword;
+            by default `network(z, clock)`, with `class_labels=…` where there are classes and the other tensors under
+            their own keywords. A network that looks its time up in a table wants
+            `lambda network, z, clock, cond: network(z, clock.long())`.
         classes: number of its classes, or their names; 0 for none.
         null: label that means no class; None where there is none.
+        conditions: further conditions, or their tables as `conditions_from` takes them.
 
     Raises:
         UsageError: for a network that cannot be called, an impossible shape or number of classes, an unknown
@@ -82,7 +85,13 @@ def wrap(
             f"{type(built).__name__} has an infinite {clock} at t = 1, which no network can be told; give clock='t'"
         )
     return Wrapped(
-        network, built, parameterization, _checked_shape(shape), clock, call, _conditions(classes, null)
+        network,
+        built,
+        parameterization,
+        _checked_shape(shape),
+        clock,
+        call,
+        conditions_from([*_classes(classes, null), *conditions]),
     )
 
 
@@ -166,7 +175,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(checked_integer(size, f"shape[{i}]", 1, 2**31 - 1) for i, size in enumerate(sizes))
 
 
-def _conditions(classes: int | Sequence[str], null: int | None) -> list[Condition]:
+def _classes(classes: int | Sequence[str], null: int | None) -> list[Condition]:
     names = () if isinstance(classes, int) or not isinstance(classes, Sequence) else tuple(classes)
     if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
         raise UsageError(
@@ -178,13 +187,14 @@ def _conditions(classes: int | Sequence[str], null: int | None) -> list[Conditio
             raise UsageError(f"null={shown(null)} is a label and there are no classes; give classes= too")
         return []
     label = None if null is None else checked_integer(null, "null", 0, 2**31 - 1)
-    return [Condition(LABEL, size=size, null=label, names=names)]
+    return [ClassCondition(LABEL, size=size, null=label, names=names)]
 
 
 def _plain_call(network: Any, z: Tensor, clock: Tensor, cond: Mapping[str, Tensor]) -> Any:
+    others = {name: tensor for name, tensor in cond.items() if name != LABEL}
     if LABEL in cond:
-        return network(z, clock, class_labels=cond[LABEL])
-    return network(z, clock)
+        return network(z, clock, class_labels=cond[LABEL], **others)
+    return network(z, clock, **others)
 
 
 def _tensor_of(answer: Any) -> Any:

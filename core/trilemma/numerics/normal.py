@@ -14,6 +14,9 @@ PRIOR = 0
 STEP = 1
 PERTURB = 2
 LATENT = 3
+PATH = 4
+# The first of a network's own draws; the n-th has the stream DRAW + n.
+DRAW = 5
 
 _MASK = 0xFFFFFFFF
 
@@ -33,7 +36,7 @@ def reference_normal(seed: int, indices: Tensor, step: int, elements: int, strea
         indices: int64 [B], from 0 to 2^56 - 1; the result is on their device.
         step: 32 bits.
         elements: of one sample, at most 2^34.
-        stream: 8 bits; PRIOR, STEP, PERTURB or LATENT.
+        stream: 8 bits; PRIOR, STEP, PERTURB, LATENT, PATH, or DRAW and above.
     """
     sample = indices[:, None]
     blocks = torch.arange((elements + 3) // 4, dtype=torch.int64, device=indices.device)

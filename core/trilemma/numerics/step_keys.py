@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
+
+# A stream and another of the same purpose, such as those of a step's updates, are so many apart.
+STREAMS: Final = 1000
 
 
 def step_key(seed: int, step: int, stream: int, rank: int = 0) -> int:

@@ -7,11 +7,13 @@ from typing import Final
 MAX_LAGS: Final = 7
 # Number of evaluations of the network that one row can mix.
 MAX_BRANCHES: Final = 4
+# Number of states that one row can read beside its base.
+MAX_OTHERS: Final = 3
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns for states of K components: matrices row by row, B_0 then B_1 .. B_7.
+    """The columns for states of K components: matrices row by row, B_0 then B_1 .. B_7, D_1 .. D_3.
 
     Args:
         components: K, 1 or 2.
@@ -63,8 +65,13 @@ class Columns:
         return self._after(slice(0, self.CLIP + 1), MAX_BRANCHES)
 
     @property
+    def D(self) -> slice:
+        """K×K another state."""
+        return self._after(self.W, MAX_OTHERS * self.components**2)
+
+    @property
     def WIDTH(self) -> int:
-        return self._end(self.W)
+        return self._end(self.D)
 
     @staticmethod
     def _end(columns: slice) -> int:
@@ -90,6 +97,7 @@ R: Final = ONE_COMPONENT.R.start
 S: Final = ONE_COMPONENT.S
 CLIP: Final = ONE_COMPONENT.CLIP
 W: Final = ONE_COMPONENT.W
+D: Final = ONE_COMPONENT.D
 WIDTH: Final = ONE_COMPONENT.WIDTH
 
 

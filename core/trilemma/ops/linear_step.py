@@ -19,7 +19,7 @@ def linear_step(
     out: Tensor,
     z: Tensor,
     base: Tensor,
-    output: Tensor,
+    output: Tensor | None,
     table: Tensor,
     row: int,
     *,
@@ -30,22 +30,24 @@ def linear_step(
     indices: Tensor | None = None,
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
+    others: Sequence[Tensor] = (),
 ) -> None:
     """Computes one row of a tableau on a batch, in one pass and without a temporary tensor.
 
-    With network outputs o_g, one a branch g, predictions h_j of earlier rows and standard normals ξ:
+    With network outputs o_g, one a branch g, other states z_k, predictions h_j of earlier rows and standard normals ξ:
 
-        m = Σ_g W_g o_g,    u = clip(P z + Q m),    f = R z + S u,    out = A base + B_0 f + Σ_j≥1 B_j h_j + C ξ
+        m = Σ_g W_g o_g,    u = clip(P z + Q m),    f = R z + S u
+        out = A base + B_0 f + Σ_k D_k z_k + Σ_j≥1 B_j h_j + C ξ
 
-    A state of K = 2 components stacks them on dim 1: then A and C are 2×2, B_j, P and R 2-vectors, and o, f and h
-    have half as many channels as the state. The width of the table says which.
+    A state of K = 2 components stacks them on dim 1: then A, C and D_k are 2×2, B_j, P and R 2-vectors, and o, f and
+    h have half as many channels as the state. The width of the table says which.
 
     Args:
         out: [G'·B, ...], receives the new state in each of its replicas. It may be `z`, `base`, `output` or a batch
             of itself: all is read before it is written.
         z: [B, ...], the state that the network saw; with the rest, of one dtype. Half types are computed in float32.
         base: [B, ...].
-        output: [G·B, ...], the branches one after the other.
+        output: [G·B, ...], the branches one after the other; None where the network was not evaluated, then m = 0.
         table: float64 [rows, layout.Columns(K).WIDTH] on the host, a coefficient a column as `layout` names them.
         row: of the table; also the step of the noise made here.
         history: [H, B, ...], earlier predictions f, a slot each.
@@ -56,15 +58,18 @@ def linear_step(
         noise: ξ [B, ...], in place of noise made here.
         bad_row: int32 [B]; where it is negative and a sample's new state is not finite, it is set to `row`. NaN
             passes a clip.
+        others: further states z_1, z_2, ..., each [B, ...] as base, at most `layout.MAX_OTHERS`.
 
     Raises:
         UsageError: where the arguments do not fit together, or a gradient is asked for.
         TrilemmaError: where TRILEMMA_BACKEND=native cannot be kept.
     """
     key = signed(seed)
+    # fmt: off
     _LINEAR_STEP(
-        out, z, base, output, table, row, history, write_slot, read_slots, key, indices, noise, bad_row
+        out, z, base, output, table, row, history, write_slot, read_slots, key, indices, noise, bad_row, others
     )
+    # fmt: on
 
 
 class StepArguments(NamedTuple):
@@ -73,7 +78,7 @@ class StepArguments(NamedTuple):
     out: Tensor
     z: Tensor
     base: Tensor
-    output: Tensor
+    output: Tensor | None
     table: Tensor
     row: int
     history: Tensor | None = None
@@ -83,12 +88,28 @@ class StepArguments(NamedTuple):
     indices: Tensor | None = None
     noise: Tensor | None = None
     bad_row: Tensor | None = None
+    others: Sequence[Tensor] = ()
 
 
 def reference_step(x: StepArguments) -> None:
     """Computes `linear_step` in PyTorch: native kernels must equal it, and it runs where there are none."""
     check_step(x)
-    out, z, base, output, table, row, history, write_slot, read_slots, seed, indices, noise, bad_row = x
+    (
+        out,
+        z,
+        base,
+        output,
+        table,
+        row,
+        history,
+        write_slot,
+        read_slots,
+        seed,
+        indices,
+        noise,
+        bad_row,
+        others,
+    ) = x
     columns = layout.columns(table.shape[1])
     assert columns is not None
     coefficients = table[row].tolist()
@@ -96,11 +117,14 @@ def reference_step(x: StepArguments) -> None:
     batch, components = z.shape[0], columns.components
     state = _components(z.to(compute), components)
 
-    branches = output.unflatten(0, (_replicas(output, batch), batch)).to(compute).unbind()
-    weights = coefficients[columns.W]
-    mixture = weights[0] * branches[0]
-    for weight, branch in zip(weights[1:], branches[1:], strict=False):
-        mixture = mixture + weight * branch
+    if output is None:
+        mixture = torch.zeros_like(state[0])
+    else:
+        branches = output.unflatten(0, (_replicas(output, batch), batch)).to(compute).unbind()
+        weights = coefficients[columns.W]
+        mixture = weights[0] * branches[0]
+        for weight, branch in zip(weights[1:], branches[1:], strict=False):
+            mixture = mixture + weight * branch
 
     u = _combined(coefficients[columns.P], state) + coefficients[columns.Q] * mixture
     if coefficients[columns.CLIP] != math.inf:
@@ -114,12 +138,20 @@ def reference_step(x: StepArguments) -> None:
             noise = reference_normal(seed, indices, row, math.prod(z.shape[1:]), STEP).view(z.shape)
         xi = _components(noise.to(compute), components)
     bases = _components(base.to(compute), components)
-    lags = [f, *(history[slot].to(compute) for slot in read_slots)] if history is not None else [f]
+    further = [_components(other.to(compute), components) for other in others]
+    lags = [history[slot].to(compute) for slot in read_slots] if history is not None else []
+    square = components**2
     parts = []
     for k in range(components):
         line = slice(k * components, (k + 1) * components)
         part = _combined(coefficients[columns.A][line], bases)
-        for coefficient, lag in zip(coefficients[columns.B][k::components], lags, strict=False):
+        first, *later = coefficients[columns.B][k::components]
+        part = part + first * f
+        for n, other in enumerate(further):
+            matrix = coefficients[columns.D][n * square : (n + 1) * square]
+            for coefficient, component in zip(matrix[line], other, strict=True):
+                part = part + coefficient * component
+        for coefficient, lag in zip(later, lags, strict=False):
             part = part + coefficient * lag
         for coefficient, normals in zip(coefficients[columns.C][line], xi, strict=False):
             part = part + coefficient * normals
@@ -149,7 +181,7 @@ def _combined(coefficients: Sequence[float], tensors: Sequence[Tensor]) -> Tenso
 
 def check_step(x: StepArguments) -> None:
     """Raises UsageError where the arguments of `linear_step` do not fit together."""
-    out, z, base, output, table, row, history, write_slot, read_slots, _, indices, noise, bad_row = x
+    out, z, base, output, table, row, history, write_slot, read_slots, _, indices, noise, bad_row, others = x
     batch, one = z.shape[0] if z.dim() else 0, tuple(z.shape[1:])
     if not z.dim() or not z.is_floating_point():
         raise UsageError(f"z is {z.dtype} of shape {tuple(z.shape)}; expected a floating-point batch")
@@ -165,7 +197,12 @@ def check_step(x: StepArguments) -> None:
             raise UsageError(f"z has shape {tuple(z.shape)}; expected two components stacked on dim 1")
         predicted = (one[0] // columns.components, *one[1:])
     _check_shape("base", base, (batch, *one))
-    for name, tensor, shape in (("output", output, predicted), ("out", out, one)):
+    if len(others) > layout.MAX_OTHERS:
+        raise UsageError(f"{len(others)} other states were given; a row reads at most {layout.MAX_OTHERS}")
+    for other in others:
+        _check_shape("one of others", other, (batch, *one))
+    replicated = [("out", out, one)] if output is None else [("output", output, predicted), ("out", out, one)]
+    for name, tensor, shape in replicated:
         check_real(name, tensor)
         if tuple(tensor.shape[1:]) != shape or not 1 <= _replicas(tensor, batch) <= layout.MAX_BRANCHES:
             raise UsageError(
@@ -211,8 +248,8 @@ def _replicas(tensor: Tensor, batch: int) -> int:
 
 _LINEAR_STEP = Operator(
     "linear_step",
-    "Tensor(a!) out, Tensor z, Tensor base, Tensor output, Tensor table, int row, Tensor(b!)? history, "
-    "int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row",
+    "Tensor(a!) out, Tensor z, Tensor base, Tensor? output, Tensor table, int row, Tensor(b!)? history, "
+    "int write_slot, int[] read_slots, int seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row, Tensor[] others",
     "()",
     reference_step,
     check_step,

@@ -18,7 +18,7 @@ def linear_step_replay(
     out: Tensor,
     z: Tensor,
     base: Tensor,
-    output: Tensor,
+    output: Tensor | None,
     table: Tensor,
     row: Tensor,
     seed: Tensor,
@@ -29,6 +29,7 @@ def linear_step_replay(
     indices: Tensor | None = None,
     noise: Tensor | None = None,
     bad_row: Tensor | None = None,
+    others: Sequence[Tensor] = (),
 ) -> None:
     """Computes `trilemma.ops.linear_step`; the kernel, not the host, reads table, row and seed.
 
@@ -36,7 +37,7 @@ def linear_step_replay(
     reference reads them on the host, and cannot be captured.
 
     Args:
-        out, z, base, output, history, write_slot, read_slots, noise, bad_row: as in `linear_step`.
+        out, z, base, output, history, write_slot, read_slots, noise, bad_row, others: as in `linear_step`.
         table: float32 [rows, layout.WIDTH] beside z, made once from the float64 table.
         row: int64, one element beside z: the row of the table, and the step of the noise. Its range is not checked.
         seed: int64, one element beside z: the bits of a seed of 0 to 2^64 - 1.
@@ -48,7 +49,7 @@ def linear_step_replay(
     """
     _LINEAR_STEP_REPLAY(
         *(out, z, base, output, table, row, history, write_slot, read_slots, seed),
-        *(indices, noise, bad_row),
+        *(indices, noise, bad_row, others),
     )
 
 
@@ -58,7 +59,7 @@ class ReplayArguments(NamedTuple):
     out: Tensor
     z: Tensor
     base: Tensor
-    output: Tensor
+    output: Tensor | None
     table: Tensor
     row: Tensor
     history: Tensor | None
@@ -68,6 +69,7 @@ class ReplayArguments(NamedTuple):
     indices: Tensor | None
     noise: Tensor | None
     bad_row: Tensor | None
+    others: Sequence[Tensor]
 
 
 def _reference(x: ReplayArguments) -> None:
@@ -91,8 +93,9 @@ def _check(x: ReplayArguments) -> None:
 
 _LINEAR_STEP_REPLAY = Operator(
     "linear_step_replay",
-    "Tensor(a!) out, Tensor z, Tensor base, Tensor output, Tensor table, Tensor row, Tensor(b!)? history, "
-    "int write_slot, int[] read_slots, Tensor seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row",
+    "Tensor(a!) out, Tensor z, Tensor base, Tensor? output, Tensor table, Tensor row, Tensor(b!)? history, "
+    "int write_slot, int[] read_slots, Tensor seed, Tensor? indices, Tensor? noise, Tensor(c!)? bad_row, "
+    "Tensor[] others",
     "()",
     _reference,
     _check,

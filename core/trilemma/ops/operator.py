@@ -100,10 +100,32 @@ class Operator:
             self.check(*arguments)
             raise _without_place(error) from error
 
+    def launcher(self) -> Callable[..., Any]:
+        """Returns this operator for calls that follow each other under the same circumstances.
+
+        The backend that TRILEMMA_BACKEND allows is looked up once, and so is whether derivatives may be asked for.
+        """
+        if torch.is_grad_enabled() or is_transformed():
+            return self
+        backend, overload = requested_backend(), self._overload
+        options = {} if backend == "auto" else {"backend": backend}
+
+        def launch(*arguments: Any) -> Any:
+            try:
+                return overload(*arguments, **options)
+            except RuntimeError as error:
+                self.check(*arguments)
+                raise _without_place(error) from error
+
+        return launch
+
     def _is_beyond_its_formulas(self, arguments: tuple[Any, ...]) -> bool:
         if torch.is_grad_enabled():
             for place, value in enumerate(arguments):
-                if isinstance(value, Tensor) and value.requires_grad and place not in self._with_formula:
+                if isinstance(value, Tensor):
+                    if value.requires_grad and place not in self._with_formula:
+                        return True
+                elif isinstance(value, list | tuple) and any(_requires_grad(entry) for entry in value):
                     return True
         return is_transformed(*arguments)
 
@@ -170,7 +192,8 @@ def is_transformed(*tensors: Any) -> bool:
         return True
     return forward_ad._current_level >= 0 and any(
         isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
-        for tensor in tensors
+        for argument in tensors
+        for tensor in (argument if isinstance(argument, list | tuple) else (argument,))
     )
 
 
@@ -194,6 +217,10 @@ def check_real(name: str, tensor: Tensor) -> None:
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype that an operator computes in: float32 on half storage."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _requires_grad(entry: object) -> bool:
+    return isinstance(entry, Tensor) and entry.requires_grad
 
 
 def _nothing(*arguments: Any) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -54,6 +54,21 @@ class Destination(ABC):
 
     holds_trajectory: ClassVar[bool] = False
     needs_trajectory: ClassVar[bool] = False
+
+    def of_stage(self, number: int) -> Destination:
+        """Returns the place of the images of an earlier stage of a cascade: out.png becomes out.stage-1.png.
+
+        Args:
+            number: of the stage, from 1.
+
+        Raises:
+            UsageError: for a place that holds the trajectory of the last stage alone.
+        """
+        if self.needs_trajectory:
+            raise UsageError(
+                f"{self.path} shows the way of the last stage alone; write a .png, or leave --stages out"
+            )
+        return replace(self, path=self.path.with_name(f"{self.path.stem}.stage-{number}{self.path.suffix}"))
 
     @abstractmethod
     def check(self, shape: Sequence[int], numbers: int = 0) -> None:
@@ -155,6 +170,9 @@ class Npz(Destination):
 @dataclass(frozen=True)
 class Folder(Destination):
     """A picture for each sample, written as they come."""
+
+    def of_stage(self, number: int) -> Destination:
+        return replace(self, path=self.path / f"stage-{number}")
 
     def check(self, shape: Sequence[int], numbers: int = 0) -> None:
         check_channels(shape[0])

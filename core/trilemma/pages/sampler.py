@@ -12,8 +12,8 @@ from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
-from trilemma.models.card import read_card
-from trilemma.models.loading import model_path
+from trilemma.models.places import model_path
+from trilemma.models.reading import kind_of, read_card
 from trilemma.registry import Component, SamplerSpec, building, catalog
 from trilemma.registry.docstring import read_docstring
 from trilemma.testing.exact_processes import AngleProcess, PhaseProcess
@@ -82,6 +82,8 @@ def _model_for(sampler: Sampler) -> str:
     others = [component.address for component in catalog().components("model")]
     for address in [*building.default_models(), *others]:
         card = read_card(model_path(address))
+        if kind_of(card) != "denoiser":
+            continue
         process = lookup.process(card["process"]["spec"])
         if sampler.components is None or process.components in sampler.components:
             told = card["denoiser"].get("options", {}).get("classes")
@@ -173,17 +175,20 @@ def _rows(tableau: Tableau) -> str:
     lags = sorted({lag for row in tableau.rows for lag, _ in row.B})
     bases = any(row.base for row in tableau.rows)
     titles = ["row", "t", *(["z_base"] if bases else []), "A"]
+    backs = sorted({back for row in tableau.rows for back, _ in row.D})
+    titles += ["D (z)" if back == 0 else f"D (z, {back} before)" for back in backs]
     titles += ["B (f)" if lag == 0 else f"B (f, {lag} before)" for lag in lags] + ["C (ξ)"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---:|" * len(titles)]
     for number, row in enumerate(tableau.rows, 1):
-        lines.append("| " + " | ".join(_cells(row, number, lags, bases)) + " |")
+        lines.append("| " + " | ".join(_cells(row, number, lags, bases, backs)) + " |")
     return "\n".join(lines)
 
 
-def _cells(row: Row, number: int, lags: list[int], bases: bool) -> list[str]:
+def _cells(row: Row, number: int, lags: list[int], bases: bool, backs: list[int]) -> list[str]:
     base = ["z" if row.base == 0 else f"{row.base} before"] if bases else []
-    terms = dict(row.B)
-    weights = [_number(terms[lag]) if lag in terms else "" for lag in lags]
+    terms, states = dict(row.B), dict(row.D)
+    weights = [_number(states[back]) if back in states else "" for back in backs]
+    weights += [_number(terms[lag]) if lag in terms else "" for lag in lags]
     return [
         str(number),
         f"{row.t:.3g}",

@@ -244,6 +244,11 @@ def fits(value: Any, annotation: Any) -> bool:
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
             return len(value) == len(arguments) and all(map(_nearly_fits, value, arguments))
         return all(_nearly_fits(entry, argument) for entry in value for argument in arguments[:1])
+    if origin is dict:
+        key, entry = arguments or (Any, Any)
+        return isinstance(value, dict) and all(
+            fits(k, key) and _nearly_fits(v, entry) for k, v in value.items()
+        )
     if _is_known(annotation):
         return isinstance(value, annotation)
     return True
@@ -295,4 +300,6 @@ def _readable(annotation: Any) -> str:
         return "None"
     if get_origin(annotation) in (list, tuple, AbstractSequence):
         return f"list of {_readable(get_args(annotation)[0])}" if get_args(annotation) else "list"
+    if get_origin(annotation) is dict:
+        return f"{{name: {_readable(get_args(annotation)[1])}}}"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

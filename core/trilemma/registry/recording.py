@@ -31,6 +31,8 @@ LONGEST_TEXT = 4096
 MOST_ENTRIES = 4096
 # Floats that are written out; a longer list is an embedding.
 MOST_NUMBERS = 16
+# In the metadata of a field whose default value is not written.
+ADDED_LATER = "added later"
 _DIGITS = 16
 _SESSION = uuid.uuid4().hex[:12]
 _OF_TORCH = ("dtype", "device", "layout", "memory_format")
@@ -93,7 +95,9 @@ def options_of(made: Any, name_of: NameOf) -> dict[str, Any]:
     is none.
     """
     if "__dataclass_fields__" in vars(type(made)):
-        kept = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.init}
+        kept = {
+            field.name: getattr(made, field.name) for field in dataclasses.fields(made) if _shows(field, made)
+        }
         return {key: recorded(value, name_of) for key, value in kept.items()}
     state = _state(made)
     names = _constructor_options(type(made))
@@ -102,6 +106,12 @@ def options_of(made: Any, name_of: NameOf) -> dict[str, Any]:
     options = {name: recorded(state[name], name_of) for name in names}
     more = made.state_dict() if callable(getattr(made, "state_dict", None)) else set(state) - set(names)
     return {**options, "state": recorded(_State(made), name_of)} if more else options
+
+
+def _shows(field: dataclasses.Field[Any], made: Any) -> bool:
+    """Returns whether a field is written: an option that came later is left out at its default, as old records are."""
+    later = field.metadata.get(ADDED_LATER, False)
+    return field.init and not (later and getattr(made, field.name) == field.default)
 
 
 class _State:

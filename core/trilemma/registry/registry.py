@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from trilemma.registry.specs import (
+    AutoencoderSpec,
+    ClassifierSpec,
     CommandSpec,
     ComponentSpec,
     DatasetSpec,
     DenoiserSpec,
+    EncoderSpec,
+    FeaturesSpec,
     GuidanceSpec,
     KernelSpec,
     MetricSpec,
@@ -41,6 +45,18 @@ class Registry:
         """Registers a network."""
         self._stage(spec, DenoiserSpec)
 
+    def autoencoder(self, spec: AutoencoderSpec) -> None:
+        """Registers a network that makes codes of images."""
+        self._stage(spec, AutoencoderSpec)
+
+    def classifier(self, spec: ClassifierSpec) -> None:
+        """Registers a network that names classes."""
+        self._stage(spec, ClassifierSpec)
+
+    def features(self, spec: FeaturesSpec) -> None:
+        """Registers a network whose activations compare images."""
+        self._stage(spec, FeaturesSpec)
+
     def sampler(self, spec: SamplerSpec) -> None:
         """Registers a sampler."""
         self._stage(spec, SamplerSpec)
@@ -48,6 +64,10 @@ class Registry:
     def guidance(self, spec: GuidanceSpec) -> None:
         """Registers a guidance."""
         self._stage(spec, GuidanceSpec)
+
+    def encoder(self, spec: EncoderSpec) -> None:
+        """Registers an encoder of texts."""
+        self._stage(spec, EncoderSpec)
 
     def objective(self, spec: ObjectiveSpec) -> None:
         """Registers a training objective."""

@@ -90,6 +90,27 @@ class DenoiserSpec(ComponentSpec):
 
 
 @dataclass(frozen=True)
+class AutoencoderSpec(ComponentSpec):
+    """A network that makes codes of images: target is a `trilemma.interfaces.autoencoder.Autoencoder`."""
+
+    kind = "autoencoder"
+
+
+@dataclass(frozen=True)
+class ClassifierSpec(ComponentSpec):
+    """A network that names classes: target is a `trilemma.interfaces.classifier.Classifier`."""
+
+    kind = "classifier"
+
+
+@dataclass(frozen=True)
+class FeaturesSpec(ComponentSpec):
+    """A network whose activations compare images: target is a `trilemma.interfaces.features.Features`."""
+
+    kind = "features"
+
+
+@dataclass(frozen=True)
 class SamplerSpec(ComponentSpec):
     """A sampler: target is a `trilemma.interfaces.sampler.Sampler`.
 
@@ -119,6 +140,25 @@ class GuidanceSpec(ComponentSpec):
     """A guidance: target is a `trilemma.interfaces.guidance.Guidance`."""
 
     kind = "guidance"
+
+
+@dataclass(frozen=True)
+class EncoderSpec(ComponentSpec):
+    """An encoder of texts: target is a `trilemma.interfaces.encoder.Encoder`.
+
+    Attributes:
+        width: numbers in one of its embeddings, so that networks are built without its weights; 0 where its options
+            decide.
+    """
+
+    width: int = 0
+
+    kind = "encoder"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.width) is not int or self.width < 0:
+            raise TypeError(f"EncoderSpec {self.name!r}: width={self.width!r} is no number of numbers")
 
 
 @dataclass(frozen=True)
@@ -207,8 +247,12 @@ class ModelSpec(ComponentSpec):
 SPECS: tuple[type[ComponentSpec], ...] = (
     ProcessSpec,
     DenoiserSpec,
+    AutoencoderSpec,
+    ClassifierSpec,
+    FeaturesSpec,
     SamplerSpec,
     GuidanceSpec,
+    EncoderSpec,
     ObjectiveSpec,
     DatasetSpec,
     MetricSpec,

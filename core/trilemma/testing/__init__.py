@@ -1,8 +1,12 @@
 """The conformance kit: what a plugin declares selects its checks, and a false declaration fails."""
 
 from trilemma.testing.checks import (
+    check_autoencoder,
+    check_classifier,
     check_dataset,
     check_denoiser,
+    check_encoder,
+    check_features,
     check_guidance,
     check_kernel_backend,
     check_metric,
@@ -20,6 +24,7 @@ from trilemma.testing.guided import classifier_free_target, classifier_target
 from trilemma.testing.mixture import GaussianMixtureDenoiser, point_mass
 from trilemma.testing.outcome import Record
 from trilemma.testing.parametrizing import generate_checks, parametrize_with_checks
+from trilemma.testing.word_encoder import WordEncoder
 
 __all__ = [
     "AngleProcess",
@@ -27,8 +32,13 @@ __all__ = [
     "GaussianMixtureDenoiser",
     "PhaseProcess",
     "Record",
+    "WordEncoder",
+    "check_autoencoder",
+    "check_classifier",
     "check_dataset",
     "check_denoiser",
+    "check_encoder",
+    "check_features",
     "check_guidance",
     "check_kernel_backend",
     "check_metric",

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trilemma import lookup
-from trilemma.errors import DataError, PluginUnavailable, TrilemmaError
+from trilemma.errors import DataError, PluginUnavailable, TrilemmaError, UsageError
+from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.classifier import Classifier
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.encoder import Encoder
+from trilemma.interfaces.features import Features
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric
 from trilemma.interfaces.objective import Objective
@@ -17,13 +21,17 @@ from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.registry import building, catalog
 from trilemma.registry.spec import parse_spec
+from trilemma.testing.autoencoders import autoencoder_checks
+from trilemma.testing.classifiers import classifier_checks
 from trilemma.testing.datasets import dataset_checks
 from trilemma.testing.denoisers import denoiser_checks
+from trilemma.testing.encoders import encoder_checks
 from trilemma.testing.exact_processes import PhaseProcess
+from trilemma.testing.features import features_checks
 from trilemma.testing.guidances import guidance_checks
 from trilemma.testing.kernels import kernel_checks
 from trilemma.testing.local import LOCAL
-from trilemma.testing.metrics import metric_checks
+from trilemma.testing.metrics import SHAPES, metric_checks
 from trilemma.testing.objectives import objective_checks
 from trilemma.testing.outcome import Record, Skipped
 from trilemma.testing.processes import process_checks
@@ -35,8 +43,12 @@ Check = tuple[str, Callable[[], str]]
 _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
     "process": ((Process,), process_checks),
     "denoiser": ((Denoiser,), denoiser_checks),
+    "autoencoder": ((Autoencoder,), autoencoder_checks),
+    "classifier": ((Classifier,), classifier_checks),
+    "features": ((Features,), features_checks),
     "sampler": ((Sampler,), sampler_checks),
     "guidance": ((Guidance,), guidance_checks),
+    "encoder": ((Encoder,), encoder_checks),
     "objective": ((Objective,), objective_checks),
     "metric": ((Metric, ModelMetric, FeatureNetwork), metric_checks),
     "dataset": ((Dataset,), dataset_checks),
@@ -98,11 +110,37 @@ def check_denoiser(
     return run_checks("denoiser", denoiser, expected_failures)
 
 
+def check_autoencoder(
+    autoencoder: Autoencoder | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
+    """Runs every check of an autoencoder and returns its record; see `run_checks`."""
+    return run_checks("autoencoder", autoencoder, expected_failures)
+
+
+def check_classifier(
+    classifier: Classifier | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
+    """Runs every check of a classifier and returns its record; see `run_checks`."""
+    return run_checks("classifier", classifier, expected_failures)
+
+
+def check_features(
+    features: Features | str, expected_failures: Mapping[str, str] | None = None
+) -> list[Record]:
+    """Runs every check of a network of features and returns its record; see `run_checks`."""
+    return run_checks("features", features, expected_failures)
+
+
 def check_guidance(
     guidance: Guidance | str, expected_failures: Mapping[str, str] | None = None
 ) -> list[Record]:
     """Runs every check of a guidance and returns its record; see `run_checks`."""
     return run_checks("guidance", guidance, expected_failures)
+
+
+def check_encoder(encoder: Encoder | str, expected_failures: Mapping[str, str] | None = None) -> list[Record]:
+    """Runs every check of an encoder of texts and returns its record; see `run_checks`."""
+    return run_checks("encoder", encoder, expected_failures)
 
 
 def check_objective(
@@ -193,9 +231,30 @@ def _built(kind: str, spec: Any) -> Any:
         return building.import_target(catalog().find(kind, spec))
     if kind == "denoiser" and isinstance(spec, str):
         return lookup.build(kind, spec, process=_fitting(spec), shape=(1, 28, 28))[0]
+    if kind in _OF_IMAGES and isinstance(spec, str):
+        return _of_images(kind, spec)
     if kind == "dataset" and isinstance(spec, type):
         return spec()
     return lookup.build(kind, spec)[0]
+
+
+# Arguments of networks of images beside the shape, by kind.
+_OF_IMAGES: dict[str, dict[str, Any]] = {
+    "autoencoder": {},
+    "classifier": {"classes": tuple("0123456789"), "process": LOCAL[0]},
+    "features": {"classes": tuple("0123456789")},
+}
+
+
+def _of_images(kind: str, spec: str) -> Any:
+    """A network for the first of some shapes that it takes."""
+    refusals: list[UsageError] = []
+    for shape in SHAPES:
+        try:
+            return lookup.build(kind, spec, shape=shape, **_OF_IMAGES[kind])[0]
+        except UsageError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def _fitting(spec: str) -> Process:

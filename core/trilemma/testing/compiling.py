@@ -64,17 +64,19 @@ def _run(program: Program, model: Denoiser, start: Tensor) -> Tensor:
     states = [start.clone() for _ in range(program.states)]
     history = start.new_zeros((program.history, *start.shape)) if program.history else None
     for row, (t, slots) in enumerate(zip(program.times, program.slots, strict=True)):
+        seen = states[slots.seen]
         linear_step(
             states[slots.write],
-            states[slots.seen],
+            seen,
             states[slots.base],
-            model(states[slots.seen], torch.full((len(start),), t)),
+            model(seen, torch.full((len(start),), t)) if slots.evaluated else None,
             program.table,
             row,
             history=history,
             write_slot=slots.write_history,
             read_slots=slots.history,
             noise=torch.full_like(start, 0.1 * row),
+            others=[states[slot] for slot in slots.others],
         )
     return states[program.slots[-1].write]
 

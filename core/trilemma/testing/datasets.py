@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.column import ClassColumn, ImageColumn, ScalarColumn
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
 from trilemma.testing.generators import keeps_global_generators
 from trilemma.testing.outcome import Skipped
@@ -40,6 +44,9 @@ def dataset_checks(dataset: Dataset, again: Again | None) -> Iterator[tuple[str,
     yield "reading repeats", lambda: _repeats(dataset)
     yield "what is read is the reader's own", lambda: _own(dataset)
     yield "a batch is scaled to [-1, 1]", lambda: _batch(dataset)
+    yield "conditions have a value for each example", lambda: _columns(dataset)
+    yield "a batch has the values of its examples", lambda: _values(dataset)
+    yield "the fingerprint knows the columns", lambda: _known(dataset)
     yield "all of it can be read", lambda: _check(dataset)
     yield "no global generator is drawn from", lambda: _generators(dataset, again)
     yield "built again it is the same", lambda: _again(dataset, again)
@@ -143,12 +150,66 @@ def _own(dataset: Dataset) -> str:
 def _batch(dataset: Dataset) -> str:
     some = _some(dataset)
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12), (torch.bfloat16, 8e-3)):
-        x, labels = dataset.batch(some, dtype)
+        x, _ = dataset.batch(some, dtype)
         assert x.dtype == dtype, f"a batch asked for in {dtype} is {x.dtype}"
         off = float((x.double() - (dataset.read(some).double() / 127.5 - 1)).abs().max())
         assert off <= tolerance, f"a batch in {dtype} is {off:.2g} off u/127.5 − 1"
-        assert torch.equal(labels, dataset.labels[some]), "a batch has other labels"
     return "float32, float64 and bfloat16"
+
+
+def _columns(dataset: Dataset) -> str:
+    columns, some = dataset.columns, _some(dataset)
+    assert (LABEL in columns) == bool(dataset.classes), "it has classes without their column, or the reverse"
+    for name, column in columns.items():
+        assert len(column) == len(dataset), f"{name!r} has {len(column)} values for {len(dataset)} examples"
+        missing = column.missing
+        assert missing.dtype == torch.bool, f"{name!r} says which are missing in {missing.dtype}"
+        found = column.at(some)
+        assert len(found) == len(some), f"{name!r} gives {len(found)} values of {len(some)} examples"
+        if isinstance(column, ScalarColumn):
+            known = column.values[~missing]
+            inside = bool(((known >= column.low) & (known <= column.high)).all())
+            assert inside, f"{name!r} leaves its range from {column.low} to {column.high}"
+        if isinstance(column, ClassColumn):
+            assert int(column.values.max()) < len(column.classes), f"{name!r} has a label past its classes"
+        if isinstance(column, ImageColumn):
+            assert found.dtype == torch.uint8, f"images of {name!r} are {found.dtype}, not uint8"
+            assert tuple(found.shape[1:]) == column.shape, (
+                f"images of {name!r} have another shape than it says"
+            )
+    return ", ".join(f"{name} ({column.kind})" for name, column in columns.items()) or "none"
+
+
+def _values(dataset: Dataset) -> str:
+    some = _some(dataset).flip(0)
+    _, values = dataset.batch(some)
+    assert set(values) == set(dataset.columns), (
+        f"it gives {sorted(values)}, its columns are {sorted(dataset.columns)}"
+    )
+    for name, column in dataset.columns.items():
+        together = values[name]
+        for place, index in enumerate(some):
+            alone = column.at(index.view(1))
+            assert _same(together[place : place + 1], alone), f"{name!r} of an example is another in a batch"
+    return f"{len(values)} of {len(some)} examples"
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return bool(torch.equal(first.nan_to_num(-1), second.nan_to_num(-1)))
+    return bool(first == second)
+
+
+def _known(dataset: Dataset) -> str:
+    others = [name for name in dataset.columns if name != LABEL]
+    if not others:
+        return "no column beside the class"
+    bare = copy.copy(dataset)
+    bare._columns = {}
+    assert bare.fingerprint() != dataset.fingerprint(), (
+        f"its fingerprint is the same without {', '.join(others)}"
+    )
+    return ", ".join(others)
 
 
 def _check(dataset: Dataset) -> str:
@@ -174,6 +235,8 @@ def _again(dataset: Dataset, again: Again | None) -> str:
     other, some = again(), _some(dataset)
     assert torch.equal(other.labels, dataset.labels), "built again it has other labels"
     assert other.classes == dataset.classes, "built again it has other classes"
+    first, second = ({n: c.digest() for n, c in made.columns.items()} for made in (dataset, other))
+    assert first == second, "built again it has other values of its conditions"
     assert torch.equal(other.read(some), dataset.read(some)), "built again it has other images"
     assert other.fingerprint() == dataset.fingerprint(), "built again it has another fingerprint"
     return "labels, images and fingerprint"

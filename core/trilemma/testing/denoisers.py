@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.testing.compiling import network_compiles
+from trilemma.testing.conditions import condition_checks, told
 from trilemma.testing.empty import without_a_state
 from trilemma.testing.outcome import Skipped
 
@@ -21,7 +22,7 @@ def denoiser_checks(denoiser: Denoiser) -> Iterator[tuple[str, Callable[[], str]
     yield "answers in the shape and dtype of the data", lambda: _shape(model)
     yield "inputs are left alone", lambda: _inputs(model)
     yield "a state's answer does not depend on the batch", lambda: _batch(model)
-    yield "conditions are taken, with and without null", lambda: _conditions(model)
+    yield from condition_checks(model)
     yield "weights survive a save", lambda: _saved(model)
     yield "NaN stays in its sample", lambda: _nan(model)
     yield "states in any strides", lambda: _strides(model)
@@ -36,8 +37,7 @@ def _asked(model: Denoiser, count: int) -> tuple[Tensor, Tensor, dict[str, Tenso
     components = model.process.components
     shape = (components * model.shape[0], *model.shape[1:])
     z = torch.randn(count, *shape, generator=generator).to(dtype)
-    cond = {name: torch.arange(count) % entry.size for name, entry in model.conditions.items()}
-    return z, torch.linspace(0.2, 0.9, count), cond
+    return z, torch.linspace(0.2, 0.9, count), told(model, count)
 
 
 @torch.no_grad()
@@ -79,19 +79,6 @@ def _batch(model: Denoiser) -> str:
     error = float((whole - alone).abs().max() / (1e-6 + whole.abs().max()))
     assert error < 1e-3, f"answers move by {error:.2g} when a state is asked for alone"
     return f"to {error:.1g}"
-
-
-def _conditions(model: Denoiser) -> str:
-    if not model.conditions:
-        raise Skipped("it takes no condition")
-    z, t, cond = _asked(model, 1)
-    for name, entry in model.conditions.items():
-        for label in (0, entry.size - 1, *([] if entry.null is None else [entry.null])):
-            given = {**cond, name: torch.full((1,), label)}
-            assert bool(_answer(model, z, t, given).isfinite().all()), (
-                f"{name}={label} gives no finite answer"
-            )
-    return ", ".join(model.conditions)
 
 
 def _nan(model: Denoiser) -> str:

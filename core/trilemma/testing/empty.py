@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
 from trilemma.interfaces.process import Process

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import convert
@@ -38,7 +38,7 @@ class GaussianDenoiser(Denoiser):
         shape: Sequence[int] = (1, 1, 1),
     ) -> None:
         means = [float(mean)] if isinstance(mean, int | float) else [float(entry) for entry in mean]
-        conditions = [Condition("class", len(means) - 1, null=len(means) - 1)] if len(means) > 1 else []
+        conditions = [ClassCondition("class", len(means) - 1, null=len(means) - 1)] if len(means) > 1 else []
         super().__init__(process, parameterization, shape, conditions)
         self.means = means
         self.variance = variance

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.errors import UsageError
 from trilemma.guiding.modifiers import Modifier
 from trilemma.interfaces.denoiser import Denoiser

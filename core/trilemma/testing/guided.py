@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trilemma.engine.evaluation import Evaluation
+from trilemma.engine.noise import KeyedNoise
 from trilemma.engine.prediction import GuidedPrediction
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import Guidance
@@ -22,11 +23,17 @@ def guided_prediction(
     """Returns the function (z [count, ...], t) → prediction that samplers see of a model under guidance, in float64."""
     indices = torch.arange(count)
     bound = guidance.bind(model, cond, torch.tensor([1.0, 0.0], dtype=torch.float64))
-    encoded = [model.encode(branch.cond, indices) for branch in bound.branches]
-    joined = {name: torch.cat([branch[name] for branch in encoded]) for name in encoded[0]}
+    told = [model.prepare(branch.cond).take(indices) for branch in bound.branches]
+    joined = {name: torch.cat([branch[name] for branch in told]) for name in told[0]}
     shape = (model.process.components * model.shape[0], *model.shape[1:])
     evaluation = Evaluation(bound, count, shape, torch.float64, torch.float64, torch.device("cpu"))
-    return GuidedPrediction(evaluation, joined, bound.targets(indices, encoded[0]), torch.float64)
+    return GuidedPrediction(
+        evaluation,
+        joined,
+        bound.targets(indices, told[0]),
+        torch.float64,
+        lambda number: evaluation.draw(KeyedNoise(), indices, number),
+    )
 
 
 def classifier_free_target(

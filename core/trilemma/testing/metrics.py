@@ -31,7 +31,7 @@ def metric_checks(metric: Any) -> Iterator[Check]:
     elif isinstance(metric, ModelMetric):
         yield from _of_models(metric)
     else:
-        yield from _of_networks(metric)
+        yield from feature_network_checks(metric)
 
 
 def _of_sets(metric: Metric[Any]) -> Iterator[Check]:
@@ -285,7 +285,8 @@ def _images(metric: ModelMetric) -> str:
     return "both"
 
 
-def _of_networks(network: FeatureNetwork) -> Iterator[Check]:
+def feature_network_checks(network: FeatureNetwork) -> Iterator[Check]:
+    """Yields pairs of a name and a check of a feature network."""
     yield "features are float32, finite, one row an image", lambda: _features(network)
     yield "an image's features do not depend on its batch", lambda: _alone(network)
     yield "other images have other features", lambda: _different(network)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import check_components, functional
@@ -46,7 +46,7 @@ class GaussianMixtureDenoiser(Denoiser):
         shape: Sequence[int] = (1, 1, 1),
     ) -> None:
         count = len(means)
-        conditions = [Condition("class", count, null=count)] if count > 1 else []
+        conditions = [ClassCondition("class", count, null=count)] if count > 1 else []
         super().__init__(process, parameterization, shape, conditions)
         check_components(parameterization, process.components)
         spread = [float(variances)] * count if isinstance(variances, int | float) else list(variances)

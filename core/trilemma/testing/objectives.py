@@ -14,15 +14,16 @@ from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
-from trilemma.lookup import build
-from trilemma.registry import catalog
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.generators import keeps_global_generators
-from trilemma.testing.local import LOCAL
+from trilemma.testing.installed import processes_of_one_component
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
+from trilemma.testing.updates import update_checks
 
 BATCH = 16
+# Methods of an objective that makes more of an update than one loss.
+_OF_UPDATES = ("parts", "updates", "update_loss")
 # Examples and seeds used in the search for a minimum.
 MANY, SEEDS = 1024, 8
 # Seeds of a mean, and the standard errors that it may be off: 1 false alarm in 5·10⁸.
@@ -30,7 +31,17 @@ REPEATS, ALLOWED = 48, 6.0
 
 
 def objective_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong."""
+    """Yields pairs of a name and a check; a check returns what it found and raises AssertionError where it is wrong.
+
+    A loss of one network is checked on exact models; updates, where the objective has written them, on small networks.
+    """
+    if type(objective).loss is not Objective.loss:
+        yield from _loss_checks(objective)
+    if any(getattr(type(objective), name) is not getattr(Objective, name) for name in _OF_UPDATES):
+        yield from update_checks(objective)
+
+
+def _loss_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "the loss is one finite number", lambda: _on_each(objective, _number)
     yield "gradients reach the network", lambda: _on_each(objective, _gradients)
     yield "the network it is given is called", lambda: _on_each(objective, _calls)
@@ -75,23 +86,12 @@ def _model(process: Process) -> GaussianMixtureDenoiser:
 
 def _on_each(objective: Objective, check: Callable[[Objective, GaussianMixtureDenoiser], str]) -> str:
     """A check on the exact model of a process of one component, and of two, where the objective takes it."""
-    models = list(islice(_taken(objective, _of_one_component()), 1))
+    models = list(islice(_taken(objective, processes_of_one_component()), 1))
     models += _taken(objective, [PhaseProcess()], faults=not models)
     if not models:
         raise Skipped("it trains no exact model on a process that is installed")
     found = [check(objective, model) for model in models]
     return found[0]
-
-
-def _of_one_component() -> Iterator[Process]:
-    yield from LOCAL
-    for component in catalog().components("process"):
-        try:
-            process: Process = build("process", component.address)[0]
-        except TrilemmaError:
-            continue
-        if process.components == 1:
-            yield process
 
 
 def _taken(

@@ -1,4 +1,5 @@
-"""Measures the order of convergence of a sampler: along the flow, in law, and along one path of the noise."""
+"""Measures the order of convergence of a sampler: along the flow, in law, along one path of the noise, and along one
+Brownian path in time."""
 
 from __future__ import annotations
 
@@ -6,17 +7,19 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from trilemma.engine.drawing import sample
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Tableau, scalar
 from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.execution import final_states, run_plan, run_sample
 from trilemma.testing.law import sample_law, state_law
-from trilemma.testing.local import LOCAL, local_times
+from trilemma.testing.local import LOCAL, ExplodingProcess, local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
@@ -38,7 +41,7 @@ class Measured:
     """An order found by measurement.
 
     Attributes:
-        what: "flow", "law" or "path".
+        what: "flow", "law", "path" or "time".
         data, process: where.
         steps, errors: the two measurements.
         order: slope of log error against log steps; infinite at the floor of rounding.
@@ -223,7 +226,7 @@ def _steps(tableau: Tableau, steps: int) -> tuple[Tensor, Tensor]:
     rows, stages = tableau.rows, len(tableau.rows) // steps
     silent = all(row.C == 0 for r, row in enumerate(rows) if (r + 1) % stages)
     whole = all(row.base == stages - 1 for row in rows[stages - 1 :: stages])
-    if stages * steps != len(rows) or not silent or not whole:
+    if stages * steps != len(rows) or not silent or not whole or any(row.D for row in rows):
         raise Skipped("its noise is not added at the end of whole steps, so that paths cannot be coupled")
     last = rows[stages - 1 :: stages]
     A, C = ([scalar(entry) for entry in column] for column in ([r.A for r in last], [r.C for r in last]))
@@ -233,6 +236,41 @@ def _steps(tableau: Tableau, steps: int) -> tuple[Tensor, Tensor]:
 def _spread(tableau: Tableau, noise: Tensor) -> Tensor:
     """Noise a step as noise a row."""
     return noise.repeat_interleave(len(tableau.rows) // noise.shape[1], 1)
+
+
+TIMED = 128
+TIME_COUNTS = (20, 80, 160)
+TIME_REFERENCE = 1280
+
+
+def order_in_time(sampler: Sampler, declared: float) -> Iterator[Measured]:
+    """Measures the order of the root mean square distance to the samples of 1280 steps under `noise="brownian"`.
+
+    That is of whole runs by the engine, from the prior to the data.
+    """
+    if not sampler.has_plan or not isinstance(sampler.grid, str):
+        raise Skipped(
+            "a path in time is read at any number of steps only by a sampler with a plan and a grid"
+        )
+    process = ExplodingProcess()
+    reference = brownian_samples(sampler, process, TIME_REFERENCE)
+
+    def error(steps: int) -> float:
+        return float((brownian_samples(sampler, process, steps) - reference).square().mean().sqrt())
+
+    yield measure("time", "mixture", process, declared, error, TIME_COUNTS)
+
+
+def brownian_samples(sampler: Sampler, process: Process, steps: int) -> Tensor:
+    """Returns samples [n] of the exact mixture along the paths of one seed, float64."""
+    model = MIXTURE.denoiser(process)
+    options: dict[str, Any] = {
+        "sampler": sampler,
+        "steps": steps,
+        "batch_size": TIMED,
+        "dtype": torch.float32,
+    }
+    return sample(model, TIMED, noise="brownian", **options).samples.flatten().double()
 
 
 def measured_orders(sampler: Sampler) -> list[Measured]:
@@ -248,6 +286,7 @@ def measured_orders(sampler: Sampler) -> list[Measured]:
         found += order_in_law(sampler)
     if sampler.strong_order is not None and sampler.has_plan:
         found += order_along_a_path(sampler, sampler.strong_order)
+        found += order_in_time(sampler, sampler.strong_order)
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import matrix
 from trilemma.testing.exact_processes import PhaseProcess

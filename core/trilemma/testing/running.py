@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from trilemma.engine.sampling import sample
+from trilemma.engine.drawing import sample
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.sampler import Sampler
@@ -81,8 +81,11 @@ def _calls(sampler: Sampler, steps: int) -> str:
     if sampler.has_plan:
         # fresh noise may lift a state above its time, as churn does
         highest = times[:-1] if sampler.deterministic else [times[0], *times[:-2]]
-        firsts = [_first(model.times, t, high) for t, high in zip(times[:-1], highest, strict=True)]
-        missed = [t for t, first in zip(times[:-1], firsts, strict=True) if first is None]
+        tableau = sampler.plan(model.process, sampler.times(model.process, steps))
+        silent = {row.t for row, asked in zip(tableau.rows, tableau.evaluated(), strict=True) if not asked}
+        asked = [(t, high) for t, high in zip(times[:-1], highest, strict=True) if t not in silent]
+        firsts = [_first(model.times, t, high) for t, high in asked]
+        missed = [t for (t, _), first in zip(asked, firsts, strict=True) if first is None]
         assert not missed, f"the network is never asked at t = {missed[0]:g}, a time of the grid"
         assert firsts == sorted(cast(list[int], firsts)), "the times of the grid are not visited in order"
     return f"{calls} calls for {steps} steps"
@@ -211,8 +214,12 @@ def _loop(sampler: Sampler, steps: int) -> str:
     model = _model()
     with Watch(model) as watch:
         _draw(sampler, steps, model, n=2)
-    rows = watch.evaluations
     stray = sorted(set(watch.loop) - {"network", "linear_step"})
     assert not stray, f"the loop calls {', '.join(stray)}"
-    assert watch.loop == ["network", "linear_step"] * rows, "a row is more than one call and one fused step"
-    return f"{rows} calls of the network and {rows} fused steps"
+    rows = watch.loop.count("linear_step")
+    tableau = sampler.plan(model.process, sampler.times(model.process, steps))
+    # A row without an evaluation before the first call is not in the record.
+    each = [["network", "linear_step"] if evaluated else ["linear_step"] for evaluated in tableau.evaluated()]
+    expected = [call for calls in each for call in calls]
+    assert watch.loop == expected[-len(watch.loop) :], "a row is more than one call and one fused step"
+    return f"{watch.evaluations} calls of the network and {rows} fused steps"

@@ -25,6 +25,7 @@ from trilemma.testing.orders import (
     order_along_a_path,
     order_along_the_flow,
     order_in_law,
+    order_in_time,
 )
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.phase_checks import phase_checks
@@ -66,6 +67,7 @@ def sampler_checks(sampler: Sampler) -> Checks:
     if sampler.strong_order is not None:
         declared = sampler.strong_order
         yield "strong order", lambda: _order(declared, order_along_a_path(sampler, declared))
+        yield "strong order in time", lambda: _order(declared, order_in_time(sampler, declared))
     yield from running_checks(sampler)
 
 
@@ -116,8 +118,10 @@ def _plans(sampler: Sampler) -> Iterator[tuple[int, Process, Tableau]]:
 
 def _nfe(sampler: Sampler) -> str:
     for steps, _, tableau in _plans(sampler):
-        rows = len(tableau.rows)
-        assert rows == sampler.nfe(steps), f"{steps} steps: {rows} rows, nfe says {sampler.nfe(steps)}"
+        calls = sum(tableau.evaluated())
+        assert calls == sampler.nfe(steps), (
+            f"{steps} steps: {calls} evaluations, nfe says {sampler.nfe(steps)}"
+        )
     return f"nfe(7) = {sampler.nfe(7)}"
 
 
@@ -133,6 +137,7 @@ def _finite(sampler: Sampler) -> str:
 
 def _numbers(row: Row, components: int) -> list[float]:
     terms = [entry for _, c in row.B for entry in vector(c, components)]
+    terms += [entry for _, c in row.D for entry in matrix(c, components)]
     return [*matrix(row.A, components), *matrix(row.C, components), *terms]
 
 
@@ -143,7 +148,9 @@ def _history(sampler: Sampler) -> str:
             assert all(0 <= lag <= number for lag, _ in row.B), (
                 f"row {number + 1} reads the prediction of a row before the first"
             )
-            assert 0 <= row.base <= number, f"row {number + 1} starts from a state before the first"
+            assert all(0 <= back <= number for back in (row.base, *[back for back, _ in row.D])), (
+                f"row {number + 1} starts from a state before the first"
+            )
             furthest = max([furthest, *(lag for lag, _ in row.B)])
     return f"up to {furthest} rows back"
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from trilemma.errors import ModelError
 from trilemma.files.partials import PARTIAL, held, partial_name, remove_stale
+from trilemma.interfaces.update import MODEL
 
-FORMAT = 2
+FORMAT = 3
 _PREFIX = "step-"
 _TENSORS, _STATE = "state.safetensors", "state.json"
 # Bytes of the JSON.
@@ -36,11 +37,13 @@ class Identity:
         recipe: fingerprint of the recipe.
         data: fingerprint of the data set.
         processes: how many there are.
+        frozen: fingerprint of the weights that never learn, such as a teacher's, which no checkpoint holds.
     """
 
     recipe: str
     data: str
     processes: int
+    frozen: str = ""
 
     def check(self, found: Identity, path: Path) -> None:
         """Raises ModelError where the identity found in a checkpoint is another one."""
@@ -50,13 +53,18 @@ class Identity:
             )
         if found.data != self.data:
             raise ModelError(
-                f"checkpoint {path} was written with other data: classes, labels or images changed; "
+                f"checkpoint {path} was written with other data: classes, values, images or the encoder changed; "
                 "restore them or choose another --out"
             )
         if found.processes != self.processes:
             raise ModelError(
                 f"checkpoint {path} was written by {found.processes} process(es), this run has {self.processes}; "
                 f"launch {found.processes}, or choose another --out"
+            )
+        if found.frozen != self.frozen:
+            raise ModelError(
+                f"checkpoint {path} was written with another teacher or other frozen weights; restore them or choose "
+                "another --out"
             )
 
 
@@ -67,7 +75,8 @@ class Checkpoint:
     Attributes:
         step: optimizer steps done; it is also the position in the data and in the learning-rate schedule.
         identity: must equal that of a run that resumes from it.
-        tensors: groups of tensors by name: model, ema, optimizer, log.
+        tensors: groups of tensors by name: `part.NAME` and `ema.NAME` of each part that learns or is averaged,
+            `optimizer.NAME` of each update, and `log`.
         scalars: JSON-able values that are no tensors.
     """
 
@@ -150,7 +159,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with _damaged(path):
         state = json.loads(_regular(path / _STATE, _LARGEST_STATE).read_text(encoding="utf-8"))
         written = state.get("format")
-    if written != FORMAT:
+    if written not in (2, FORMAT):
         raise ModelError(
             f"checkpoint {path} has format {str(written)[:20]}, this version reads {FORMAT}; choose another --out"
         )
@@ -166,7 +175,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for key, tensor in flat.items():
             group, _, name = key.partition("/")
             tensors.setdefault(group, {})[name] = tensor
+        if written == 2:
+            tensors, state["scalars"] = _of_one_network(tensors, state["scalars"])
         return Checkpoint(state["step"], Identity(**state["identity"]), tensors, state["scalars"])
+
+
+def _of_one_network(
+    tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Returns the content of a checkpoint of format 2, which knew one network and one loss, as one of today's."""
+    groups = {f"part.{MODEL}": "model", f"ema.{MODEL}": "ema", f"optimizer.{MODEL}": "optimizer"}
+    renamed = {new: tensors[old] for new, old in groups.items() if old in tensors}
+    precision, since = {MODEL: scalars["precision"]}, {"loss": scalars["since"]}
+    return renamed | {"log": {"loss": tensors["log"]["total"]}}, scalars | {
+        "precision": precision,
+        "since": since,
+    }
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -25,11 +25,15 @@ class RunLog:
         folder: the run's folder.
         steps: total steps of the run.
         start: steps already done.
+        batch: examples a step, over all processes.
         tensorboard: also write event files under `folder/tensorboard`.
         progress: show the bar.
     """
 
-    def __init__(self, folder: Path, steps: int, start: int, tensorboard: bool, progress: bool) -> None:
+    def __init__(
+        self, folder: Path, steps: int, start: int, batch: int, tensorboard: bool, progress: bool
+    ) -> None:
+        self._batch = batch
         self._path = folder / "log.jsonl"
         _drop_after(self._path, start)
         self._file: TextIO = self._path.open("a", encoding="utf-8")
@@ -46,19 +50,17 @@ class RunLog:
         """Counts one step as done."""
         self._bar.update()
 
-    def record(self, step: int, images: int, **values: float) -> None:
-        """Writes a record after `step` steps; `images` examples were seen since the last one.
+    def record(self, step: int, losses: Mapping[str, float], **values: float) -> None:
+        """Writes a record after `step` steps: losses by name, which the bar shows, and other values.
 
         Raises:
             ModelError: where the disk refuses.
         """
-        now = time.perf_counter()
-        rate = images / max(now - self._mark[0], 1e-9)
+        now, (before, last) = time.perf_counter(), self._mark
+        rate = (step - last) * self._batch / max(now - before, 1e-9)
         self._mark = (now, step)
-        self._write(step, {**values, "images_per_second": round(rate, 1)})
-        self._bar.set_postfix_str(
-            f"loss {values.get('loss', float('nan')):.4f}{self._noted}, {rate:.0f} images/s"
-        )
+        self._write(step, {**losses, **values, "images_per_second": round(rate, 1)})
+        self._bar.set_postfix_str(f"{_shown(losses)}{self._noted}, {rate:.0f} images/s")
 
     def note(self, step: int, **values: float) -> None:
         """Writes a line of its own after `step` steps, which the bar shows from then on.
@@ -67,7 +69,7 @@ class RunLog:
             ModelError: where the disk refuses.
         """
         self._write(step, values)
-        self._noted = "".join(f", {name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
+        self._noted = f", {_shown(values)}"
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         record = {"step": step, **values}
@@ -90,6 +92,10 @@ class RunLog:
             self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _shown(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
 
 
 def _drop_after(path: Path, step: int) -> None:

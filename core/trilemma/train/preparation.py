@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,30 +15,36 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import trilemma
 from trilemma import lookup
-from trilemma.engine.sampling import sample_chunks
+from trilemma.engine.drawing import sample_chunks
 from trilemma.errors import DataError, ModelError, PluginUnavailable, TrilemmaError, UsageError, message_of
 from trilemma.evaluate.splits import Training
-from trilemma.interfaces.condition import LABEL
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.held_out import held_out
 from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
-from trilemma.numerics.step_keys import step_generator, step_key
+from trilemma.models.building import build, build_alike
+from trilemma.models.card_tables import USUAL
+from trilemma.models.loading import load_of
+from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.output.picture import check_channels
 from trilemma.registry import building, catalog
 from trilemma.registry.options import checked_options
 from trilemma.registry.spec import parse_spec
-from trilemma.train.conditions import conditions_of
 from trilemma.train.data_order import DataOrder
+from trilemma.train.examples import Reader
+from trilemma.train.log_names import check_scalars
+from trilemma.train.parts import Parts, shared_parameters
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
-from trilemma.train.recipe import Recipe
+from trilemma.train.recipe import Recipe, Sampling
 from trilemma.train.start import Start, begin_with
 
 # Stream of keys of the step that is tried before the first.
@@ -51,21 +59,20 @@ class Prepared:
     """The parts of a run, ready to train.
 
     Attributes:
-        dataset: the data to train on.
-        validation: the data that the loss of the averaged weights is measured on; None for none.
+        data: the data to train on, with what the model is told of them.
+        validation: those that the losses of the averaged weights are measured on; None for none.
         fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
         order: gives the examples of each step.
     """
 
-    dataset: Dataset
-    validation: Dataset | None
+    data: Reader
+    validation: Reader | None
     fingerprints: tuple[str, str]
     objective: Objective
-    denoiser: Denoiser
+    parts: Parts
     card: dict[str, Any]
     order: DataOrder
-    precision: Precision
 
 
 def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
@@ -90,34 +97,52 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     objective = _built("objective", recipe.objective.spec, Objective)
     card = _card(recipe, dataset)
     start: Start | None = None
-    with _saying("denoiser"):
-        denoiser = model_directory.build_denoiser(card, recipe.seed)
-    _check_conditions(denoiser, dataset)
+    with _saying(recipe.kind):
+        coder: Autoencoder | None = None
+        if recipe.latent is not None:
+            coder = load_of(Autoencoder, recipe.latent.autoencoder)  # type: ignore[type-abstract]
+        model: nn.Module = build(card, recipe.seed, coder)
+    digest = None if coder is None else str((coder.card or {})["weights"]["sha256"])
+    if digest is not None:
+        card["latent"]["sha256"] = digest
+    data = Reader(dataset, model, processes.device)
+    measured = None if validation is None else Reader(validation, model, processes.device)
     if recipe.start is not None:
         with _saying("start"):
-            start = begin_with(denoiser, recipe.start)
+            start = begin_with(model, recipe.start)
         card["provenance"] |= {"start": start.name, "start_sha256": start.sha256}
     if recipe.validation.fraction:
         card["provenance"] |= {"held_out": recipe.validation.fraction, "data_sha256": data_fingerprint}
         if start is not None:
             this = dataclasses.replace(cast(Training, Training.of(card)), began_elsewhere=False)
             card["provenance"]["start_held_out"] = start.training == this
-    fingerprint = recipe.fingerprint(None if start is None else start.sha256)
+    encoders = _encoders(model)
+    if encoders:
+        card["provenance"]["encoders"] = encoders
+        # A network that is told texts learns from their embeddings: another encoder makes other data.
+        told = json.dumps([data_fingerprint, encoders], sort_keys=True)
+        data_fingerprint = hashlib.sha256(told.encode()).hexdigest()
+    fingerprint = recipe.fingerprint(None if start is None else start.sha256, digest)
     card["provenance"]["recipe_sha256"] = fingerprint
     model_directory.card_text(card, "0" * 64)
-    denoiser.to(processes.device).eval()
-    _check_samples(recipe, denoiser)
+    with _saying("objective"):
+        parts = Parts(objective, model, recipe.seed, processes.device)
+        _check_apart(parts)
+        for update in parts.updates:
+            recipe.optimizer.of(update)
+    recipe.optimizer.check_names(parts.updates)
+    _check_samples(recipe, model)
     _check_evaluation(recipe)
     fingerprints = fingerprint, data_fingerprint
-    parts = Prepared(dataset, validation, fingerprints, objective, denoiser, card, order, precision)
-    _try(recipe, parts, processes)
-    _check_space(folder, denoiser)
-    return parts
+    prepared = Prepared(data, measured, fingerprints, objective, parts, card, order)
+    _try(recipe, prepared, precision, processes)
+    _check_space(folder, parts)
+    return prepared
 
 
-def fresh_denoiser(card: dict[str, Any], device: torch.device) -> Denoiser:
-    """Returns the denoiser of a card, whose weights are still to be loaded, and leaves the generators alone."""
-    return model_directory.build_denoiser(card, seed=0).to(device)
+def fresh_model(like: nn.Module, card: dict[str, Any], device: torch.device) -> nn.Module:
+    """Returns a model like another of a card, its weights still to be loaded; it leaves the generators alone."""
+    return cast(nn.Module, build_alike(like, card, seed=0)).to(device)
 
 
 def _check_surroundings(recipe: Recipe, device: torch.device) -> None:
@@ -188,39 +213,41 @@ def _check_data(dataset: Dataset, spec: str) -> None:
             ) from error
 
 
-def _check_conditions(denoiser: Denoiser, dataset: Dataset) -> None:
-    for name, condition in denoiser.conditions.items():
-        if name != LABEL:
-            raise UsageError(
-                f"recipe: the denoiser takes the condition {name!r}, which no data set gives; choose another network"
-            )
-        size, classes = getattr(condition, "size", None), len(dataset.classes)
-        if size != classes:
-            raise UsageError(
-                f"recipe: the denoiser has {size} classes and the data set {classes}; "
-                f"set denoiser.options.classes={classes}"
-            )
+def _check_apart(parts: Parts) -> None:
+    for first, second in shared_parameters(parts.modules):
+        raise UsageError(f"parts {first!r} and {second!r} have weights in common; give each its own")
 
 
-def _check_samples(recipe: Recipe, denoiser: Denoiser) -> None:
+def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
     wanted = recipe.samples
+    if not isinstance(denoiser, Denoiser):
+        if wanted.every or recipe.sampling != Sampling():
+            raise UsageError(
+                f"recipe: samples are drawn from a denoiser, and this trains a model of the kind {recipe.kind}; "
+                "drop [samples] and [sampling]"
+            )
+        return
     table = denoiser.process.table
     steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
-    if recipe.sampling.sampler is not None:
-        with _saying("sampling.sampler"):
-            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=steps)
+    own = steps if recipe.sampling.steps is None else recipe.sampling.steps
+    if recipe.sampling.sampler is not None or recipe.sampling.steps is not None:
+        with _saying("sampling.sampler" if recipe.sampling.sampler is not None else "sampling.steps"):
+            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=own)
     if recipe.sampling.guidance is not None:
-        first = dict.fromkeys(denoiser.conditions, 0)
+        draw = torch.Generator().manual_seed(0)
+        first = {name: entry.drawn(1, draw) for name, entry in denoiser.conditions.items()}
         with _saying("sampling.guidance"):
-            sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=steps)
+            sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=own)
     with _saying("samples"):
         if not wanted.every:
             if wanted.sampler is not None:
                 _check_spec("sampler", wanted.sampler)
             return
-        if denoiser.shape[0] not in (1, 3):
-            raise UsageError(f"data of {denoiser.shape[0]} channels make no picture; set samples.every = 0")
-        check_channels(denoiser.shape[0])
+        if denoiser.image_shape[0] not in (1, 3):
+            raise UsageError(
+                f"images of {denoiser.image_shape[0]} channels make no picture; set samples.every = 0"
+            )
+        check_channels(denoiser.image_shape[0])
         sample_chunks(
             denoiser,
             wanted.n,
@@ -249,41 +276,39 @@ def _check_spec(kind: str, spec: str) -> None:
     checked_options(f"{kind} {found.address}", building.import_target(found), parsed.options)
 
 
-def _try(recipe: Recipe, parts: Prepared, processes: Processes) -> None:
-    """Takes the loss of the first batch once, without a gradient and in evaluation mode."""
-    parameters = [entry for entry in parts.denoiser.parameters() if entry.requires_grad]
-    if not parameters:
+def _try(recipe: Recipe, prepared: Prepared, precision: Precision, processes: Processes) -> None:
+    """Takes the losses of the first batch once, without a gradient and in evaluation mode."""
+    model, data, parts = prepared.parts.model, prepared.data, prepared.parts
+    if not any(entry.requires_grad for entry in model.parameters()):
         raise UsageError(
-            f"denoiser {recipe.denoiser.spec} has no parameters to train; choose another network"
+            f"{recipe.kind} {recipe.network.spec} has no parameters to train; choose another network"
         )
-    key = step_key(recipe.seed, 0, TRIAL, processes.rank)
-    with seeded(key, processes.device), torch.no_grad(), _saying("the first batch"):
-        x0, labels = parts.dataset.batch(parts.order.indices(0))
-        if tuple(x0.shape[1:]) != tuple(parts.dataset.shape):
+    seed, rank, device = recipe.seed, processes.rank, processes.device
+    with seeded(step_key(seed, 0, TRIAL, rank), device), torch.no_grad(), _saying("the first batch"):
+        examples = data.read(prepared.order.indices(0))
+        if tuple(examples.x0.shape[1:]) != data.shape:
             raise DataError(
-                f"its images are {tuple(x0.shape[1:])}, the data set says {tuple(parts.dataset.shape)}; "
+                f"its images are {tuple(examples.x0.shape[1:])}, the data set says {data.shape}; "
                 "correct the data set"
             )
-        cond = conditions_of(parts.denoiser, labels, processes.device)
-        with parts.precision.autocast():
-            loss = parts.objective.loss(
-                parts.denoiser,
-                parts.denoiser,
-                x0.to(processes.device),
-                cond,
-                step_generator(recipe.seed, 0, TRIAL, processes.rank),
-            )
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise UsageError(f"objective {recipe.objective.spec} gives no scalar loss; choose another")
-        if not bool(loss.isfinite()):
-            raise ModelError(
-                f"the loss of the untrained network is {float(loss)}; check its options and the data"
-            )
+        for index, update in enumerate(parts.updates):
+            generator = step_generator(seed, 0, TRIAL + STREAMS * index, rank)
+            with precision.autocast():
+                found = prepared.objective.update_loss(update, examples.step(parts.modules, generator))
+            loss, scalars = loss_and_scalars(found)
+            check_scalars(update, scalars)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                raise UsageError(f"objective {recipe.objective.spec} gives no scalar loss; choose another")
+            if not bool(loss.isfinite()):
+                raise ModelError(
+                    f"the loss of the untrained network is {float(loss)}; check its options and the data"
+                )
 
 
-def _check_space(folder: Path, denoiser: Denoiser) -> None:
+def _check_space(folder: Path, parts: Parts) -> None:
     place = next(entry for entry in (folder, *folder.absolute().parents) if entry.is_dir())
-    needed = _COPIES * sum(t.numel() * t.element_size() for t in denoiser.state_dict().values())
+    tensors = [tensor for module in parts.living.values() for tensor in module.state_dict().values()]
+    needed = _COPIES * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ModelError(
@@ -314,22 +339,25 @@ def _saying(what: str) -> Iterator[None]:
         ) from error
 
 
+def _encoders(model: nn.Module) -> dict[str, str]:
+    """Identities of the encoders whose embeddings a model is told, by the names of the conditions."""
+    conditions = getattr(model, "conditions", {})
+    found = {name: condition.source() for name, condition in conditions.items()}
+    return {name: identity for name, identity in found.items() if identity is not None}
+
+
 def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    drawn = recipe.kind == USUAL
     return {
-        "model": {"name": recipe.name, "summary": recipe.summary},
-        "process": {"spec": recipe.process.spec},
-        "denoiser": {
-            "spec": recipe.denoiser.spec,
-            "parameterization": recipe.denoiser.parameterization,
-            "options": dict(recipe.denoiser.options),
-        },
+        "model": {"name": recipe.name, "summary": recipe.summary, **({} if drawn else {"kind": recipe.kind})},
+        **recipe.card_tables(),
         "data": {
             "shape": list(dataset.shape),
             "range": [-1.0, 1.0],
             "classes": list(dataset.classes),
             "dataset": recipe.dataset.spec,
         },
-        "sampling": dataclasses.asdict(recipe.sampling),
+        **({"sampling": dataclasses.asdict(recipe.sampling)} if drawn else {}),
         "evaluation": dict(recipe.evaluation),
         "provenance": {
             "objective": recipe.objective.spec,

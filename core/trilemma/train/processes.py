@@ -93,6 +93,21 @@ class Processes:
                 for tensor in module.state_dict().values():
                     torch.distributed.broadcast(tensor.detach(), src=0)
 
+    def share_buffers(self, modules: Iterable[nn.Module]) -> None:
+        """Gives every process the main one's buffers, such as running statistics, after a step."""
+        if self.world == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for module in modules:
+            for buffer in module.buffers():
+                by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for group in by_dtype.values():
+            flat = torch.cat([buffer.flatten() for buffer in group])
+            with _together():
+                torch.distributed.broadcast(flat, src=0)
+            for buffer, part in zip(group, flat.split([entry.numel() for entry in group]), strict=True):
+                buffer.copy_(part.view_as(buffer))
+
     def mean(self, value: Tensor) -> Tensor:
         """Returns the mean of a tensor over the processes."""
         if self.world == 1:

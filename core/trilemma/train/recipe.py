@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -11,75 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trilemma.errors import UsageError, nearest, shown
+from trilemma.errors import UsageError, shown
 from trilemma.files.toml import read_toml
 from trilemma.registry.spec import parse_value
+from trilemma.train.networks import Classing, Coder, Comparing, Latent, Named, Network
+from trilemma.train.optimizer import Optimizer
+from trilemma.train.table import LATER, Component, Table, build_table, decisive
 from trilemma.train.values import at_least, between, holds, one_of, typed
 
 _MOST_STEPS = 10**12
-
-
-class Table:
-    """A table of a recipe: every value has its type as soon as the table exists.
-
-    Raises:
-        UsageError: for a value of another type.
-    """
-
-    prefix: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for key in (f.name for f in dataclasses.fields(typing.cast(Any, self))):
-            object.__setattr__(self, key, typed(hints[key], getattr(self, key), self.prefix + key))
-
-
-@dataclass(frozen=True)
-class Component(Table):
-    """A component by spec string."""
-
-    spec: str
-
-
-@dataclass(frozen=True)
-class Network(Table):
-    """The denoiser: its spec, parameterization and options."""
-
-    spec: str = "unet"
-    parameterization: str = "v"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    prefix: ClassVar[str] = "denoiser."
-
-
-@dataclass(frozen=True)
-class Optimizer(Table):
-    """AdamW with linear warm-up over `warmup` steps and a cosine from `lr` to `final_lr`; `clip` bounds the norm of the
-    gradient, inf leaves it as it is.
-    """
-
-    lr: float = 1e-3
-    final_lr: float = 0.0
-    warmup: int = 500
-    weight_decay: float = 0.01
-    betas: Sequence[float] = (0.9, 0.99)
-    clip: float = 1.0
-
-    prefix: ClassVar[str] = "optimizer."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        holds("optimizer.lr", self.lr, 0 < self.lr <= 100, "a number above 0 up to 100")
-        holds("optimizer.final_lr", self.final_lr, 0 <= self.final_lr <= self.lr, "a number from 0 to lr")
-        at_least("optimizer.warmup", self.warmup, 0)
-        kept = self.weight_decay >= 0 and self.lr * self.weight_decay < 1
-        holds("optimizer.weight_decay", self.weight_decay, kept, "a number from 0 to below 1/lr")
-        fit = len(self.betas) == 2 and all(
-            isinstance(beta, int | float) and not isinstance(beta, bool) and 0 <= beta < 1
-            for beta in self.betas
-        )
-        holds("optimizer.betas", self.betas, fit, "two numbers from 0 to below 1")
-        holds("optimizer.clip", self.clip, self.clip > 0, "a number above 0, or inf for no clipping")
 
 
 @dataclass(frozen=True)
@@ -132,19 +73,27 @@ class Validation(Table):
 
 @dataclass(frozen=True)
 class Sampling(Table):
-    """The sampler, and the guidance for samples with a condition, that the model's card names as its own."""
+    """The model's own settings in its card: sampler, guidance for samples with a condition, and number of steps."""
 
     sampler: str | None = None
     guidance: str | None = None
+    steps: int | None = None
 
     prefix: ClassVar[str] = "sampling."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None:
+            between("sampling.steps", self.steps, 1, 100_000)
 
 
 @dataclass(frozen=True)
 class Recipe(Table):
-    """A training recipe.
+    """A training recipe; one of `denoiser`, `autoencoder`, `classifier` and `features` names the network.
 
     Args:
+        latent: the autoencoder whose codes a denoiser draws; its model has a copy. Without it, images are drawn.
+        process: of a denoiser, and of a classifier of noised data.
         name, summary: of the model that the run writes.
         steps: optimizer steps.
         batch_size: examples a step, over all processes.
@@ -152,14 +101,15 @@ class Recipe(Table):
         precision: "no", "bf16" or "fp16" (mixed precision); "fp16" on a GPU only.
         compile: run the network through torch.compile: slower to start, faster afterwards. On a CPU only with
             precision "no".
-        ema: decay of the exponential moving average of the weights.
+        ema: limit d of the decay of the exponential moving average of the weights.
+        ema_warmup: w of the decay min(d, (1 + k)/(w + k)) after step k, while the average is young; 1 for none.
         checkpoint_every, keep: steps between checkpoints, and how many to keep.
         log_every: steps between lines of the log.
         tensorboard: also write TensorBoard event files.
         weights_dtype: dtype of the written weights, "float32" or "float16".
         start: name or directory of a model whose weights the training begins with (fine-tuning).
         validation: the loss on images that are not trained on.
-        sampling: sampler and guidance of the model where a request names none.
+        sampling: sampler, guidance and number of steps of the model where a request names none.
         evaluation: dataset, features and metrics with which `trilemma eval` measures the model.
 
     Raises:
@@ -167,10 +117,14 @@ class Recipe(Table):
     """
 
     dataset: Component
-    process: Component
-    denoiser: Network
     objective: Component
     steps: int
+    process: Component | None = field(default=None, metadata=LATER)
+    denoiser: Network | None = field(default=None, metadata=LATER)
+    latent: Latent | None = field(default=None, metadata=LATER)
+    autoencoder: Coder | None = field(default=None, metadata=LATER)
+    classifier: Classing | None = field(default=None, metadata=LATER)
+    features: Comparing | None = field(default=None, metadata=LATER)
     name: str = "model"
     summary: str = ""
     batch_size: int = 128
@@ -184,6 +138,7 @@ class Recipe(Table):
     tensorboard: bool = True
     weights_dtype: str = "float32"
     start: str | None = None
+    ema_warmup: int = field(default=10, metadata=LATER)
     optimizer: Optimizer = field(default_factory=Optimizer)
     samples: Samples = field(default_factory=Samples)
     validation: Validation = field(default_factory=Validation)
@@ -194,7 +149,7 @@ class Recipe(Table):
         super().__post_init__()
         between("steps", self.steps, 1, _MOST_STEPS)
         between("seed", self.seed, 0, 2**64 - 1)
-        for key in ("batch_size", "checkpoint_every", "keep", "log_every"):
+        for key in ("batch_size", "checkpoint_every", "keep", "log_every", "ema_warmup"):
             at_least(key, getattr(self, key), 1)
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("weights_dtype", self.weights_dtype, ("float32", "float16"))
@@ -203,6 +158,7 @@ class Recipe(Table):
         fits = len(self.name.encode(errors="replace")) <= 200
         holds("name", self.name, single and fits, "a name without slashes, of at most 200 bytes")
         evaluation_table(self.evaluation)
+        self._check_network()
         try:
             json.dumps(dataclasses.asdict(self), ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -211,24 +167,61 @@ class Recipe(Table):
                 f"recipe: a value cannot be written down: {reason}; use those of TOML"
             ) from error
 
+    def _check_network(self) -> None:
+        found = [kind for kind in _TRAINED if getattr(self, kind) is not None]
+        if not found:
+            raise UsageError(
+                "recipe: key 'denoiser' is missing; add it, or one of " + ", ".join(_TRAINED[1:])
+            )
+        if len(found) > 1:
+            raise UsageError(f"recipe: it names {' and '.join(found)}; one model is trained, name one")
+        if self.denoiser is not None and self.process is None:
+            raise UsageError("recipe: key 'process' is missing; add it")
+        if self.latent is not None and self.denoiser is None:
+            raise UsageError(f"recipe: [latent] is for a denoiser, and this trains {found[0]}; drop it")
+
+    @property
+    def kind(self) -> str:
+        """The kind of the model that is trained."""
+        return next(kind for kind in _TRAINED if getattr(self, kind) is not None)
+
+    @property
+    def network(self) -> Network | Named:
+        """The table of that kind."""
+        return typing.cast(Network | Named, getattr(self, self.kind))
+
+    def card_tables(self) -> dict[str, Any]:
+        """Returns the tables of the model's card that say which network it is."""
+        process = {} if self.process is None else {"process": {"spec": self.process.spec}}
+        latent = {} if self.latent is None else {"latent": {"autoencoder": INSIDE}}
+        table = dataclasses.asdict(self.network) | {"options": dict(self.network.options)}
+        return {**process, **latent, self.kind: table}
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain JSON-able data."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
-    def fingerprint(self, start_sha256: str | None = None) -> str:
+    def fingerprint(self, start_sha256: str | None = None, latent_sha256: str | None = None) -> str:
         """Returns the sha256 of all settings that decide the weights: a run resumes only under an equal one.
 
         Args:
             start_sha256: sha256 of the weights that the training begins with; the name of their model does not matter.
+            latent_sha256: sha256 of the autoencoder's weights; its name does not matter either.
         """
-        decisive = {key: value for key, value in self.to_dict().items() if key not in _BESIDE_THE_WEIGHTS}
+        found = {key: value for key, value in decisive(self).items() if key not in _BESIDE_THE_WEIGHTS}
         if start_sha256 is not None:
-            decisive["start"] = start_sha256
+            found["start"] = start_sha256
+        if latent_sha256 is not None:
+            found["latent"] = latent_sha256
         if self.validation.fraction:
-            decisive["held_out"] = self.validation.fraction
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+            found["held_out"] = self.validation.fraction
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
+# Folder in a latent model that holds its autoencoder.
+INSIDE = "autoencoder"
+
+_TRAINED = ("denoiser", "autoencoder", "classifier", "features")
 _BESIDE_THE_WEIGHTS = {
     *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
     *("samples", "validation", "sampling", "evaluation", "start"),
@@ -242,9 +235,17 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: for a file that is missing or no TOML, an unknown key (with the nearest known one), a missing or
             ill-typed value.
     """
-    path = Path(path)
+    return make_recipe(overridden(recipe_table(path), overrides))
+
+
+def recipe_table(path: str | Path) -> dict[str, Any]:
+    """Returns the table of a recipe's TOML file, whose keys are not checked yet.
+
+    Raises:
+        UsageError: for a file that is missing or no TOML.
+    """
     try:
-        table = read_toml(path)
+        return read_toml(Path(path))
     except OSError as error:
         raise UsageError(
             f"cannot read recipe {path}: {error.strerror}; give the path of a TOML file"
@@ -252,9 +253,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValueError as error:
         reason = " ".join(str(error).split())[:150]
         raise UsageError(f"recipe {path} is no valid TOML: {reason}; correct it") from error
+
+
+def overridden(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns a table with `key=value` overrides (dotted keys) applied.
+
+    Raises:
+        UsageError: for an override that is no pair, or names a value as a table.
+    """
+    found = copy.deepcopy(dict(table))
     for override in overrides:
-        _override(table, override)
-    return make_recipe(table)
+        _override(found, override)
+    return found
 
 
 def make_recipe(table: Mapping[str, Any]) -> Recipe:
@@ -263,7 +273,8 @@ def make_recipe(table: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: for an unknown key, a missing or ill-typed value, or one out of range.
     """
-    return typing.cast(Recipe, _build(Recipe, table, ""))
+    made: Recipe = build_table(Recipe, table)
+    return made
 
 
 def _override(table: dict[str, Any], override: str) -> None:
@@ -285,28 +296,6 @@ def _literal(text: str) -> Any:
         return parse_value(text)
     except UsageError:
         return text
-
-
-def _build(cls: type, table: Mapping[str, Any], prefix: str) -> object:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in table:
-        if key not in fields:
-            near = nearest(key, fields)
-            hint = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(fields)}"
-            raise UsageError(f"recipe: unknown key {shown(prefix + key)}; {hint}")
-    for name, f in fields.items():
-        if name not in table and f.default is f.default_factory is dataclasses.MISSING:
-            raise UsageError(f"recipe: key {prefix + name!r} is missing; add it")
-    return cls(**{key: _tables(hints[key], value, prefix + key) for key, value in table.items()})
-
-
-def _tables(hint: Any, value: Any, key: str) -> Any:
-    if not dataclasses.is_dataclass(hint):
-        return value
-    if not isinstance(value, Mapping):
-        raise UsageError(f"recipe: {key!r} must be a table; write [{key}]")
-    return _build(typing.cast(type, hint), value, key + ".")
 
 
 _EVALUATION = {"dataset": str, "features": str, "metrics": Sequence[str]}

@@ -10,7 +10,7 @@ from trilemma.train.recipe import Samples
 
 def draw_sample_grid(denoiser: Denoiser, settings: Samples, seed: int, path: Path) -> None:
     """Draws `settings.n` samples from `denoiser` into the PNG `path`; the same noise every time."""
-    from trilemma.engine.sampling import sample
+    from trilemma.engine.drawing import sample
     from trilemma.output import write_png_grid
 
     path.parent.mkdir(parents=True, exist_ok=True)

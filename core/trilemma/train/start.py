@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from trilemma.errors import UsageError
 from trilemma.evaluate.splits import Training
 from trilemma.interfaces.condition import LABEL
@@ -20,8 +22,8 @@ class Start:
     training: Training | None = None
 
 
-def begin_with(denoiser: Denoiser, model: str) -> Start:
-    """Gives a denoiser the weights of a model, by its name or directory, and returns which they were.
+def begin_with(denoiser: nn.Module, model: str) -> Start:
+    """Gives a network the weights of a model, by its name or directory, and returns which they were.
 
     Raises:
         UsageError: where the model's network is another one.
@@ -37,8 +39,27 @@ def begin_with(denoiser: Denoiser, model: str) -> Start:
     return Start(name, card["weights"]["sha256"], Training.of(card))
 
 
-def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:
+def _misfit(denoiser: nn.Module, source: nn.Module) -> str | None:
     """Describes why a network cannot take the weights of another, and the cure."""
+    if (
+        isinstance(denoiser, Denoiser)
+        and isinstance(source, Denoiser)
+        and (told := _misread(denoiser, source))
+    ):
+        return told
+    found = {key: tuple(tensor.shape) for key, tensor in source.state_dict().items()}
+    wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
+    for key in [*wanted, *found]:
+        if found.get(key) != wanted.get(key):
+            return (
+                f"is another network: {key} is {found.get(key, 'missing')} there, {wanted.get(key, 'missing')} here; "
+                "take its card's [denoiser] table and its size of images"
+            )
+    return None
+
+
+def _misread(denoiser: Denoiser, source: Denoiser) -> str | None:
+    """Describes how the classes or the parameterization of two networks differ, and the cure."""
     theirs, ours = (_classes(network) for network in (source, denoiser))
     if theirs and not ours:
         return (
@@ -57,14 +78,6 @@ def _misfit(denoiser: Denoiser, source: Denoiser) -> str | None:
             f'predicts "{source.parameterization}", the recipe says "{denoiser.parameterization}"; '
             f'set denoiser.parameterization = "{source.parameterization}"'
         )
-    found = {key: tuple(tensor.shape) for key, tensor in source.state_dict().items()}
-    wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
-    for key in [*wanted, *found]:
-        if found.get(key) != wanted.get(key):
-            return (
-                f"is another network: {key} is {found.get(key, 'missing')} there, {wanted.get(key, 'missing')} here; "
-                "take its card's [denoiser] table and its size of images"
-            )
     return None
 
 

@@ -10,37 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from trilemma.errors import ModelError, UsageError
 from trilemma.files.partials import remove_stale
-from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.update import loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
-from trilemma.numerics.step_keys import step_generator, step_key
+from trilemma.models.places import model_path
+from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
 from trilemma.train.checkpoint import (
     Checkpoint,
     Identity,
     list_checkpoints,
     load_checkpoint,
-    optimizer_tensors,
     remove_stale_checkpoints,
-    restore_optimizer,
     save_checkpoint,
 )
-from trilemma.train.conditions import conditions_of
-from trilemma.train.ema import Ema
+from trilemma.train.examples import Examples, Reader
 from trilemma.train.interruption import Interrupted, Interruption
+from trilemma.train.learner import Learner
 from trilemma.train.lock import locked
 from trilemma.train.log import RunLog
-from trilemma.train.preparation import fresh_denoiser, prepare
+from trilemma.train.log_names import named
+from trilemma.train.meter import Meter
+from trilemma.train.precision import Precision
+from trilemma.train.preparation import fresh_model, prepare
 from trilemma.train.processes import Processes
-from trilemma.train.recipe import Recipe
+from trilemma.train.recipe import INSIDE, Recipe
 from trilemma.train.sample_grid import draw_sample_grid
-from trilemma.train.schedule import learning_rate
-from trilemma.train.validation import validation_loss
+from trilemma.train.validation import validation_losses
 
 # Streams of keys.
 OBJECTIVE, GLOBAL = 2, 3
@@ -58,10 +59,10 @@ class TrainingResult:
 def train(
     recipe: Recipe, folder: Path, progress: bool = False, from_checkpoint: Path | None = None
 ) -> TrainingResult:
-    """Trains a denoiser by a recipe, or resumes the run that `folder` holds, to the same weights.
+    """Trains a model by a recipe, or resumes the run that `folder` holds, to the same weights.
 
     Every random draw is keyed by (seed, step), also draws from the global generators (dropout), whose states are
-    restored afterwards. So weights, averages and the optimizer's state are the whole state of a run. A run that is
+    restored afterwards. So weights, averages and the optimizers' states are the whole state of a run. A run that is
     killed at any moment and started again ends with the same weights, bit for bit on CPU with the same number of
     threads. The weights do not depend on grids, logs, checkpoints, the environment or the caller's draws. Checkpoints
     go to `folder/checkpoints`, the log to `folder/log.jsonl`, grids to `folder/samples`, the model to `folder/model`.
@@ -93,24 +94,28 @@ class _Run:
         self.processes = Processes()
         self.main = self.processes.main
         self.progress = progress and self.main
-        parts = prepare(recipe, folder, self.processes)
-        self.dataset, self.objective, self.denoiser = parts.dataset, parts.objective, parts.denoiser
-        self.card, self.order, self.precision = parts.card, parts.order, parts.precision
-        self.validation = parts.validation
-        self.identity = Identity(*parts.fingerprints, self.processes.world)
-        self.processes.same(self.denoiser)
+        prepared = prepare(recipe, folder, self.processes)
+        self.objective, self.card, self.order = prepared.objective, prepared.card, prepared.order
+        self.parts = prepared.parts
+        self.data, self.validation = prepared.data, prepared.validation
+        frozen = self.parts.frozen_fingerprint()
+        self.identity = Identity(*prepared.fingerprints, self.processes.world, frozen)
+        for module in self.parts.modules.values():
+            self.processes.same(module)
         if recipe.compile:
-            self.denoiser.compile(dynamic=False)
-        self.ema = Ema(self.denoiser, recipe.ema)
-        settings = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(),
-            lr=settings.lr,
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
-        )
-        self.total = torch.zeros((), device=self.processes.device)
-        self.since = 0
+            self.parts.model.compile(dynamic=False)
+        self.parts.average(recipe.ema, recipe.ema_warmup)
+        self.learners = [
+            Learner(
+                update,
+                self.parts,
+                recipe.optimizer.of(update),
+                Precision(recipe.precision, self.processes.device),
+                self.processes,
+            )
+            for update in self.parts.updates
+        ]
+        self.meter = Meter(self.processes)
         self.origin: str | None = None
 
     def run(self, from_checkpoint: Path | None) -> TrainingResult:
@@ -139,12 +144,10 @@ class _Run:
     def _advance(self, step: int, log: RunLog | None) -> dict[str, float]:
         """Takes one step with its checkpoints and grids; returns the values that are logged after it."""
         recipe, done = self.recipe, step + 1
-        loss, norm = self._step(step)
-        self.total += loss
-        self.since += 1
+        norms = self._step(step)
         last: dict[str, float] = {}
         if done % recipe.log_every == 0 or done == recipe.steps:
-            last = self._record(log, done, norm)
+            last = self._record(log, done, norms)
         if log is not None:
             log.advance()
         # Before the checkpoint, so that a run that was killed in between draws the grid again.
@@ -157,41 +160,54 @@ class _Run:
             self._save(done)
         return last
 
-    def _step(self, step: int) -> tuple[Tensor, Tensor]:
-        settings, device, rank = self.recipe.optimizer, self.processes.device, self.processes.rank
-        rate = learning_rate(step, self.recipe.steps, settings.warmup, settings.lr, settings.final_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with seeded(step_key(self.recipe.seed, step, GLOBAL, rank), device):
-            x0, labels = self.dataset.batch(self.order.indices(step))
-            cond = conditions_of(self.denoiser, labels, device)
-            generator = step_generator(self.recipe.seed, step, OBJECTIVE, rank)
-            self.denoiser.train()
-            with self.precision.autocast():
-                loss = self.objective.loss(self.denoiser, self.denoiser, x0.to(device), cond, generator)
-            self.precision.backward(loss)
-        parameters = list(self.denoiser.parameters())
-        self.processes.average_gradients(parameters)
-        self.precision.unscale(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        self.precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.denoiser, step)
-        return loss.detach(), norm
+    def _step(self, step: int) -> dict[str, Tensor]:
+        """Makes the updates of a step that are due; returns the norms of their gradients by the update's name."""
+        rank = self.processes.rank
+        with seeded(step_key(self.recipe.seed, step, GLOBAL, rank), self.processes.device):
+            examples = self.data.read(self.order.indices(step))
+        norms = {}
+        for index, learner in enumerate(self.learners):
+            learner.set_rate(step, self.recipe.steps)
+            if step % learner.update.every == 0:
+                norms[learner.update.name] = self._update(step, index, examples)
+        self.processes.share_buffers(self.parts.living.values())
+        for name, average in self.parts.averages.items():
+            average.update(self.parts.modules[name], step)
+        return norms
 
-    def _record(self, log: RunLog | None, step: int, norm: Tensor) -> dict[str, float]:
-        values = {
-            "loss": float(self.processes.mean(self.total / self.since)),
-            "grad_norm": float(norm),
-            "lr": float(self.optimizer.param_groups[0]["lr"]),
-        }
-        if not math.isfinite(values["loss"]):
-            raise self._diverged(f"the loss is {values['loss']}", step)
+    def _update(self, step: int, index: int, examples: Examples) -> Tensor:
+        """Makes one update; returns the norm of its gradients."""
+        seed, rank, stream = self.recipe.seed, self.processes.rank, STREAMS * index
+        learner = self.learners[index]
+        update = learner.update
+        self.parts.listen(update)
+        with seeded(step_key(seed, step, GLOBAL + stream, rank), self.processes.device):
+            generator = step_generator(seed, step, OBJECTIVE + stream, rank)
+            self.parts.train()
+            with learner.precision.autocast():
+                found = self.objective.update_loss(update, examples.step(self.parts.modules, generator, step))
+                loss, scalars = loss_and_scalars(found)
+            if not loss.requires_grad:
+                raise UsageError(
+                    f"update {update.name}: its loss depends on none of {', '.join(update.learns)}; correct it"
+                )
+            learner.precision.backward(loss)
+        self.meter.add(named(self.parts.updates, update, {"loss": loss, **scalars}))
+        return learner.learn()
+
+    def _record(self, log: RunLog | None, step: int, norms: Mapping[str, Tensor]) -> dict[str, float]:
+        losses = self.meter.means()
+        updates, beside = self.parts.updates, dict[str, float]()
+        for learner in self.learners:
+            update, norm = learner.update, norms.get(learner.update.name)
+            values = {} if norm is None else {"grad_norm": float(norm)}
+            beside |= named(updates, update, {**values, "lr": learner.rate})
+            (name,) = named(updates, update, {"loss": 0})
+            if not math.isfinite(losses.get(name, 0)):
+                raise self._diverged(f"the {name.replace('_', ' ')} is {losses[name]}", step)
         if log is not None:
-            log.record(step, self.since * self.recipe.batch_size, **values)
-        self.total.zero_()
-        self.since = 0
-        return values
+            log.record(step, losses, **beside)
+        return {**losses, **beside}
 
     def _diverged(self, what: str, step: int) -> ModelError:
         found = list_checkpoints(self.folder / "checkpoints")
@@ -227,7 +243,10 @@ class _Run:
         if not self.main:
             return None
         try:
-            return RunLog(self.folder, self.recipe.steps, start, self.recipe.tensorboard, self.progress)
+            recipe = self.recipe
+            return RunLog(
+                self.folder, recipe.steps, start, recipe.batch_size, recipe.tensorboard, self.progress
+            )
         except OSError as error:
             raise ModelError(
                 f"cannot write to {self.folder}: {error.strerror}; free space or choose another --out"
@@ -263,33 +282,34 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint, path: Path) -> None:
         try:
-            self.denoiser.load_state_dict(checkpoint.tensors["model"])
-            self.ema.load_state_dict(checkpoint.tensors["ema"])
-            restore_optimizer(self.optimizer, checkpoint.tensors.get("optimizer", {}))
-            self.precision.load_state_dict(checkpoint.scalars["precision"])
-            self.total.copy_(checkpoint.tensors["log"]["total"])
-            self.since = int(checkpoint.scalars["since"])
+            self.parts.restore(checkpoint.tensors)
+            for learner in self.learners:
+                name = learner.update.name
+                learner.restore(
+                    checkpoint.tensors.get(f"optimizer.{name}", {}), checkpoint.scalars["precision"][name]
+                )
+            self.meter.restore(checkpoint.tensors.get("log", {}), checkpoint.scalars["since"])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:100]
             raise ModelError(
-                f"checkpoint {path} is of another network: {reason}; restore its recipe's [denoiser]"
+                f"checkpoint {path} is of another network: {reason}; restore its recipe's [{self.recipe.kind}]"
             ) from error
 
     def _save(self, step: int) -> None:
-        total = self.processes.mean(self.total)
-        self.total.copy_(total)
+        self.meter.share()
         if self.main:
             tensors = {
-                "model": self.denoiser.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": optimizer_tensors(self.optimizer),
-                "log": {"total": total},
+                **self.parts.tensors(),
+                **{f"optimizer.{learner.update.name}": learner.tensors() for learner in self.learners},
+                "log": self.meter.tensors(),
             }
             scalars = {
                 "recipe": self.recipe.to_dict(),
                 "origin": self.origin,
-                "since": self.since,
-                "precision": self.precision.state_dict(),
+                "since": self.meter.counts(),
+                "precision": {
+                    learner.update.name: learner.precision.state_dict() for learner in self.learners
+                },
             }
             checkpoint = Checkpoint(step, self.identity, tensors, scalars)
             if not checkpoint.is_finite():
@@ -301,41 +321,50 @@ class _Run:
         """A failed picture is reported, never by the loss of the run."""
         path = self.folder / "samples" / f"step-{step:09d}.png"
         try:
-            draw_sample_grid(self._averaged(), self.recipe.samples, self.recipe.seed, path)
+            model = self._averaged()
+            assert isinstance(model, Denoiser)
+            draw_sample_grid(model, self.recipe.samples, self.recipe.seed, path)
         except Exception as error:
             reason = " ".join(str(error).split())
             tqdm.write(f"no sample grid at step {step}: {reason}", file=sys.stderr)
 
-    def _validate(self, dataset: Dataset, log: RunLog | None, step: int) -> dict[str, float]:
+    def _validate(self, reader: Reader, log: RunLog | None, step: int) -> dict[str, float]:
         recipe = self.recipe
-        loss = validation_loss(
-            self._averaged(),
-            dataset,
+        losses = validation_losses(
+            self.parts.evaluated(self._averaged()),
+            self.parts.updates,
             self.objective,
+            reader,
             recipe.seed,
             recipe.batch_size,
             recipe.validation.n,
-            self.precision,
+            self.learners[0].precision,
             self.processes.device,
         )
         if log is not None:
-            log.note(step, validation_loss=loss)
-        return {"validation_loss": loss}
+            log.note(step, **losses)
+        return losses
 
-    def _averaged(self) -> Denoiser:
-        """The network with the averaged weights, to look at."""
-        averaged = fresh_denoiser(self.card, self.processes.device)
-        averaged.load_state_dict(self.ema.state_dict())
-        averaged.eval().requires_grad_(False)
-        return averaged
+    def _averaged(self) -> nn.Module:
+        """The model with the weights that would be written now, to look at."""
+        model = fresh_model(self.parts.model, self.card, self.processes.device)
+        model.load_state_dict(self.parts.final())
+        return model.eval().requires_grad_(False)
+
+    def _all_examples(self) -> Iterator[Tensor]:
+        for indices in torch.arange(len(self.data.dataset)).split(self.recipe.batch_size):
+            yield self.data.read(indices).x0
 
     def _export(self) -> Path:
         target = self.folder / "model"
         if self.main:
             dtype = getattr(torch, self.recipe.weights_dtype)
+            model = self._averaged()
+            with torch.no_grad():
+                self.objective.finish(model, self._all_examples())
             tensors = {
-                name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-                for name, tensor in self.ema.state_dict().items()
+                name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+                for name, tensor in model.state_dict().items()
             }
             for name, tensor in tensors.items():
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
@@ -343,7 +372,9 @@ class _Run:
                         f"{name} does not fit into {self.recipe.weights_dtype}; "
                         'set weights_dtype = "float32" and run again, nothing is trained anew'
                     )
-            model_directory.save_model(target, self.card, tensors)
+            latent = self.recipe.latent
+            inside = {} if latent is None else {INSIDE: model_path(latent.autoencoder)}
+            model_directory.save_model(target, self.card, tensors, inside)
         self.processes.wait()
         return target
 

@@ -1,15 +1,18 @@
-"""The loss on images that are not trained on."""
+"""The losses on images that are not trained on."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping, Sequence
 
-from trilemma.interfaces.dataset import Dataset
-from trilemma.interfaces.denoiser import Denoiser
+import torch
+from torch import Tensor, nn
+
 from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.update import Update, loss_and_scalars
 from trilemma.machine.global_generators import seeded
-from trilemma.numerics.step_keys import step_generator, step_key
-from trilemma.train.conditions import conditions_of
+from trilemma.numerics.step_keys import STREAMS, step_generator, step_key
+from trilemma.train.examples import Reader
+from trilemma.train.log_names import named
 from trilemma.train.precision import Precision
 
 # Streams of keys.
@@ -17,31 +20,39 @@ LOSS, GLOBAL = 7, 8
 
 
 @torch.no_grad()
-def validation_loss(
-    denoiser: Denoiser,
-    dataset: Dataset,
+def validation_losses(
+    modules: Mapping[str, nn.Module],
+    updates: Sequence[Update],
     objective: Objective,
+    reader: Reader,
     seed: int,
     batch_size: int,
     most: int,
     precision: Precision,
     device: torch.device,
-) -> float:
-    """Returns the mean loss over the first `most` images, with the same draws every time.
+) -> dict[str, float]:
+    """Returns the mean of each update's loss, and of its other numbers, over the first `most` images, by name.
 
-    The draws are keyed by (seed, batch); the states of torch's global generators are restored.
+    The draws are keyed by (seed, batch, update), the same every time; the states of torch's global generators are
+    restored.
+
+    Args:
+        modules: the model and the parts beside it, in evaluation mode.
+        updates: of a step.
+        reader: of the images.
     """
-    count = min(most, len(dataset))
-    total = torch.zeros((), dtype=torch.float64)
+    count = min(most, len(reader.dataset))
+    totals: dict[str, Tensor] = {}
     for number, indices in enumerate(torch.arange(count).split(batch_size)):
-        with seeded(step_key(seed, number, GLOBAL), device), precision.autocast():
-            x0, labels = dataset.batch(indices)
-            loss = objective.loss(
-                denoiser,
-                denoiser,
-                x0.to(device),
-                conditions_of(denoiser, labels, device),
-                step_generator(seed, number, LOSS),
-            )
-        total += loss.double().cpu() * len(indices)
-    return float(total / count)
+        with seeded(step_key(seed, number, GLOBAL), device):
+            examples = reader.read(indices)
+        for index, update in enumerate(updates):
+            stream = STREAMS * index
+            generator = step_generator(seed, number, LOSS + stream)
+            with seeded(step_key(seed, number, GLOBAL + stream), device), precision.autocast():
+                found = objective.update_loss(update, examples.step(modules, generator))
+            loss, scalars = loss_and_scalars(found)
+            for name, value in named(updates, update, {"loss": loss, **scalars}).items():
+                added = torch.as_tensor(value).double().cpu() * len(indices)
+                totals[name] = totals[name] + added if name in totals else added
+    return {f"validation_{name}": float(total / count) for name, total in totals.items()}

@@ -19,7 +19,7 @@ TRILEMMA_HD float predict(const Row& row, const float (&state)[K], float mixture
   return prediction + row.s * u;
 }
 
-// What component k of z' begins with, A base + B_0 f; lags and then noise are added to it one after the other.
+// What component k of z' begins with, A base + B_0 f; other states, lags and noise are then added one after the other.
 template <int K>
 TRILEMMA_HD float begin_next(const Row& row, int k, const float (&base)[K], float prediction) {
   float sum = row.a[k * K] * base[0];

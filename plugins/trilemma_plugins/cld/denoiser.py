@@ -58,6 +58,7 @@ class MixedScoreDenoiser(Denoiser):
         )
         inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
+        self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner
         # A table, linear in √t, so that no time is read back from a device while sampling.
         root = torch.linspace(process.earliest_time**0.5, 1, _INTERVALS + 1, dtype=torch.float64)

@@ -47,7 +47,7 @@ class HybridScoreMatching(Objective):
 
     weighting: Weighting = "noise"
     stratified: bool = True
-    drop: float = 0.0
+    drop: float | dict[str, float] = 0.0
 
     name: ClassVar[str] = "hsm"
 

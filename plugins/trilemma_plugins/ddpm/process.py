@@ -54,18 +54,21 @@ class DiscreteVP(VariancePreserving):
     linear: β_k evenly spaced from `beta_min` to `beta_max`, as they are given (not rescaled with T).
     scaled_linear: √β_k evenly spaced likewise, as latent diffusion has them (there from .00085 to .012).
     cosine: β_k = min(1 − f(t_k)/f(t_{k−1}), .999), f(t) = cos²(π/2 · (t + .008)/1.008).
+    few: β_k = 1 − f(u_k)/f(u_{k−1}), u_k = δ + (1 − δ) k/T, δ = 10⁻³, f(u) = exp(−½ u² (b₁ − b₀) − u b₀), of the
+        continuous process of the same rates, b = 1000 β, cut into T steps; as denoising diffusion GANs have it.
 
     Between the points of the table log ᾱ is interpolated linearly; t = 0 is the data (ᾱ = 1).
 
     Args:
-        schedule: "linear", "scaled_linear" or "cosine".
+        schedule: "linear", "scaled_linear", "cosine" or "few".
         T: number of steps.
-        beta_min, beta_max: first and last β of the linear schedules.
+        beta_min, beta_max: first and last β of the linear schedules, and of "few" for a thousand steps.
 
     References:
         Ho et al., Denoising Diffusion Probabilistic Models, arXiv:2006.11239 (linear).
         Nichol & Dhariwal, Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672 (cosine).
         Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models, arXiv:2112.10752 (scaled_linear).
+        Xiao et al., Tackling the Generative Learning Trilemma with Denoising Diffusion GANs, arXiv:2112.07804 (few).
     """
 
     schedule: str = "linear"
@@ -75,7 +78,7 @@ class DiscreteVP(VariancePreserving):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_schedule("vp", self.schedule, ("linear", "scaled_linear", "cosine"))
+        _check_schedule("vp", self.schedule, ("linear", "scaled_linear", "cosine", "few"))
         checked_integer(self.T, "vp: T", 1, MOST_STEPS, what="is not a number of steps")
         if not 0 < self.beta_min <= self.beta_max < 1:
             raise UsageError(
@@ -97,6 +100,9 @@ class DiscreteVP(VariancePreserving):
             low, high = math.sqrt(self.beta_min), math.sqrt(self.beta_max)
             return torch.linspace(low, high, self.T, dtype=torch.float64).square()
         t = torch.arange(self.T + 1, dtype=torch.float64) / self.T
+        if self.schedule == "few":
+            u, low, high = 1e-3 + (1 - 1e-3) * t, 1000 * self.beta_min, 1000 * self.beta_max
+            return -(-(u.square().diff() / 2 * (high - low)) - u.diff() * low).expm1()
         f = ((t + 0.008) / 1.008 * (math.pi / 2)).cos().square()
         return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 

@@ -1,6 +1,6 @@
-"""Registers scikit-learn's digits."""
+"""Registers scikit-learn's digits, and a small autoencoder for them."""
 
-from trilemma.registry import DatasetSpec, Registry, hookimpl
+from trilemma.registry import AutoencoderSpec, DatasetSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -12,5 +12,12 @@ def trilemma_register(registry: Registry) -> None:
             summary="handwritten digits, 8×8, 1,797 in all, from scikit-learn",
             reference="Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI, 1998",
             extra="digits",
+        )
+    )
+    registry.autoencoder(
+        AutoencoderSpec(
+            name="small-coder",
+            target="trilemma_plugins.digits.coder:SmallCoder",
+            summary="four convolutions, codes of half the sides, for images of a few pixels",
         )
     )

@@ -14,16 +14,14 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.guidance import (
     BoundGuidance,
     Branch,
-    Guidance,
-    condition_and_none,
-    needs_null_class,
+    FromNull,
     unguided,
 )
 from trilemma.numerics.conversion import convert
 
 
 @dataclass(frozen=True)
-class APG(Guidance):
+class APG(FromNull):
     """Classifier-free guidance in which the part parallel to the prediction, which saturates images, is weakened.
 
     With x̂_c and x̂_∅ the predictions of x₀ of a sample and Δ = x̂_c − x̂_∅, shortened to norm r,
@@ -37,6 +35,7 @@ class APG(Guidance):
         scale: s; 1 is no guidance and evaluates one branch.
         eta: η.
         norm_threshold: r; 0 for no bound.
+        drop: names of the conditions that ∅ drops, one or several; by default all that are given.
 
     Raises:
         UsageError: for an option that is not finite, or a negative threshold.
@@ -57,10 +56,10 @@ class APG(Guidance):
     def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
         if self.scale == 1:
             return unguided(model, cond)
-        needs_null_class("apg", model, cond)
+        branches = self.branches(model, cond)
         if model.process.components != 1:
             raise UsageError("apg guides processes of one component; this one has more")
-        return Projected(self, condition_and_none(model, cond))
+        return Projected(self, branches)
 
 
 class Projected(BoundGuidance):

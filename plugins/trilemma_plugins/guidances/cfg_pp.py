@@ -11,12 +11,12 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.guidance import BoundGuidance, Guidance, needs_null_class, towards_condition
+from trilemma.interfaces.guidance import BoundGuidance, FromNull, Weighted
 from trilemma.interfaces.process import Process
 
 
 @dataclass(frozen=True)
-class CFGpp(Guidance):
+class CFGpp(FromNull):
     """x̂₀ from the guided ε̂, the noise put back from the unconditional one.
 
     The paper's step from t to s is, with ε_λ = ε_∅ + λ(ε_c − ε_∅),
@@ -34,6 +34,7 @@ class CFGpp(Guidance):
 
     Args:
         scale: λ in [0, 1]; 1 is full guidance, not none.
+        drop: names of the conditions that ∅ drops, one or several; by default all that are given.
 
     Raises:
         UsageError: for λ outside of [0, 1].
@@ -52,7 +53,7 @@ class CFGpp(Guidance):
             raise UsageError(f"cfgpp: scale={self.scale!r} is out of range; give a number from 0 to 1")
 
     def bind(self, model: Denoiser, cond: Mapping[str, Any], times: Tensor) -> BoundGuidance:
-        needs_null_class("cfgpp", model, cond)
+        branches = self.branches(model, cond)
         steps = self.scales(model.process, times)
 
         def weights(t: float) -> tuple[float, ...]:
@@ -60,7 +61,7 @@ class CFGpp(Guidance):
             scale = next((scale for time, scale in reversed(steps) if time >= t), self.scale)
             return (scale, 1.0 - scale)
 
-        return towards_condition(model, cond, weights)
+        return Weighted(branches, weights)
 
     def scales(self, process: Process, times: Tensor) -> list[tuple[float, float]]:
         """Returns (t, ω_t) of each step of a grid, falling in t."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_unshuffle, silu
+from torch.nn.functional import silu
 
-CLASSES = 10
+from trilemma.errors import UsageError
+from trilemma.interfaces.classifier import Classifier
+from trilemma.interfaces.process import Process
+from trilemma.numerics.patches import unshuffled
+
+SHAPE = (1, 28, 28)
+NAMES = tuple("0123456789")
+CLASSES = len(NAMES)
 
 
-class NoisyDigitNetwork(nn.Module):
+class NoisyDigitNetwork(Classifier):
     """Three convolutions whose normalised channels are scaled and shifted by the time, and two linear layers.
 
         h ← SiLU(GN(conv h)·(1 + a(t)) + b(t))   three times, 2×2 patches of 28 → 14 → 7 → 4
@@ -20,14 +28,27 @@ class NoisyDigitNetwork(nn.Module):
     It is smooth everywhere, since its gradient at z guides. The cosine is the signal that is left (α of the cosine
     schedule). It makes the logits fade with the signal, as the gradient through normalised channels would not.
 
-    Attributes:
-        shape: of the states it takes.
+    Args:
+        shape: of the states, (1, 28, 28).
+        classes: their names, ten.
+        process: the noising process.
+
+    Raises:
+        UsageError: for another shape or number of classes.
     """
 
-    shape = (1, 28, 28)
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        shape: Sequence[int] = SHAPE,
+        classes: Sequence[str] = NAMES,
+        process: Process | None = None,
+    ) -> None:
+        super().__init__(shape, classes, process)
+        if self.shape != SHAPE or len(self.classes) != CLASSES:
+            raise UsageError(
+                f"the noisy digit network is for {CLASSES} classes of states of shape {SHAPE}, got "
+                f"{len(self.classes)} of {self.shape}; choose another network"
+            )
         self.convolutions = nn.ModuleList(
             [
                 nn.Conv2d(4, 32, 3, padding=1),
@@ -45,7 +66,7 @@ class NoisyDigitNetwork(nn.Module):
         """Returns the logits [B, 10] of states z [B, 1, 28, 28] at times t [B]."""
         angles = t.to(z.dtype)[:, None] * (math.pi * torch.arange(1, 9, device=z.device, dtype=z.dtype))
         embedding = silu(self.time(torch.cat([angles.cos(), angles.sin()], 1)))
-        h = pixel_unshuffle(z, 2)
+        h = unshuffled(z, 2)
         for convolution, norm, inject in zip(self.convolutions, self.norms, self.injections, strict=True):
             scale, shift = inject(embedding)[:, :, None, None].chunk(2, 1)
             h = silu(torch.addcmul(shift, norm(convolution(h)), 1 + scale))

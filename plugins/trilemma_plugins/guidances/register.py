@@ -1,6 +1,6 @@
-"""Registers the guidances."""
+"""Registers the guidances, and the classifier of one of them."""
 
-from trilemma.registry import GuidanceSpec, Registry, hookimpl
+from trilemma.registry import ClassifierSpec, GuidanceSpec, ModelSpec, Registry, hookimpl
 
 _GUIDANCES = (
     ("interval", "interval:Interval", "limits what stands to its left to an interval of times", "2404.07724"),
@@ -41,3 +41,17 @@ def trilemma_register(registry: Registry) -> None:
                 reference=f"arXiv:{paper}",
             )
         )
+    registry.classifier(
+        ClassifierSpec(
+            name="noisy-digit-network",
+            target="trilemma_plugins.guidances.network:NoisyDigitNetwork",
+            summary="three convolutions scaled and shifted by the time, on noised digits of 28×28 pixels",
+        )
+    )
+    registry.model(
+        ModelSpec(
+            name="mnist-classifier",
+            target="trilemma_plugins.guidances:weights",
+            summary="classifier of noised handwritten digits, 28×28",
+        )
+    )

@@ -24,8 +24,8 @@ class Files(Protocol):
 
     names: list[str]
 
-    def read(self, name: str) -> bytes:
-        """Returns the content of a file."""
+    def read(self, name: str, limit: int = FILE_LIMIT) -> bytes:
+        """Returns the content of a file of at most `limit` bytes."""
 
 
 class FolderFiles:
@@ -39,8 +39,8 @@ class FolderFiles:
         self.root = root
         self.names = list(self._below(root, ""))
 
-    def read(self, name: str) -> bytes:
-        return read_regular(self.root / name, FILE_LIMIT)
+    def read(self, name: str, limit: int = FILE_LIMIT) -> bytes:
+        return read_regular(self.root / name, limit)
 
     def _below(self, folder: Path, prefix: str, around: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
         """Returns whatever is no folder as a file, broken links and pipes too: reading it says why it is none."""
@@ -86,7 +86,7 @@ def images_by_class(files: Files, root: Path) -> list[tuple[str, str | None]]:
     Raises:
         DataError: where there is no image, a name is not in UTF-8, or the folders are not one a class.
     """
-    paths = [path for path in map(PurePosixPath, files.names) if _is_image(path)]
+    paths = [path for path in map(PurePosixPath, files.names) if is_image(path)]
     if not paths:
         raise DataError(
             f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); put them in it, or in one folder a class"
@@ -110,7 +110,9 @@ def images_by_class(files: Files, root: Path) -> list[tuple[str, str | None]]:
     return [(str(path), path.parts[-2] if len(path.parts) > 1 else None) for path in paths]
 
 
-def _is_image(path: PurePosixPath) -> bool:
+def is_image(name: str | PurePosixPath) -> bool:
+    """Returns whether a file is an image by its suffix, and not hidden."""
+    path = PurePosixPath(name)
     return not any(map(_is_hidden, path.parts)) and path.suffix.lower() in SUFFIXES
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
-from trilemma.errors import UsageError
+from trilemma.errors import PluginUnavailable, UsageError
 from trilemma.models.card import read_card
 from trilemma.models.loading import model_path
+from trilemma.registry import building, catalog
 
+# Spec of the encoder of texts.
+ENCODER = "minilm"
 SIDES = (8, 16, 28, 32, 64)
 _LEAST, _MOST = 4, 1024
 
@@ -39,8 +42,10 @@ def side_for(shorter_side: int, gpu: bool) -> int:
     return fitting[-1] if fitting else SIDES[0]
 
 
-def fresh_network(side: int, channels: int, classes: int, dropout: float, gpu: bool) -> Network:
-    """Returns a U-Net of two levels, wider and finer where there is a GPU.
+def fresh_network(
+    side: int, channels: int, classes: int, dropout: float, gpu: bool, captions: bool = False
+) -> Network:
+    """Returns a U-Net of two levels, wider and finer where there is a GPU; with captions it is told texts as vectors.
 
     Raises:
         UsageError: for a side that has no patches.
@@ -63,6 +68,8 @@ def fresh_network(side: int, channels: int, classes: int, dropout: float, gpu: b
     }
     if classes:
         options["classes"] = classes
+    if captions:
+        options["conditions"] = [{"kind": "text", "encoder": ENCODER, "form": "vector", "null": True}]
     if dropout:
         options["dropout"] = dropout
     return Network(side, channels, "vp:schedule=cosine,T=1000", "unet", "v", options)
@@ -94,6 +101,15 @@ def network_of(model: str, classes: int, asked: int | None) -> Network:
     return Network(
         height, channels, card["process"]["spec"], table["spec"], table["parameterization"], options
     )
+
+
+def has_encoder() -> bool:
+    """Returns whether the encoder of texts is installed."""
+    try:
+        building.import_target(catalog().find("encoder", ENCODER))
+    except PluginUnavailable:
+        return False
+    return True
 
 
 def has_gpu() -> bool:

@@ -96,11 +96,17 @@ def _head(plan: Plan) -> list[str]:
 def _data(plan: Plan) -> list[str]:
     root, side = str(plan.survey.root), plan.network.side
     mode = {1: "L", 3: "RGB"}[plan.network.channels]
+    flip = "# image and its mirror image; take it out where left and right mean something, as in letters and digits."
+    options = {"root": root, "size": side, "mode": mode, "flip": True}
+    if plan.survey.captions:
+        flip = "# image and its mirror image; it is left out here, as captions may say left and right."
+        del options["flip"]
     lines = [
         "[dataset]",
         "# The shorter side is resized to `size` pixels, the middle cropped; mode=L is grey, RGB colour. flip: every",
-        "# image and its mirror image; take it out where left and right mean something, as in letters and digits.",
-        _line("spec", format_spec("images", {"root": root, "size": side, "mode": mode, "flip": True})),
+        flip,
+        *_columns(plan),
+        _line("spec", format_spec("images", options)),
         "",
     ]
     if plan.held_out:
@@ -112,6 +118,23 @@ def _data(plan: Plan) -> list[str]:
             _line("every", max(10, plan.steps // 20)),
             "",
         ]
+    return lines
+
+
+def _columns(plan: Plan) -> list[str]:
+    """Names the columns of the metadata, and says how the network is told them."""
+    rules = plan.survey.columns
+    if not rules:
+        return []
+    named = ", ".join(f"{name} ({rule.kind})" for name, rule in list(rules.items())[:_LISTED])
+    more = ", …" if len(rules) > _LISTED else ""
+    lines = [
+        f"# Columns of the metadata: {shortened(printable(named), 80)}{more}. label=COLUMN makes one the class."
+    ]
+    if plan.survey.captions and "conditions" not in plan.network.options:
+        lines.append(
+            '# Captions are not told to the network: pip install "trilemma[text]", and write the recipe again.'
+        )
     return lines
 
 
@@ -136,7 +159,10 @@ def _network(plan: Plan) -> list[str]:
 
 def _training(plan: Plan) -> list[str]:
     lines = ["[objective]"]
-    if plan.network.options.get("classes"):
+    if "conditions" in plan.network.options:
+        lines.append("# The caption is left out one time in ten, for classifier-free guidance.")
+        lines.append(_line("spec", "simple:drop=0.1"))
+    elif plan.network.options.get("classes"):
         lines.append("# The class is left out one time in ten, for classifier-free guidance.")
         lines.append(_line("spec", "simple:drop=0.1"))
     else:
@@ -157,9 +183,17 @@ def _samples(plan: Plan) -> list[str]:
         _line("n", 64),
         _line("sampler", "ddim:clip=1.0"),
         _line("steps", _GRID_STEPS),
-        *([f"cond = {{ class = {_toml(list(range(min(classes, 64))))} }}"] if classes else []),
+        *_asked(plan, classes),
         *("", "[sampling]", _line("sampler", "ddim:clip=1.0"), ""),
     ]
+
+
+def _asked(plan: Plan, classes: int) -> list[str]:
+    """The conditions of the pictures: every class, and some captions of the training images."""
+    values: dict[str, Any] = {"class": list(range(min(classes, 64)))} if classes else {}
+    if "conditions" in plan.network.options and plan.start is None:
+        values["text"] = list(plan.survey.captions)
+    return [_line("cond", values)] if values else []
 
 
 def _ema(steps: int) -> float:

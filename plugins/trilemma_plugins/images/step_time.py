@@ -7,6 +7,7 @@ import time
 import torch
 
 from trilemma import lookup
+from trilemma.interfaces.condition import PreparedConditions
 from trilemma.models.card import build_denoiser
 from trilemma.train.recipe import Recipe
 
@@ -15,25 +16,16 @@ _TIMED_STEPS = 3
 
 def seconds_a_step(recipe: Recipe, shape: tuple[int, int, int]) -> float:
     """Returns the shortest of a few training steps on images of a shape, in seconds; the first is not counted."""
-    network = recipe.denoiser
-    card = {
-        "process": {"spec": recipe.process.spec},
-        "denoiser": {
-            "spec": network.spec,
-            "parameterization": network.parameterization,
-            "options": dict(network.options),
-        },
-        "data": {"shape": list(shape)},
-    }
+    card = {**recipe.card_tables(), "data": {"shape": list(shape)}}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     denoiser = build_denoiser(card, seed=0).to(device).train()
     objective = lookup.objective(recipe.objective.spec)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-9)
     generator = torch.Generator().manual_seed(0)
     x0 = torch.zeros((recipe.batch_size, *shape), device=device)
-    cond = {
-        name: torch.zeros(recipe.batch_size, dtype=torch.int64, device=device) for name in denoiser.conditions
-    }
+    rows = torch.arange(recipe.batch_size, device=device)
+    told = [entry.drawn(recipe.batch_size, generator) for entry in denoiser.conditions.values()]
+    cond = PreparedConditions(told).take(rows)
     times = []
     # Dropout draws from the global generators.
     with torch.random.fork_rng():

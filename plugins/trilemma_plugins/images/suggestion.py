@@ -11,7 +11,7 @@ from trilemma.errors import UsageError
 from trilemma.train.recipe import Recipe, make_recipe
 from trilemma.train.suggestion import Suggestion, Wish
 from trilemma_plugins.images.dataset import located
-from trilemma_plugins.images.network import Network, fresh_network, has_gpu, network_of, side_for
+from trilemma_plugins.images.network import Network, fresh_network, has_encoder, has_gpu, network_of, side_for
 from trilemma_plugins.images.recipe_text import Plan, recipe_text, said_time
 from trilemma_plugins.images.step_time import seconds_a_step
 from trilemma_plugins.images.survey import Survey, look
@@ -40,7 +40,7 @@ def suggest(wish: Wish) -> Suggestion:
     survey = look(root)
     network = _network(survey, wish)
     held_out = _HELD_OUT if survey.count >= _HOLD_OUT_FROM else 0.0
-    trained_on = 2 * (survey.count - round(held_out * survey.count))
+    trained_on = (1 if survey.captions else 2) * (survey.count - round(held_out * survey.count))
     sizes = (_GPU_BATCH, *_BATCHES) if has_gpu() else _BATCHES
     batch_size = next(size for size in sizes if size <= trained_on)
     start = None if wish.start is None else _start(wish.start)
@@ -49,6 +49,7 @@ def suggest(wish: Wish) -> Suggestion:
     plan = plan.timed(_steps(wish.minutes, seconds, survey.count, batch_size), seconds)
     _parsed(plan)
     classes = f"{len(survey.classes)} classes" if survey.classes else "no classes"
+    classes += ", captions" if survey.captions else ""
     summary = (
         f"{survey.count:,} images, {'grey' if survey.grey else 'colour'}, {classes}; {plan.steps:,} steps at "
         f"{network.side}×{network.side} take about {said_time(plan.total)} here"
@@ -64,7 +65,9 @@ def _network(survey: Survey, wish: Wish) -> Network:
     gpu = has_gpu()
     side = wish.size or side_for(survey.shorter_side, gpu)
     classes = len(survey.classes) if len(survey.classes) > 1 else 0
-    return fresh_network(side, 1 if survey.grey else 3, classes, 0.1 if survey.count < _FEW else 0.0, gpu)
+    captions = bool(survey.captions) and has_encoder()
+    dropout = 0.1 if survey.count < _FEW else 0.0
+    return fresh_network(side, 1 if survey.grey else 3, classes, dropout, gpu, captions)
 
 
 def _start(model: str) -> str:

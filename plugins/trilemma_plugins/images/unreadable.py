@@ -1,4 +1,4 @@
-"""Images that cannot be read, collected into one error."""
+"""Images and rows that cannot be read, collected into one error."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 class Unreadable(DataError):
-    """Images that cannot be read.
+    """Images, or rows about them, that cannot be read.
 
     Attributes:
-        reasons: why, by the name of each.
+        reasons: why, by the name or place of each.
     """
 
     def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
@@ -42,10 +42,14 @@ def of_each(names: Sequence[str], root: Path, views: Iterable[int], read: Callab
             reasons[names[view % len(names)]] = " ".join(reason.split())[:60]
     if reasons:
         count = "" if len(reasons) == 1 else f"{len(reasons):,} of {len(names):,} images: "
-        some = [f"{name} ({reason})" for name, reason in list(reasons.items())[:_NAMED]]
-        more = ", …" if len(reasons) > _NAMED else ""
         them = "it" if len(reasons) == 1 else "them"
         raise Unreadable(
-            f"cannot read {count}{', '.join(some)}{more} in {root}; restore or remove {them}", reasons
+            f"cannot read {count}{first_of(reasons)} in {root}; restore or remove {them}", reasons
         )
     return answers
+
+
+def first_of(reasons: Mapping[str, str]) -> str:
+    """Returns the first names, each with its reason, on one line."""
+    some = [f"{name} ({reason})" for name, reason in list(reasons.items())[:_NAMED]]
+    return ", ".join(some) + (", …" if len(reasons) > _NAMED else "")

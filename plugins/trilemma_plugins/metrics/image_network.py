@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from trilemma.interfaces.features import Features
 
 SIDE = 32
 WIDTHS = (32, 64, 128, 192)
 FEATURES = WIDTHS[-1]
-CLASSES = 10
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = len(NAMES)
 
 
-class ImageNetwork(nn.Module):
+class ImageNetwork(Features):
     r"""Eight 3×3 convolutions, two residual pairs among them, and a linear layer, on images of 32×32.
 
         h = relu(conv(x));   three times h = maxpool(relu(conv(h))), 32 → 16 → 8 → 4, with
@@ -23,12 +25,19 @@ class ImageNetwork(nn.Module):
         features = mean over the 4×4 places of h ∈ R¹⁹²,      logits = W features + b ∈ R¹⁰
 
     Args:
-        normalised: follow every convolution by a batch normalisation, as in training; `folded` puts them into the
-            convolutions.
+        shape: of the images that it is trained on; it takes those of any size.
+        classes: their names.
+        normalised: follow every convolution by a batch normalisation, as in training; the shipped weights are those of
+            the network without, which computes the same.
     """
 
-    def __init__(self, normalised: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        shape: Sequence[int] = (3, SIDE, SIDE),
+        classes: Sequence[str] = NAMES,
+        normalised: bool = False,
+    ) -> None:
+        super().__init__(shape, classes)
         first, second, third, last = WIDTHS
 
         def layer(incoming: int, outgoing: int) -> nn.Sequential:
@@ -43,7 +52,11 @@ class ImageNetwork(nn.Module):
                 for level, width in ((0, second), (2, last))
             }
         )
-        self.classify = nn.Linear(last, CLASSES)
+        self.classify = nn.Linear(last, len(self.classes))
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether a shape (C, H, W) has one or three channels."""
+        return len(shape) == 3 and shape[0] in (1, 3) and min(shape) > 0
 
     def features(self, images: Tensor) -> Tensor:
         """Returns the penultimate activations [B, 192] of images [B, 1 or 3, H, W] in [-1, 1], resized to 32×32."""
@@ -59,18 +72,6 @@ class ImageNetwork(nn.Module):
         """Returns the features [B, 192] and the class logits [B, 10]."""
         features = self.features(images)
         return features, self.classify(features)
-
-    @torch.no_grad()
-    def folded(self) -> ImageNetwork:
-        """Returns the network without normalisations that computes the same with the running statistics."""
-        self.eval()
-        with torch.device("meta"):
-            plain = ImageNetwork().eval()
-        layers = {name: part for name, part in self.named_modules() if isinstance(part, nn.Sequential)}
-        for name, layer in layers.items():
-            plain.get_submodule(name)[0] = fuse_conv_bn_eval(layer[0], layer[1])
-        plain.classify = self.classify
-        return plain.requires_grad_(False)
 
 
 def resized(images: Tensor) -> Tensor:

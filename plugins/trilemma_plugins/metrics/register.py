@@ -1,8 +1,8 @@
-"""The metrics of this family."""
+"""The metrics of this family, and their feature networks."""
 
 from __future__ import annotations
 
-from trilemma.registry import MetricSpec, Registry, hookimpl
+from trilemma.registry import FeaturesSpec, MetricSpec, ModelSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -51,5 +51,33 @@ def trilemma_register(registry: Registry) -> None:
             target="trilemma_plugins.metrics.features:ImageFeatures",
             summary="feature network of images of any size: a classifier of CIFAR-10, 192 features",
             default_features=True,
+        )
+    )
+    registry.features(
+        FeaturesSpec(
+            name="digit-network",
+            target="trilemma_plugins.metrics.network:DigitNetwork",
+            summary="three convolutions and two linear layers on 28×28 pixels, 64 features",
+        )
+    )
+    registry.features(
+        FeaturesSpec(
+            name="image-network",
+            target="trilemma_plugins.metrics.image_network:ImageNetwork",
+            summary="eight convolutions with two residual pairs on images of any size, 192 features",
+        )
+    )
+    registry.model(
+        ModelSpec(
+            name="mnist-features",
+            target="trilemma_plugins.metrics:weights",
+            summary="features of handwritten digits: a classifier's 64 penultimate activations",
+        )
+    )
+    registry.model(
+        ModelSpec(
+            name="image-features",
+            target="trilemma_plugins.metrics:image_weights",
+            summary="features of images of any size: a classifier's 192 penultimate activations",
         )
     )

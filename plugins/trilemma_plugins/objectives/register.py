@@ -13,3 +13,19 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:2006.11239, arXiv:2202.00512, arXiv:2303.09556",
         )
     )
+    registry.objective(
+        ObjectiveSpec(
+            name="cross-entropy",
+            target="trilemma_plugins.objectives.cross_entropy:CrossEntropy",
+            summary="cross-entropy of classifiers, of noised data too, and of feature networks",
+            reference="arXiv:1512.00567, arXiv:2105.05233",
+        )
+    )
+    registry.objective(
+        ObjectiveSpec(
+            name="autoencoding",
+            target="trilemma_plugins.objectives.autoencoding:Autoencoding",
+            summary="squared error of an autoencoder and the divergence of its codes from normal ones",
+            reference="arXiv:1312.6114, arXiv:2112.10752",
+        )
+    )

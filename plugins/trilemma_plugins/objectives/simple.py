@@ -47,7 +47,7 @@ class Simple(Objective):
     target: str | None = None
     weighting: Weighting = "uniform"
     gamma: float = 5.0
-    drop: float = 0.0
+    drop: float | dict[str, float] = 0.0
     stratified: bool = True
     times: Times = "uniform"
     mean: float = 0.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.checks import checked_integer
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
 
@@ -33,6 +33,8 @@ class MLP(Denoiser):
         width: of the layers and the embedding.
         depth: blocks.
         classes: number of classes, 0 for an unconditional network.
+        latent: standard normals that it draws for itself at every evaluation and adds to the embedding, as a generator
+            does; 0 for none.
 
     Raises:
         UsageError: for a width or depth below 1.
@@ -47,8 +49,9 @@ class MLP(Denoiser):
         width: int = 128,
         depth: int = 3,
         classes: int = 0,
+        latent: int = 0,
     ) -> None:
-        conditions = [Condition("class", size=classes, null=classes)] if classes else []
+        conditions = [ClassCondition("class", size=classes, null=classes)] if classes else []
         super().__init__(process, parameterization, shape, conditions)
         width = checked_integer(width, "mlp: width", 1, what="is no number of hidden units")
         depth = checked_integer(depth, "mlp: depth", 1, what="is no number of blocks")
@@ -56,15 +59,21 @@ class MLP(Denoiser):
         self.inlet = nn.Linear(process.components * size, width)
         self.time_embedding = _TimeEmbedding(width)
         self.class_embedding = nn.Embedding(classes + 1, width) if classes else None
+        latent = checked_integer(latent, "mlp: latent", 0, what="is no number of normals")
+        self.latent_embedding = nn.Linear(latent, width) if latent else None
+        if latent:
+            self.draws = {"latent": (latent,)}
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outlet = _zero(nn.Linear(width, size))
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B] and labels `class` [B]."""
+        """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B], with `class` and `latent`."""
         embedding = self.time_embedding(t)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(cond["class"])
+        if self.latent_embedding is not None:
+            embedding = embedding + self.latent_embedding(cond["latent"])
         embedding = F.silu(embedding)
         h = self.inlet(z.flatten(1))
         for block in self.blocks:

@@ -1,6 +1,6 @@
 """Registers a mixture of points in the plane, a network for it, and features to compare its samples in."""
 
-from trilemma.registry import DatasetSpec, DenoiserSpec, MetricSpec, Registry, hookimpl
+from trilemma.registry import DatasetSpec, DenoiserSpec, MetricSpec, ObjectiveSpec, Registry, hookimpl
 
 
 @hookimpl
@@ -17,6 +17,21 @@ def trilemma_register(registry: Registry) -> None:
             name="mlp",
             target="trilemma_plugins.points.mlp:MLP",
             summary="residual perceptron with time and class embedding, for data of a few numbers",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
+            name="energy-mlp",
+            target="trilemma_plugins.points.energy:EnergyMLP",
+            summary="gradient of an energy, a residual perceptron of one number, for data of a few numbers",
+        )
+    )
+    registry.objective(
+        ObjectiveSpec(
+            name="gan",
+            target="trilemma_plugins.points.adversarial:Adversarial",
+            summary="generator of one step against a discriminator of points: non-saturating, lazy R1",
+            reference="arXiv:1406.2661, arXiv:1801.04406",
         )
     )
     registry.metric(

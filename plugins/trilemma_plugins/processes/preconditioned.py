@@ -60,6 +60,7 @@ class Preconditioned(Denoiser):
         )
         inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
+        self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner
         self.data, self.span = data, span
 
@@ -67,11 +68,16 @@ class Preconditioned(Denoiser):
         column = (-1,) + (1,) * (z.dim() - 1)
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
         norm = (sigma.square() + alpha.square() * self.data**2).sqrt()
-        c_noise = torch.log(sigma / alpha) / 4
-        clock = (0.5 + c_noise / self.span).clamp(0, 1)
         c_in, c_skip, c_out = (
             entry.to(z.dtype).view(column)
             for entry in (1 / norm, alpha * (self.data / norm).square(), sigma * self.data / norm)
         )
-        answer: Tensor = self.network(c_in * z, clock.to(t.dtype), **cond)
+        if self.takes_to:
+            to = cond["to"]
+            cond["to"] = self._clock(self.process.alpha(to), self.process.sigma(to)).to(to.dtype)
+        answer: Tensor = self.network(c_in * z, self._clock(alpha, sigma).to(t.dtype), **cond)
         return c_skip * z + c_out * answer
+
+    def _clock(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        c_noise = torch.log(sigma / alpha) / 4
+        return (0.5 + c_noise / self.span).clamp(0, 1)

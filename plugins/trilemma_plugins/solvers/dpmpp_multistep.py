@@ -113,6 +113,10 @@ class DPMpp2MSDE(DPMpp2M):
 
     eta: float = 1.0
 
+    @property
+    def strong_order(self) -> float | None:  # type: ignore[override]
+        return 1.0 if self.eta else None
+
 
 @dataclass(frozen=True)
 class DPMpp3M(Sampler):

@@ -1,9 +1,8 @@
-"""Building blocks of the U-Net: time embedding, residual block, self-attention, resampling."""
+"""Building blocks of the U-Net: time embedding, residual block, resampling."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -24,16 +23,25 @@ class TimeEmbedding(nn.Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.features = features
-        self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = perceptron(features, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """Returns the embedding [B, width] of times t [B] in [0, 1]."""
-        # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
-        index = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
-        frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (self.features // 2))
-        angles = t[:, None].to(time_dtype(t.dtype)) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids(t, self.features).to(self.mlp[0].weight.dtype))
+
+
+def perceptron(features: int, width: int) -> nn.Sequential:
+    """Returns W₂ SiLU(W₁ x)."""
+    return nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def sinusoids(t: Tensor, count: int) -> Tensor:
+    """Returns [cos(ω_k·1000 t), sin(ω_k·1000 t)], [B, count] of numbers t [B] in [0, 1]."""
+    # No buffer: a network cast to bfloat16 would round the frequencies, and with them angles of up to 1000.
+    index = torch.arange(count // 2, device=t.device, dtype=torch.float32)
+    frequencies = 1000.0 * torch.exp(-math.log(1e4) * index / (count // 2))
+    angles = t[:, None].to(time_dtype(t.dtype)) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -68,40 +76,6 @@ class ResidualBlock(nn.Module):
         else:
             h = self.norm2(h + injected)
         return self.shortcut(x) + self.conv2(self.dropout(F.silu(h)))
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over the pixels of a feature map, with a residual that starts at zero.
-
-    Attributes:
-        attend: of queries, keys and values [B, heads, H·W, D], in place of softmax(q kᵀ) v; None for that.
-    """
-
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-
-    def __init__(self, channels: int, head: int, groups: int) -> None:
-        super().__init__()
-        self.head = head
-        self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [B, C, H, W] to [B, C, H, W]."""
-        batch, channels, height, width = x.shape
-        packed = self.qkv(self.norm(x)).reshape(batch, 3, channels // self.head, self.head, height * width)
-        # SDPA's fused kernel wants the head dimension contiguous; without the copy it falls back to bmm.
-        q, k, v = packed.transpose(-1, -2).contiguous().unbind(1)
-        if self.attend is not None:
-            h = self.attend(q, k, v)
-        elif torch.is_grad_enabled() and x.device.type == "cpu":
-            # The fused kernel's backward on CPU is ten times slower than the plain formula at these lengths.
-            h = torch.softmax(q @ k.transpose(-1, -2) * self.head**-0.5, dim=-1) @ v
-        else:
-            h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(-1, -2).reshape(batch, channels, height, width))
 
 
 class Downsample(nn.Module):

@@ -9,7 +9,7 @@ def trilemma_register(registry: Registry) -> None:
         DenoiserSpec(
             name="unet",
             target="trilemma_plugins.unet.unet:UNet",
-            summary="U-Net with adaptive GroupNorm or additive time, class conditioning, self-attention",
-            reference="arXiv:2006.11239, arXiv:2105.05233",
+            summary="U-Net with adaptive GroupNorm or additive time, attention, and every kind of condition",
+            reference="arXiv:2006.11239, arXiv:2105.05233, arXiv:2112.10752",
         )
     )

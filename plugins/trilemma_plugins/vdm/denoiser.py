@@ -71,12 +71,15 @@ class FourierDenoiser(Denoiser):
         )
         inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
+        self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner
         self.frequencies = tuple(frequencies)
         self.residual = residual and parameterization == "eps"
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         features = [wave(2**n * math.pi * z) for n in self.frequencies for wave in (torch.sin, torch.cos)]
+        if self.takes_to:
+            cond["to"] = self._clock(cond["to"])
         answer = self.network(torch.cat([z, *features], 1), self._clock(t), **cond)[:, : self.shape[0]]
         return z + answer if self.residual else cast(Tensor, answer)
 

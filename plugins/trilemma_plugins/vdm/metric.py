@@ -137,6 +137,6 @@ def _conditions(model: Denoiser, labels: Tensor | None, entries: Tensor) -> dict
         given = {
             name: labels[entries].tolist()
             for name, condition in model.conditions.items()
-            if condition.null is None
+            if not condition.has_null
         }
-    return model.encode(given, torch.arange(len(entries)))
+    return model.prepare(given).take(torch.arange(len(entries)))

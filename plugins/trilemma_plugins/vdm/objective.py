@@ -71,7 +71,7 @@ class VariationalBound(Objective):
     scale: float = 0.01
     stratified: bool = True
     levels: int = 256
-    drop: float = 0.0
+    drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
         if self.steps is not None:

@@ -24,16 +24,19 @@ import tomllib, tomli_w, tempfile
 from pathlib import Path
 import trilemma
 from trilemma.train import read_recipe
+from trilemma.train.stages import read_stages
 
 rest = {{"steps": 1, "dataset": {{"spec": "mnist"}}, "process": {{"spec": "vp"}}, "objective": {{"spec": "simple"}}}}
 with tempfile.TemporaryDirectory() as folder:
     place = Path(folder, "recipe.toml")
     place.write_text(tomli_w.dumps({{**rest, **tomllib.loads("""{text}""")}}))
-    recipe = read_recipe(place, [])
-process = trilemma.process(recipe.process.spec)
-trilemma.objective(recipe.objective.spec)
-trilemma.denoiser(recipe.denoiser.spec, process=process, shape=(1, 28, 28),
-                  parameterization=recipe.denoiser.parameterization, **recipe.denoiser.options)
+    stages = read_stages(place)
+    recipe = None if stages else read_recipe(place, [])
+if recipe is not None:
+  process = trilemma.process(recipe.process.spec)
+  trilemma.objective(recipe.objective.spec)
+  trilemma.denoiser(recipe.denoiser.spec, process=process, shape=(1, 28, 28),
+                    parameterization=recipe.denoiser.parameterization, **recipe.denoiser.options)
 '''
 
 

@@ -70,9 +70,6 @@ REPLACEMENTS = (
         r"trilemma bench (kernels|loop|samplers).*", r"trilemma bench \1 --help", "minutes of timing"
     ),
     Replacement(
-        r"(-m trilemma_plugins\.\w+\.train_\w+).*", r"\1 --help", "minutes of training on all of MNIST"
-    ),
-    Replacement(
         r"python (benchmarks/\w+\.py).*", r"python \1 --help", "needs the file of a run of minutes or hours"
     ),
     Replacement(r'"steps=2000"', '"steps=2", "batch_size=8"', "two steps of training"),
@@ -81,6 +78,10 @@ REPLACEMENTS = (
 )
 
 NOT_RUN = (
+    NotRun(
+        r"trilemma train \S+/image-features\.toml.*",
+        "needs two zips of photographs, which are not distributed",
+    ),
     NotRun(r"make \w[\w-]*", "makes an environment, or runs the tests that this one is among"),
     NotRun(r"python -m venv \.venv", "makes an environment; a test has one"),
     NotRun(r"source \.venv/bin/activate", "enters that environment"),

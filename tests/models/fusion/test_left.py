@@ -118,6 +118,9 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "stride": (lambda: conv(stride=2), {"": "stride (2, 2)"}),
     "dilation": (lambda: conv(dilation=2, padding=2), {"": "dilation (2, 2)"}),
     "groups": (lambda: conv(groups=4), {"": "4 groups"}),
+    "LayerNorm": (lambda: nn.LayerNorm(8), {"": "no operator computes LayerNorm"}),
+    "RMSNorm": (lambda: nn.RMSNorm(8), {"": "no operator computes RMSNorm"}),
+    "GELU": (nn.GELU, {"": "no operator computes GELU"}),
     "padding": (lambda: conv(padding=0), {"": "not by one pixel of zeros"}),
     "circular padding": (lambda: conv(padding_mode="circular"), {"": "circular"}),
     "few channels": (lambda: conv(in_channels=3), {"": "3 input channels"}),
@@ -223,6 +226,9 @@ def test_every_module_of_a_known_kind_is_fused_or_left() -> None:
         nn.GroupNorm,
         nn.SiLU,
         nn.MultiheadAttention,
+        nn.LayerNorm,
+        nn.RMSNorm,
+        nn.GELU,
     )
     report = fuse(network)
     left = [entry.module for entry in report.left]

@@ -51,6 +51,8 @@ class Device:
             emulator().set_order(seed)
 
     def _moved(self, argument: Any) -> Any:
+        if self.name == "cuda" and isinstance(argument, list):
+            return [self._moved(entry) for entry in argument]
         return argument.cuda() if self.name == "cuda" and isinstance(argument, Tensor) else argument
 
 

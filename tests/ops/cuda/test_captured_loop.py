@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 import trilemma
 from trilemma.engine import graphs as capture
-from trilemma.interfaces.condition import Condition
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.sampler import Sampler
+from trilemma.interfaces.tableau import Row, Tableau
+from trilemma.ops.operator import Operator
 from trilemma_plugins.cfg.guidance import CFG
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
@@ -23,7 +28,7 @@ class Small(Denoiser):
     """A convolution and a class embedding."""
 
     def __init__(self) -> None:
-        super().__init__(DiscreteVP(), "v", (2, 6, 6), [Condition("class", 4, null=4)])
+        super().__init__(DiscreteVP(), "v", (2, 6, 6), [ClassCondition("class", 4, null=4)])
         self.convolution = nn.Conv2d(2, 2, 3, padding=1)
         self.classes = nn.Embedding(5, 2)
 
@@ -78,23 +83,56 @@ def drawn(model: Small, n: int, mode: str, **request: Any) -> Tensor:
     return made.samples.cpu()
 
 
-@pytest.mark.parametrize("sampler", [DDIM(eta=1.0), DDIM(clip=1.0), DDPM()], ids=str)
+class Wide(Sampler):
+    """Rows of two and more states, with and without an evaluation, and with noise."""
+
+    order = 0
+    deterministic = False
+
+    def nfe(self, steps: int) -> int:
+        return -(-steps // 2)
+
+    def plan(self, process: Process, times: Tensor) -> Tableau:
+        rows = []
+        for r, t in enumerate(times[:-1].tolist()):
+            rows.append(Row(t, 0.4, ((r % 2, 0.3),), 0.1 * t, D=((r, 0.2), (min(r, 1), 0.1))))
+        return Tableau(tuple(rows), "x0")
+
+
+class Drawing(Small):
+    """Is told a latent of its own and where the step goes."""
+
+    draws: Mapping[str, tuple[int, ...]] = MappingProxyType({"latent": (2, 6, 6)})
+    takes_to = True
+
+    def forward(self, z: Tensor, t: Tensor, **told: Tensor) -> Tensor:
+        cond = {"class": told["class"]}
+        return super().forward(z, t - told["to"], **cond) + 0.1 * told["latent"]
+
+
+@pytest.mark.parametrize("kind", [Small, Drawing])
+@pytest.mark.parametrize(
+    "sampler", [DDIM(eta=1.0), DDIM(clip=1.0), DDPM(), Wide()], ids=lambda x: type(x).__name__
+)
 @pytest.mark.parametrize("guidance", [None, CFG(scale=2.0)], ids=str)
 @pytest.mark.parametrize("mode", ["loop", "step"])
 def test_a_captured_loop_gives_the_bits_of_the_ordinary_one(
-    device: Any, sampler: Any, guidance: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+    device: Any, sampler: Any, guidance: Any, mode: str, kind: type[Small], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = small()
+    model = small(kind)
     if device.name == "cuda":
         model = model.cuda()
     else:
 
-        def replay(*positional: Any, **named: Any) -> None:
-            order = ("history", "write_slot", "read_slots", "seed", "indices", "noise", "bad_row")
-            rest = [named.get(name) for name in order]
-            device.operators.linear_step_replay(*positional, *rest, backend="native")
+        def replay(*arguments: Any) -> None:
+            device.operators.linear_step_replay(*arguments, backend="native")
 
-        monkeypatch.setattr(capture.RecordedLoop, "operator", staticmethod(replay))
+        ordinary = Operator.launcher
+        monkeypatch.setattr(
+            Operator,
+            "launcher",
+            lambda found: replay if found.name == "linear_step_replay" else ordinary(found),
+        )
         monkeypatch.setattr(capture, "Recorder", Unrecorded)
         monkeypatch.setattr(capture, "why_impossible", lambda runner: "")
     request = {"sampler": sampler, "guidance": guidance}

@@ -40,6 +40,7 @@ def step_arguments(
     branches: int = 1,
     replicas: int = 1,
     lags: int = 0,
+    others: int = 0,
     write_slot: int = -1,
     noise: str = "none",
     clip: float = math.inf,
@@ -63,7 +64,7 @@ def step_arguments(
         torch.full((replicas * batch, channels, *space), math.nan, dtype=dtype),
         normal(*shape),
         normal(*shape),
-        normal(branches * batch, *predicted),
+        normal(branches * batch, *predicted) if branches else None,
         table,
         1,
         normal(8, batch, *predicted),
@@ -73,6 +74,7 @@ def step_arguments(
         torch.arange(batch) + 5 if noise != "given" else None,
         normal(*shape) if noise == "given" else None,
         torch.full((batch,), -1, dtype=torch.int32),
+        [normal(*shape) for _ in range(others)],
     ]
 
 
@@ -90,8 +92,10 @@ def same_step(device: Any, arguments: list[Any]) -> None:
 def test_steps_are_the_bits_of_the_cpu(
     device: Any, shape: tuple[int, ...], components: int, dtype: torch.dtype
 ) -> None:
-    options = itertools.product(["none", "given", "keyed"], [(1, 0), (2, 3), (4, 7)], [0, 1])
-    for number, (noise, (branches, lags), offset) in enumerate(options):
+    options = itertools.product(
+        ["none", "given", "keyed"], [(1, 0, 0), (2, 3, 1), (4, 7, 3), (0, 1, 2)], [0, 1]
+    )
+    for number, (noise, (branches, lags, others), offset) in enumerate(options):
         arguments = step_arguments(
             shape,
             dtype,
@@ -99,6 +103,7 @@ def test_steps_are_the_bits_of_the_cpu(
             branches=branches,
             replicas=1 + number % 3,
             lags=lags,
+            others=others,
             write_slot=2 if number % 2 else -1,
             noise=noise,
             clip=1.0 if number % 2 else math.inf,
@@ -130,7 +135,9 @@ def test_a_replayed_step_reads_its_row_and_seed_on_the_device(
     device: Any, components: int, dtype: torch.dtype
 ) -> None:
     for row, seed in ((0, 11), (2, -7)):
-        arguments = step_arguments((2, 2, 8, 8), dtype, components=components, lags=2, noise="keyed")
+        arguments = step_arguments(
+            (2, 2, 8, 8), dtype, components=components, lags=2, others=1, noise="keyed"
+        )
         narrow = arguments[4].float()
         expected = [argument.clone() if isinstance(argument, Tensor) else argument for argument in arguments]
         expected[4], expected[5], expected[9] = narrow.double(), row, seed

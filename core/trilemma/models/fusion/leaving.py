@@ -10,12 +10,13 @@ from trilemma.models.fusion.attending import Attending
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
 from trilemma.models.fusion.normalizing import Normalized, Owner, is_changed, why_not_normalized
 from trilemma.models.fusion.report import Left
-from trilemma.models.fusion.swapping import other_class
+from trilemma.models.fusion.swapping import other_class, own_class
 
 _CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+_NO_OPERATOR = (nn.LayerNorm, nn.RMSNorm, nn.GELU)
 
 
 def left(modules: Sequence[tuple[str, nn.Module]], attention: Mapping[int, str]) -> Iterator[Left]:
@@ -56,6 +57,8 @@ def _why(module: nn.Module, activations: Mapping[int, nn.Module]) -> str:
         return why_patched(module) or why_not_normalized(module)
     if isinstance(module, nn.MultiheadAttention) and not isinstance(module, Attending):
         return "torch's MultiheadAttention does all of it in one call, in which no operator can be put"
+    if isinstance(module, _NO_OPERATOR):
+        return f"no operator computes {own_class(module).__name__}"
     return ""
 
 

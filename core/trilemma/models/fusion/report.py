@@ -32,8 +32,8 @@ class FusionReport:
 
     Attributes:
         fused: the patterns that operators replaced.
-        left: every convolution, GroupNorm, SiLU and attention among the modules that none replaced, and modules whose
-            forward could not be followed.
+        left: every convolution, GroupNorm, LayerNorm, RMSNorm, SiLU, GELU and attention among the modules that none
+            replaced, and modules whose forward could not be followed.
     """
 
     fused: list[Fused] = field(default_factory=list)

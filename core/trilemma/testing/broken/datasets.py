@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trilemma.interfaces.column import TextColumn, Values
 from trilemma.interfaces.dataset import Dataset
 
 _CLASSES = ("dark", "light")
@@ -18,6 +19,7 @@ class RightData(Dataset):
     """
 
     def __init__(self, split: str = "train") -> None:
+        self.split = split
         generator = torch.Generator().manual_seed(len(split))
         self.pixels = torch.randint(0, 256, (24, 1, 4, 4), generator=generator, dtype=torch.uint8)
         super().__init__(torch.arange(24) % 2, _CLASSES, (1, 4, 4))
@@ -92,8 +94,35 @@ class LendsItsMemory(RightData):
 class HalfTheRange(RightData):
     """Scales to [0, 1]."""
 
-    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        return self.read(indices).to(dtype) / 255, self.labels[indices]
+    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Values]:
+        return self.read(indices).to(dtype) / 255, Values(self.columns, indices)
+
+
+class ShortColumn(RightData):
+    """Has a caption for half of its images only."""
+
+    def __init__(self, split: str = "train") -> None:
+        super().__init__(split)
+        self._columns["text"] = TextColumn(["noise"] * 12)
+
+
+class CaptionsInOrder(RightData):
+    """Gives its captions in the order of the files, whichever are asked for."""
+
+    def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Values]:
+        x0, _ = super().batch(indices, dtype)
+        return x0, Values(self.columns, torch.arange(len(indices)))
+
+
+class ForgetsItsCaptions(RightData):
+    """Has captions that its fingerprint does not know of."""
+
+    def __init__(self, split: str = "train") -> None:
+        super().__init__(split)
+        self._columns["text"] = TextColumn([f"image {index}" for index in range(24)])
+
+    def fingerprint(self) -> str:
+        return Dataset.fingerprint(RightData(self.split))
 
 
 class Damaged(RightData):

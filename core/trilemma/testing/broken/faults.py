@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trilemma.testing.broken import datasets, metrics, objectives, others, samplers
+from trilemma.testing.broken import (
+    codes,
+    datasets,
+    encoders,
+    labels,
+    listeners,
+    metrics,
+    objectives,
+    others,
+    samplers,
+    updates,
+)
 from trilemma.testing.exact_processes import AngleProcess
 
 
@@ -75,6 +86,58 @@ FAULTS: Final = (
         others.WideAnswers(AngleProcess()),
         "answers in the shape and dtype of the data",
     ),
+    Fault(
+        "a condition that is ignored", "denoiser", listeners.Deaf(AngleProcess()), "conditions are heard after training"
+    ),
+    Fault(
+        "a null that is a class",
+        "denoiser",
+        listeners.DeafToTheNull(AngleProcess()),
+        "conditions are heard after training",
+    ),
+    Fault(
+        "padding that is read", "denoiser", listeners.AttendsToPadding(AngleProcess()), "padding a text changes no bit"
+    ),
+    Fault(
+        "a mean over padding", "denoiser", listeners.DividesByTheLength(AngleProcess()), "padding a text changes no bit"
+    ),
+    Fault(
+        "the batch's longest text",
+        "denoiser",
+        listeners.MeasuresTheBatch(AngleProcess()),
+        "texts of mixed lengths, each as alone",
+    ),
+    Fault(
+        "a number that is not given",
+        "denoiser",
+        listeners.ReadsTheAbsent(AngleProcess()),
+        "an absent value says nothing",
+    ),
+    Fault("two nulls", "denoiser", listeners.TwoNulls(AngleProcess()), "the null of training is that of sampling"),
+    Fault(
+        "a null of NaN",
+        "denoiser",
+        listeners.InfiniteNull(AngleProcess()),
+        "conditions are taken, with and without null",
+    ),
+    Fault("narrow embeddings", "encoder", encoders.NarrowEmbeddings(), "embeddings are float32 of its width"),
+    Fault(
+        "padding marked as tokens", "encoder", encoders.MarksPadding(), "its mask marks the tokens, zeros behind them"
+    ),
+    Fault(
+        "a text without a token", "encoder", encoders.LeavesNoToken(), "its mask marks the tokens, zeros behind them"
+    ),
+    Fault("a mean of the batch", "encoder", encoders.CentresTheBatch(), "a text does not depend on its batch"),
+    Fault(
+        "an encoder that sees padding", "encoder", encoders.AttendsToItsPadding(), "a text does not depend on its batch"
+    ),
+    Fault("dropout left on", "encoder", encoders.DropsWords(), "encoding repeats"),
+    Fault("torch seeded by an encoder", "encoder", encoders.DrawsGlobally(), "no global generator is drawn from"),
+    Fault("texts that are alike", "encoder", encoders.HearsLengths(), "other texts have other embeddings"),
+    Fault("a vector of the padding", "encoder", encoders.PoolsPadding(), "one vector a text, whatever its padding"),
+    Fault("an identity that changes", "encoder", encoders.AnotherIdentity(), "its identity stays"),
+    Fault("no embeddings of no text", "encoder", encoders.NeedsAText(), "an empty batch gives none"),
+    Fault("NaN in a long text", "encoder", encoders.NaNInTheLong(), "a text of any length"),
     Fault("normals that are too wide", "kernel", others.WrongNormals, "keyed_normal equals its definition"),
     Fault("a sum over the batch", "objective", objectives.SumOfTheBatch(), "the loss is a mean over the batch"),
     Fault("a loss an example", "objective", objectives.LossOfEach(), "the loss is one finite number"),
@@ -87,6 +150,15 @@ FAULTS: Final = (
     Fault("global noise in a loss", "objective", objectives.GlobalNoise(), "no global generator is drawn from"),
     Fault("an unasked generator", "objective", objectives.GeneratorOfItsOwn(), "the generator decides the loss"),
     Fault("another validation loss", "objective", objectives.WeighsByItsGradient(), "without gradients it is the same"),
+    Fault("a part that is forgotten", "objective", updates.ForgottenPart(), "parts and updates fit together"),
+    Fault("a part that begins by chance", "objective", updates.OtherBeginning(), "parts begin alike again"),
+    Fault("a part that hears nothing", "objective", updates.DeafPart(), "every part that should learn moves"),
+    Fault("a part moved by hand", "objective", updates.MovesByHand(), "no other part moves"),
+    Fault("a generator that is filled", "objective", updates.FillsTheGenerator(), "gradients stay in their parts"),
+    Fault("a quotient by nothing", "objective", updates.InfiniteGap(), "losses and what they log are finite numbers"),
+    Fault("an update's global noise", "objective", updates.DrawsElsewhere(), "the generator is the only randomness"),
+    Fault("examples written to", "objective", updates.ScalesItsExamples(), "data are left alone"),
+    Fault("a lost penalty", "objective", updates.NoPenaltyInValidation(), "a validation gives the same losses"),
     Fault("pixels that are no bytes", "dataset", datasets.Floats, "images are bytes of one shape"),
     Fault("labels from 1", "dataset", datasets.LabelsFromOne, "labels are places of the classes"),
     Fault("views that do not divide", "dataset", datasets.UnevenViews, "length and views"),
@@ -96,6 +168,9 @@ FAULTS: Final = (
     Fault("crops by chance", "dataset", datasets.CropsByChance, "reading repeats"),
     Fault("memory lent out", "dataset", datasets.LendsItsMemory, "what is read is the reader's own"),
     Fault("half of the range", "dataset", datasets.HalfTheRange, "a batch is scaled to [-1, 1]"),
+    Fault("captions for half", "dataset", datasets.ShortColumn, "conditions have a value for each example"),
+    Fault("captions in order", "dataset", datasets.CaptionsInOrder, "a batch has the values of its examples"),
+    Fault("captions forgotten", "dataset", datasets.ForgetsItsCaptions, "the fingerprint knows the columns"),
     Fault("a damaged image", "dataset", datasets.Damaged, "all of it can be read"),
     Fault("torch seeded by a data set", "dataset", datasets.SeedsTorch, "no global generator is drawn from"),
     Fault("another order each time", "dataset", datasets.AnotherEachTime, "built again it is the same"),
@@ -125,4 +200,40 @@ FAULTS: Final = (
     Fault("no features of an empty batch", "metric", metrics.NeedsAnImage(), "an empty batch gives none"),
     Fault("labels that are lost", "metric", metrics.LosesLabels(), "labels go through, images are left alone"),
     Fault("a feature network's global draw", "metric", metrics.NoisyFeatures(), "no global generator is drawn from"),
+    Fault("codes of another shape", "autoencoder", codes.OtherShape(), "codes and images have the shapes that it says"),
+    Fault(
+        "codes of the batch", "autoencoder", codes.CentresTheBatch(), "an image's code does not depend on its batch"
+    ),
+    Fault("encoded images written to", "autoencoder", codes.ClampsItsImages(), "images are left alone"),
+    Fault("a code of NaN", "autoencoder", codes.NaNIsZero(), "NaN stays in its image"),
+    Fault("no codes of an empty batch", "autoencoder", codes.LoudestImage(), "an empty batch gives none"),
+    Fault("codes in one dtype only", "autoencoder", codes.SingleCodes(), "float32, bfloat16 and float64"),
+    Fault("a weight that learns nothing", "autoencoder", codes.IdleWeight(), "gradients reach every weight"),
+    Fault("codes that are drawn", "autoencoder", codes.DrawsItsCodes(), "no global generator is drawn from"),
+    Fault("log-variances without end", "autoencoder", codes.Unbounded(), "log-variances are bounded"),
+    Fault(
+        "normalised by one batch", "autoencoder", codes.FirstBatch(), "normalised codes have mean 0 and deviation 1"
+    ),
+    Fault("a scale that is not saved", "autoencoder", codes.LostScale(), "the normalisation is part of the weights"),
+    Fault(
+        "a scale that is forgotten",
+        "autoencoder",
+        codes.ForgetsTheScale(),
+        "an image comes back from its normalised code",
+    ),
+    Fault("a logit too many", "classifier", labels.OneTooMany(), "logits are finite, one a class"),
+    Fault("logits of the batch", "classifier", labels.CentredLogits(), "a state's logits do not depend on its batch"),
+    Fault("classified states written to", "classifier", labels.ClampsItsStates(), "states are left alone"),
+    Fault("no logits of an empty batch", "classifier", labels.NoState(), "an empty batch gives none"),
+    Fault("a time that is not heard", "classifier", labels.TimelessClasses(), "the time is heard"),
+    Fault("a state cut off", "classifier", labels.NoGradient(), "gradients reach the state"),
+    Fault("a weight that is not saved", "classifier", labels.HiddenScale(), "weights survive a save"),
+    Fault("logits by chance", "classifier", labels.DrawnLogits(), "no global generator is drawn from"),
+    Fault(
+        "logits without names",
+        "features",
+        labels.NamelessLogits(),
+        "features and logits have the shapes that it says",
+    ),
+    Fault("a layer that learns nothing", "features", labels.IdleLayer(), "gradients reach every weight"),
 )  # fmt: skip

@@ -172,7 +172,7 @@ class RightModelMetric(ModelMetric):
         noise = torch.randn(x.shape, generator=generator)
         z = model.process.perturb(x, t.double(), noise)
         with torch.no_grad():
-            cond = model.encode({}, torch.arange(len(x)))
+            cond = model.prepare(None).take(torch.arange(len(x)))
             answer = model(z, t, **cond)
         return float((answer - noise).square().flatten(1).mean(1).sum())
 

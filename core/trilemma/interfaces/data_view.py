@@ -1,0 +1,101 @@
+"""The images that the data of a model stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trilemma.interfaces.autoencoder import Autoencoder
+
+# Images that an autoencoder is given in one call, which bounds its memory.
+AT_ONCE = 16
+
+
+class DataView(ABC):
+    """A pair of maps between the data that a model draws and the images that they stand for."""
+
+    @abstractmethod
+    def image_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape (C, H, W) of the images of data of a shape."""
+
+    @abstractmethod
+    def images(self, data: Tensor) -> Tensor:
+        """Returns the images [B, C, H, W] of data [B, ...], in their dtype and on their device."""
+
+    @abstractmethod
+    def data(self, images: Tensor) -> Tensor:
+        """Returns the data [B, ...] of images [B, C, H, W] in [−1, 1], in their dtype and on their device."""
+
+    @property
+    def keeps_places(self) -> bool:
+        """True where a pixel of an image is one number of the data, as a mask of pixels needs it."""
+        return True
+
+    def record(self) -> Mapping[str, Any]:
+        """Returns what the record of a model says of it."""
+        return {}
+
+    def follow(self, device: torch.device) -> None:
+        """Moves the networks that it asks to a device."""
+        return
+
+
+@dataclass(frozen=True)
+class Direct(DataView):
+    """Data that are images."""
+
+    def image_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(shape)
+
+    def images(self, data: Tensor) -> Tensor:
+        return data
+
+    def data(self, images: Tensor) -> Tensor:
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class Latent(DataView):
+    """Data that are the normalised codes of an autoencoder; an image's code is the mean of its posterior.
+
+    The autoencoder runs in its own dtype and on its own device. It gets 16 images in one call.
+
+    Attributes:
+        autoencoder: it is no part of the weights of the model.
+        shape: shape (C, H, W) of the images.
+    """
+
+    autoencoder: Autoencoder
+    shape: tuple[int, ...]
+
+    def image_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return self.shape
+
+    @property
+    def keeps_places(self) -> bool:
+        return False
+
+    def follow(self, device: torch.device) -> None:
+        self.autoencoder.to(device)
+
+    def images(self, data: Tensor) -> Tensor:
+        return self._through(self.autoencoder.image, data)
+
+    def data(self, images: Tensor) -> Tensor:
+        return self._through(self.autoencoder.normalised_code, images)
+
+    def record(self) -> Mapping[str, Any]:
+        card = self.autoencoder.card or {}
+        name = card.get("model", {}).get("name", type(self.autoencoder).__name__)
+        return {"autoencoder": {"name": name, "sha256": card.get("weights", {}).get("sha256")}}
+
+    def _through(self, function: Any, values: Tensor) -> Tensor:
+        own = self.autoencoder.code_mean
+        with torch.no_grad():
+            pieces = [function(piece.to(own.device, own.dtype)).to(values) for piece in values.split(AT_ONCE)]
+        return torch.cat(pieces)

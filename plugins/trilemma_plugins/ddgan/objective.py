@@ -1,0 +1,123 @@
+"""Denoising diffusion GANs: few, large denoising steps, each of which a generator samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trilemma.checks import checked_integer
+from trilemma.errors import UsageError
+from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.spacing import Grid, spaced_times
+from trilemma.interfaces.update import MODEL, Loss, Step, Update
+from trilemma_plugins.ddgan.discriminator import Discriminator
+from trilemma_plugins.ddgan.posterior import earlier, normals, pair
+
+DISCRIMINATOR = "discriminator"
+GENERATOR = "generator"
+
+
+@dataclass(frozen=True)
+class DenoisingGAN(Objective):
+    """A generator x̂₀ = G(z_t, t, ξ) whose steps z_s ~ q(z_s | z_t, x̂₀) a discriminator cannot tell from q(z_s | z_t).
+
+    On a grid of a few times, t and s its neighbours, x₀ from the data, z_s ~ q(z_s | x₀) and z_t ~ q(z_t | z_s):
+
+        L_D = softplus(−D(z_s, z_t, t)) + softplus(D(z'_s, z_t, t)) + (γ/2) ‖∇_{z_s} D(z_s, z_t, t)‖²,
+        L_G = softplus(−D(z'_s, z_t, t)).
+
+    The penalty R1 is added in every `lazy`-th step, times `lazy`. Both networks are told the time t of the later state.
+    The generator is a denoiser of x₀ that draws ξ for itself; one that draws nothing answers with a single x̂₀ a state,
+    and its steps are no more than Gaussian. Samples are drawn on the same grid by the posterior's steps, `ddim:eta=1`.
+
+    Args:
+        steps: number of times of the grid; 0 for the whole table of the process.
+        grid: of the times.
+        gamma: γ of R1.
+        lazy: steps from one penalty to the next.
+        width: of the discriminator's first block.
+
+    Raises:
+        UsageError: for an option out of range, a process in continuous time without `steps`, a process of several
+            components, or a generator of another parameterization than x0.
+
+    References:
+        Xiao et al., Tackling the Generative Learning Trilemma with Denoising Diffusion GANs, arXiv:2112.07804;
+        Mescheder et al., Which Training Methods for GANs do actually Converge?, arXiv:1801.04406 (R1).
+    """
+
+    steps: int = 0
+    grid: Grid = "trailing"
+    gamma: float = 0.02
+    lazy: int = 15
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        checked_integer(self.steps, "ddgan: steps", 0, what="is no number of steps")
+        checked_integer(self.lazy, "ddgan: lazy", 1, what="is no number of steps")
+        checked_integer(self.width, "ddgan: width", 1, what="is no number of channels")
+        if not 0 <= self.gamma < math.inf:
+            raise UsageError(
+                f"ddgan: gamma={self.gamma!r} is out of range; give a number from 0, such as 0.02"
+            )
+
+    def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        if not isinstance(model, Denoiser) or model.parameterization != "x0":
+            raise UsageError('ddgan trains a denoiser of x0; set denoiser.parameterization = "x0"')
+        if model.process.components != 1 or not (self.steps or model.process.table):
+            raise UsageError(
+                "ddgan runs on a few steps of a process of one component; set steps, or a table such as "
+                "vp:schedule=few,T=4"
+            )
+        return {DISCRIMINATOR: Discriminator(model.shape, tuple(model.conditions.values()), self.width)}
+
+    def updates(self) -> tuple[Update, ...]:
+        return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), Update(GENERATOR, (MODEL,)))
+
+    def update_loss(self, update: Update, step: Step) -> Loss:
+        """Returns the loss of the discriminator or of the generator, each on pairs of its own."""
+        judge, process = step.parts[DISCRIMINATOR], step.denoiser.process
+        s, t = self.draw_times(step.denoiser, len(step.x0), step.generator)
+        noise = normals(step.x0, step.generator), normals(step.x0, step.generator)
+        z_s, z_t = pair(process, step.x0, s, t, noise)
+        told = t.to(z_t.device, time_dtype(z_t.dtype))
+        if update.name == GENERATOR:
+            drawn = self._drawn(step, z_t, s, t, told)
+            return F.softplus(-judge(drawn, z_t, told, step.cond)).mean()
+        with torch.no_grad():
+            drawn = self._drawn(step, z_t, s, t, told)
+        penalised = self.gamma > 0 and step.number % self.lazy == 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() or penalised):
+            z_s = z_s.detach().requires_grad_(penalised)
+            true = judge(z_s, z_t, told, step.cond)
+            false = judge(drawn, z_t, told, step.cond)
+            loss = F.softplus(-true).mean() + F.softplus(false).mean()
+            scalars = {"gap": (true.mean() - false.mean()).detach()}
+            if not penalised:
+                return loss, scalars
+            (slope,) = torch.autograd.grad(true.sum(), z_s, create_graph=True)
+            penalty = self.gamma / 2 * slope.square().flatten(1).sum(1).mean()
+            return loss + self.lazy * penalty, {**scalars, "r1": penalty.detach()}
+
+    def draw_times(self, model: Denoiser, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns neighbours s < t [B] of the grid, float64, each pair as likely as any other."""
+        steps = self.steps or model.process.table
+        assert steps is not None
+        times = spaced_times(model.process, steps, self.grid)
+        i = torch.randint(steps, (batch,), generator=generator)
+        return times[i + 1], times[i]
+
+    def _drawn(self, step: Step, z_t: Tensor, s: Tensor, t: Tensor, told: Tensor) -> Tensor:
+        """z'_s [B, ...], from the generator's answer and the posterior."""
+        own = {
+            name: torch.randn(len(z_t), *shape, generator=step.generator).to(z_t)
+            for name, shape in step.denoiser.draws.items()
+        }
+        x0 = step.network(z_t, told, **step.cond, **own).to(z_t.dtype)
+        return earlier(step.denoiser.process, z_t, x0, s, t, normals(z_t, step.generator))

@@ -1,0 +1,64 @@
+"""Pairs of neighbouring states, and the posterior of the earlier one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trilemma.interfaces.process import Process
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Returns values [B] in the dtype and on the device of a batch `like` [B, ...], broadcastable against it."""
+    return values.to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def pair(
+    process: Process, x0: Tensor, s: Tensor, t: Tensor, noise: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Returns states z_s ~ q(z_s | x₀) and z_t ~ q(z_t | z_s) [B, ...], for times s < t [B]; time 0 is the data.
+
+    Args:
+        process: of one component.
+        x0: data [B, ...].
+        s, t: float64 on the host.
+        noise: two standard normals [B, ...].
+    """
+    alpha, sigma = process.levels(s)
+    z_s = column(alpha, x0) * x0 + column(sigma, x0) * noise[0]
+    psi, deviation = _transition(process, s, t)
+    return z_s, column(psi, x0) * z_s + column(deviation, x0) * noise[1]
+
+
+def earlier(process: Process, z: Tensor, x0: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Returns z_s ~ q(z_s | z_t, x₀) [B, ...] for s < t.
+
+        mean  (Ψ σ_s²/σ_t²) z_t + (α_s Q/σ_t²) x₀,   variance  Q σ_s²/σ_t²,   with q(z_t | z_s) = N(Ψ z_s, Q)
+
+    It is x₀ itself at s = 0.
+
+    Args:
+        process: of one component.
+        z: states z_t [B, ...].
+        x0: data, or a generator's answer [B, ...].
+        s, t: float64 on the host [B].
+        noise: standard normals [B, ...].
+    """
+    alpha, sigma = process.levels(s)
+    total = process.sigma(t)
+    psi, deviation = _transition(process, s, t)
+    of_state = psi * (sigma / total).square()
+    of_data = alpha * (deviation / total).square()
+    return column(of_state, z) * z + column(of_data, z) * x0 + column(deviation * sigma / total, z) * noise
+
+
+def _transition(process: Process, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Ψ and √Q [B] of q(z_t | z_s); the data lie at s = 0."""
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = process.levels(s), process.levels(t)
+    psi = alpha_t / alpha_s
+    return psi, (sigma_t.square() - (psi * sigma_s).square()).clamp_min(0).sqrt()
+
+
+def normals(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns standard normals of a generator on the CPU, in the shape, dtype and device of a batch."""
+    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)

@@ -1,0 +1,66 @@
+"""The steps of a student on a grid, and the scales of a process at their times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trilemma.errors import UsageError
+from trilemma.interfaces.process import Process
+from trilemma.interfaces.spacing import Grid, spaced_times
+
+
+def halved_times(process: Process, steps: int, grid: Grid) -> Tensor:
+    """Returns the 2N + 1 times of a grid, every second of which is one of the grid of N = `steps`, float64.
+
+    Raises:
+        UsageError: where the two grids disagree, or for a process of several components.
+    """
+    check_one_component(process)
+    fine, coarse = spaced_times(process, 2 * steps, grid), spaced_times(process, steps, grid)
+    if not torch.allclose(fine[::2], coarse, rtol=0, atol=1e-9):
+        raise UsageError(
+            f"grid={grid!r} of {2 * steps} steps does not pass through the times of its {steps} steps; "
+            "choose another number of steps, or grid=trailing"
+        )
+    return fine
+
+
+def check_one_component(process: Process) -> None:
+    """Raises UsageError for a process of several components."""
+    if process.components != 1:
+        raise UsageError(
+            f"{type(process).__name__} has {process.components} components, and a distillation runs on one; "
+            "choose another process"
+        )
+
+
+@dataclass(frozen=True)
+class Scales:
+    """α and σ at times [B], float64 on the host; time 0 is the data."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def at(cls, process: Process, t: Tensor) -> Scales:
+        """Returns the scales of a process at times t [B]."""
+        return cls(*process.levels(t))
+
+    @property
+    def snr(self) -> Tensor:
+        """α²/σ² [B]."""
+        return (self.alpha / self.sigma).square()
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Returns values [B] in the dtype and on the device of a batch `like` [B, ...], broadcastable against it."""
+    return values.to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def flow_step(z: Tensor, x0: Tensor, t: Scales, s: Scales) -> Tensor:
+    """Returns z_s = α_s x̂₀ + (σ_s/σ_t)(z_t − α_t x̂₀), the step of DDIM at η = 0 (2010.02502)."""
+    ratio = s.sigma / t.sigma
+    return column(ratio, z) * z + column(s.alpha - ratio * t.alpha, z) * x0

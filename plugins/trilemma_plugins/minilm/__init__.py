@@ -1,0 +1,1 @@
+"""The encoder all-MiniLM-L6-v2."""
