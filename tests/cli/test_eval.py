@@ -80,8 +80,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
     monkeypatch.setattr(trilemma, "load", lambda name, **options: made, raising=False)
     monkeypatch.setattr(
         evaluation,
-        "build_denoiser",
-        lambda card, seed: GaussianDenoiser(made.process, 0.0, 1.0, "v", (1, 4, 4)),
+        "build_alike",
+        lambda model, card, seed: GaussianDenoiser(made.process, 0.0, 1.0, "v", (1, 4, 4)),
     )
     return made
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.registry import building
+from trilemma.registry import Catalog, building, catalog
 from trilemma.registry.spec import parse_spec
 
 
@@ -57,7 +57,7 @@ def encoder_of(given: str | Encoder) -> Encoder:
         PluginUnavailable: for an unknown name, or one whose module cannot be imported.
         UsageError: for a malformed spec, or anything that is no encoder.
     """
-    made = _made(given) if isinstance(given, str) else given
+    made = _made(catalog(), given) if isinstance(given, str) else given
     if not isinstance(made, Encoder):
         raise UsageError(f"{given!r} is no encoder; give a spec string or an instance of Encoder")
     return made
@@ -73,6 +73,6 @@ def encoder_width(given: str | Encoder) -> int:
 
 
 @lru_cache(8)
-def _made(spec: str) -> Any:
+def _made(known: Catalog, spec: str) -> Any:
     with torch.inference_mode(False), torch.no_grad():
         return building.build("encoder", spec)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -46,11 +47,18 @@ def build(flags: tuple[str, ...] = ()) -> Path:
     for file in sorted((*CSRC.rglob("*.*"), *HERE.glob("*.h"))):
         content.update(file.read_bytes())
     library = ROOT / "build" / "emulated" / f"_ops_emulated-{content.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    shutil.rmtree(library.parent, ignore_errors=True)
-    library.parent.mkdir(parents=True)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    # Several test processes ask for it at once, and one of them builds it.
+    with (library.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            for stale in (*library.parent.glob("*.so"), *library.parent.glob("*.o")):
+                stale.unlink()
+            _build(library, compiler, flags)
+    return library
 
+
+def _build(library: Path, compiler: str, flags: tuple[str, ...]) -> None:
     def compiled(source: Path) -> Path:
         object_file = library.parent / f"{source.name}.o"
         command = [compiler, *FLAGS, *flags, "-x", "c++", "-c", str(source), "-o", str(object_file)]
@@ -59,11 +67,12 @@ def build(flags: tuple[str, ...] = ()) -> Path:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [str(file) for file in pool.map(compiled, sources())]
+    whole = library.with_suffix(".partial")
     subprocess.run(
-        [compiler, "-shared", *flags, *objects, str(TORCH / "lib" / "libtorch_cpu.so"), "-o", str(library)],
+        [compiler, "-shared", *flags, *objects, str(TORCH / "lib" / "libtorch_cpu.so"), "-o", str(whole)],
         check=True,
     )
-    return library
+    whole.replace(library)
 
 
 if __name__ == "__main__":
