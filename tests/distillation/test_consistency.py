@@ -66,16 +66,23 @@ def test_gradients_flow_through_the_first_answer_alone():
     assert torch.isfinite(student.slope.grad)
 
 
-def test_without_a_teacher_the_same_noise_is_used():
-    """For data at 0 the flow is z α-free: z_s = (σ_s/σ_t) z_t, and σ-free answers are consistent."""
+def test_without_a_teacher_the_later_state_has_the_same_data_and_noise():
     process = ContinuousVP()
     generator = torch.Generator().manual_seed(0)
-    x0 = torch.zeros(16, *SHAPE, dtype=torch.float64)
-    student = Flowing(process, 0.0)
+    x0 = torch.randn(64, *SHAPE, generator=generator, dtype=torch.float64)
+    student, asked = Flowing(process), []
+    student.register_forward_pre_hook(lambda _, given: asked.append(given))
     step = Step(student, student, {}, x0, {}, {}, generator)
-    assert float(Consistency(teacher="", steps=4).update_loss(None, step).detach()) == pytest.approx(
-        0, abs=1e-12
-    )
+    Consistency(teacher="", steps=4).update_loss(None, step)
+    noise = []
+    for z, t in asked:
+        alpha, sigma = process.scales(t, z)
+        noise.append((z - alpha * x0) / sigma)
+    later, _ = (t for _, t in asked)
+    # Where the later state is the data, no network is asked in truth.
+    among = later > process.earliest_time
+    assert 0 < int(among.sum()) < 64
+    torch.testing.assert_close(noise[0][among], noise[1][among], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"steps": 1}, {"drop": -1.0}, {"huber": 0.0}])

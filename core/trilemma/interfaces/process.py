@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
 from trilemma.numerics.grids import SMALLEST_TIME
 from trilemma.registry.options import WithOptions
@@ -152,9 +153,7 @@ class Process(WithOptions, ABC):
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns α_t, σ_t for t [B], in the dtype and on the device of `like` [B, ...], broadcastable against it."""
         host = t.to("cpu", torch.float64)
-        shape: Sequence[int] = (-1,) + (1,) * (like.dim() - 1)
-        alpha, sigma = self.alpha(host).view(shape), self.sigma(host).view(shape)
-        return alpha.to(like.device, like.dtype), sigma.to(like.device, like.dtype)
+        return column(self.alpha(host), like), column(self.sigma(host), like)
 
     def _log_alpha_derivative(self, t: Tensor) -> Tensor:
         return _value_and_slope(lambda u: self.moments(u)[0][..., 0].log(), t)[1]

@@ -6,11 +6,7 @@ import torch
 from torch import Tensor
 
 from trilemma.interfaces.process import Process
-
-
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """Returns values [B] in the dtype and on the device of a batch `like` [B, ...], broadcastable against it."""
-    return values.to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))
+from trilemma.numerics.broadcasting import column
 
 
 def pair(

@@ -15,9 +15,10 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.update import Loss, Step, Update
+from trilemma.numerics.broadcasting import column
 from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.distillation.reading import predicted_x0
-from trilemma_plugins.distillation.steps import Scales, column, flow_step, halved_times
+from trilemma_plugins.distillation.steps import Scales, flow_step, halved_times
 from trilemma_plugins.distillation.teacher import TEACHER, teacher_of
 
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
-from trilemma_plugins.distillation.steps import Scales, column
+from trilemma_plugins.distillation.steps import Scales
 
 
 def predicted_x0(

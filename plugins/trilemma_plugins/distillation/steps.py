@@ -10,6 +10,7 @@ from torch import Tensor
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.spacing import Grid, spaced_times
+from trilemma.numerics.broadcasting import column
 
 
 def halved_times(process: Process, steps: int, grid: Grid) -> Tensor:
@@ -53,11 +54,6 @@ class Scales:
     def snr(self) -> Tensor:
         """α²/σ² [B]."""
         return (self.alpha / self.sigma).square()
-
-
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """Returns values [B] in the dtype and on the device of a batch `like` [B, ...], broadcastable against it."""
-    return values.to(like.device, like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
 def flow_step(z: Tensor, x0: Tensor, t: Scales, s: Scales) -> Tensor:
