@@ -95,7 +95,7 @@ def flowed(model: trilemma.Denoiser, count: int, seed: int) -> torch.Tensor:
 
 def carried(states: torch.Tensor, mean: torch.Tensor | float, variance: float) -> torch.Tensor:
     """The exact flow of z at t = 1 to mean + s (z − α mean)/√(α² s² + σ²)."""
-    alpha, sigma = (entry.item() for entry in PROCESS.levels(torch.ones(1, dtype=torch.float64)))
+    alpha, sigma = (entry.item() for entry in PROCESS.alpha_sigma(torch.ones(1, dtype=torch.float64)))
     return mean + variance**0.5 * (states - alpha * mean) / (alpha**2 * variance + sigma**2) ** 0.5
 
 

@@ -42,7 +42,7 @@ class Heun(Sampler):
         return 2 * steps - 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = (entry.tolist() for entry in process.levels(times))
+        alpha, sigma = (entry.tolist() for entry in process.alpha_sigma(times))
         rows = []
         for t, s, a_t, a_s, n_t, n_s in zip(
             times.tolist(), times[1:].tolist(), alpha, alpha[1:], sigma, sigma[1:], strict=False
@@ -62,7 +62,7 @@ class TwoStep(Sampler):
     deterministic = True
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         level, falls = (sigma / alpha).tolist(), (sigma / alpha).diff().tolist()
         rows = []
         for i, (t, h) in enumerate(zip(times.tolist(), falls, strict=False)):
@@ -97,7 +97,7 @@ def test_the_first_state_is_the_noised_image(process: Process) -> None:
     assert drawn.times is not None
     assert drawn.times[0] == pytest.approx(0.6)
     noise = keyed_normal(5, torch.arange(4), 1, SHAPE, PRIOR, torch.float64)
-    alpha, sigma = process.levels(torch.tensor([drawn.times[0]], dtype=torch.float64))
+    alpha, sigma = process.alpha_sigma(torch.tensor([drawn.times[0]], dtype=torch.float64))
     expected = alpha * x[[0, 1, 0, 1]] + sigma * noise
     torch.testing.assert_close(drawn.trajectory[0], expected, rtol=1e-12, atol=1e-12)
 
@@ -124,7 +124,7 @@ def test_the_law_of_what_a_little_noise_gives_back() -> None:
     """With the exact flow of N(m, s²) an image x noised to t comes back as N(m + s(αx + … − αm)/d, (s σ/d)²)."""
     process, x = DiscreteVP(), torch.full((1, *SHAPE), 0.8, dtype=torch.float64)
     drawn = trilemma.sample(model(process), 4000, start=x, strength=0.3, steps=300, batch_size=4000, **WIDE)
-    alpha, sigma = (entry.item() for entry in process.levels(torch.tensor([0.3], dtype=torch.float64)))
+    alpha, sigma = (entry.item() for entry in process.alpha_sigma(torch.tensor([0.3], dtype=torch.float64)))
     scale = 0.5 / (alpha**2 * 0.25 + sigma**2) ** 0.5
     values = drawn.samples.flatten()
     deviation = scale * sigma
@@ -151,7 +151,7 @@ def test_a_grid_that_begins_below_the_prior_begins_at_its_level(process: Process
         model(process), 500, sampler=DDIM(grid=(0.5, 0.2)), steps=2, trajectory=True, batch_size=500, **WIDE
     )
     assert drawn.trajectory is not None
-    alpha, sigma = process.levels(torch.tensor([0.5], dtype=torch.float64))
+    alpha, sigma = process.alpha_sigma(torch.tensor([0.5], dtype=torch.float64))
     unit = (alpha.square() + sigma.square()).sqrt().item()
     assert drawn.trajectory[0].std().item() == pytest.approx(unit, rel=0.1)
 
@@ -192,7 +192,7 @@ def test_the_known_region_is_kept_and_follows_its_marginal(process: Process, sam
     assert drawn.trajectory is not None
     assert drawn.times is not None
     noise = keyed_normal(2, torch.arange(3), 1, SHAPE, PRIOR, torch.float64)
-    alpha, sigma = process.levels(torch.tensor(drawn.times, dtype=torch.float64))
+    alpha, sigma = process.alpha_sigma(torch.tensor(drawn.times, dtype=torch.float64))
     for state, a, s in zip(drawn.trajectory, alpha, sigma, strict=True):
         torch.testing.assert_close(state * MASK, (a * x + s * noise) * MASK, rtol=1e-12, atol=1e-12)
 
@@ -308,7 +308,7 @@ def test_injected_noise_is_what_images_are_noised_with() -> None:
         trajectory=True,
         **WIDE,
     )
-    alpha, sigma = DiscreteVP().levels(torch.tensor([0.5], dtype=torch.float64))
+    alpha, sigma = DiscreteVP().alpha_sigma(torch.tensor([0.5], dtype=torch.float64))
     assert drawn.trajectory is not None
     torch.testing.assert_close(drawn.trajectory[0], alpha * x + sigma * noise, rtol=1e-12, atol=1e-12)
 
@@ -380,7 +380,7 @@ class TwoStepInData(Sampler):
     deterministic = True
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = (entry.tolist() for entry in process.levels(times))
+        alpha, sigma = (entry.tolist() for entry in process.alpha_sigma(times))
         half = torch.log(torch.tensor(alpha)) - torch.log(torch.tensor(sigma))
         rows = []
         for i, t in enumerate(times.tolist()[:-1]):

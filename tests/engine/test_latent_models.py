@@ -84,7 +84,7 @@ def test_its_samples_have_the_exact_law_of_the_images(model, codes):
     drawn = trilemma.sample(model, 50, **FINE)
     assert drawn.samples.shape == (50, 1, 2, 2)
     states = trilemma.sample(codes, 50, trajectory=True, **FINE).trajectory[0]
-    alpha, sigma = (entry.item() for entry in codes.process.levels(torch.ones(1, dtype=torch.float64)))
+    alpha, sigma = (entry.item() for entry in codes.process.alpha_sigma(torch.ones(1, dtype=torch.float64)))
     flowed = MEAN + VARIANCE**0.5 * (states - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2) ** 0.5
     torch.testing.assert_close(drawn.samples, image_of(flowed), atol=2e-4, rtol=0, check_dtype=False)
 

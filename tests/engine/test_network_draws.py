@@ -100,7 +100,7 @@ class OwnLoop(Sampler):
         noise: Callable[[int], Tensor],
         report: Callable[[int, float, Tensor], None],
     ) -> Tensor:
-        alpha, sigma = (level.tolist() for level in predict.denoiser.process.levels(times))
+        alpha, sigma = (level.tolist() for level in predict.denoiser.process.alpha_sigma(times))
         for n, t in enumerate(times[:-1].tolist()):
             x0 = predict(z, t, "x0")
             z = alpha[n + 1] * x0 + sigma[n + 1] * (z - alpha[n] * x0) / sigma[n]

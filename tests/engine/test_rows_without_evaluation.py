@@ -35,7 +35,7 @@ class Cached(Sampler):
         return -(-steps // self.reads) if self.declared else steps
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = (level.tolist() for level in process.levels(times))
+        alpha, sigma = (level.tolist() for level in process.alpha_sigma(times))
         rows = [Row(float(times[0]), 1.0, (), self.first)] if self.first else []
         for n, t in enumerate(times[:-1].tolist()):
             ratio = sigma[n + 1] / sigma[n]

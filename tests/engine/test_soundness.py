@@ -94,7 +94,7 @@ def test_heun_stays_at_the_solution_in_few_steps(process: Process, sampler: str)
     model = GaussianDenoiser(process, 0.0, 0.25, "x0")
     for steps in (2, 3, 5, 8):
         made = trilemma.sampler(sampler)
-        alpha, sigma = process.levels(made.times(process, steps)[:1])
+        alpha, sigma = process.alpha_sigma(made.times(process, steps)[:1])
         start = (alpha.square() * 0.25 + sigma.square()).sqrt().view(1, 1, 1, 1)
         drawn = trilemma.sample(model, latent=start, sampler=made, steps=steps, dtype=torch.float64).samples
         assert abs(float(drawn) - 0.5) < 0.6
@@ -104,7 +104,7 @@ def test_steps_of_the_usual_length_are_heuns_own() -> None:
     process = EDM()
     sampler = Heun()
     times = sampler.times(process, 18)
-    ratios = process.levels(times)[1][:-2] / process.levels(times)[1][1:-1]
+    ratios = process.alpha_sigma(times)[1][:-2] / process.alpha_sigma(times)[1][1:-1]
     assert float(ratios.max()) < 4
 
 

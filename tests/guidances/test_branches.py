@@ -65,7 +65,7 @@ def test_a_sampler_that_runs_its_own_steps_pays_the_same(process):
             return DDIM().times(process, steps)
 
         def sample(self, predict, z, times, noise, report):
-            alpha, sigma = predict.denoiser.process.levels(times)
+            alpha, sigma = predict.denoiser.process.alpha_sigma(times)
             for i in range(len(times) - 1):
                 x0 = predict(z, times[i].item(), "x0")
                 ratio = (sigma[i + 1] / sigma[i]).item()
@@ -96,7 +96,7 @@ def test_weaker_models_that_do_not_agree_are_refused(process, weak, words):
 def test_cfg_pp_is_the_papers_step(process, parameterization):
     model, steps, scale = gaussian(process, parameterization=parameterization), 7, 0.6
     times = DDIM().times(process, steps)
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     start = torch.linspace(-1, 1, 4, dtype=torch.float64).view(1, *SHAPE)
     z = start
     for i in range(steps):

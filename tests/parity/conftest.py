@@ -98,7 +98,9 @@ def follow(tableau: Tableau, process: Process, z: Tensor, noise: Sequence[Tensor
     fresh = iter(noise)
 
     def predict(r: int, row: Row, z: Tensor) -> Tensor:
-        alpha, sigma = (float(level) for level in process.levels(torch.tensor(row.t, dtype=torch.float64)))
+        alpha, sigma = (
+            float(level) for level in process.alpha_sigma(torch.tensor(row.t, dtype=torch.float64))
+        )
         x0 = mixture_x0(z, alpha, sigma)
         return x0 if tableau.parameterization == "x0" else (z - alpha * x0) / sigma
 

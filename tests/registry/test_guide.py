@@ -133,7 +133,7 @@ def ab2(monkeypatch):
 def test_its_steps_integrate_a_line_exactly(ab2):
     """z_s/r_s = z_t/r_t + ∫ g dφ for g = v/r linear in φ, over times that jump; the first step only for a constant."""
     process, times = AngleProcess(), torch.tensor([0.95, 0.9, 0.6, 0.55, 0.2, 0.15], dtype=torch.float64)
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     r, angle = torch.hypot(alpha, sigma), torch.atan2(sigma, alpha)
     for n, row in enumerate(ab2.Ab2Sampler().plan(process, times).rows):
         assert math.isclose(row.A, float(r[n + 1] / r[n]))

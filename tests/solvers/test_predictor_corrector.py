@@ -30,7 +30,7 @@ def test_without_corrections_it_is_ddpm(spec: str) -> None:
 def test_a_correction_is_a_step_of_langevin(process) -> None:
     """z + ε ∇ log p + √(2ε) ξ with √ε = r √2 σ, before every step."""
     times, r = local_times(3), 0.2
-    alpha, sigma = (level.tolist() for level in process.levels(times))
+    alpha, sigma = (level.tolist() for level in process.alpha_sigma(times))
     rows = PredictorCorrector(corrections=2, snr=r).plan(process, times).rows
     assert [row.t for row in rows] == [t for t in times[:-1].tolist() for _ in range(3)]
     for i in range(3):
@@ -49,7 +49,7 @@ def test_corrections_settle_to_the_law_but_for_r_squared(process, r: float) -> N
     times, mean, variance = local_times(1), 0.4, 0.25
     plan = PredictorCorrector(corrections=2000, snr=r).plan(process, times)
     found = sample_law(Tableau(plan.rows[:-1], plan.parameterization), process, mean, variance)
-    alpha, sigma = (float(level[0]) for level in process.levels(times))
+    alpha, sigma = (float(level[0]) for level in process.alpha_sigma(times))
     marginal = alpha**2 * variance + sigma**2
     assert found[0] == pytest.approx(alpha * mean, rel=1e-9)
     assert found[1] == pytest.approx(marginal / (1 - r**2 * sigma**2 / marginal), rel=1e-9)

@@ -54,7 +54,7 @@ def test_noise_goes_up_to_where_the_pass_begins(spec: str) -> None:
     """From ρ_b, the level nearest to rho_min, to ρ_a = ρ_b · rho_max/rho_min; every pass ends at ρ_b again."""
     process, sampler = built(spec), Restart(restarts=3, rho_min=0.1, rho_max=0.5, pass_steps=4)
     times = sampler.times(process, 20)
-    alpha, sigma = process.levels(times[:-1])
+    alpha, sigma = process.alpha_sigma(times[:-1])
     rho = (sigma / alpha).tolist()
     low = min(rho[1:], key=lambda level: abs(math.log(level / 0.1)))
     rows = sampler.plan(process, times).rows
@@ -62,7 +62,9 @@ def test_noise_goes_up_to_where_the_pass_begins(spec: str) -> None:
     assert [b - a for a, b in pairwise(noisy)] == [8, 8]
     assert rows[noisy[-1] + 9].t == times[rho.index(low)] == rows[noisy[0]].t  # the ends of the passes
     for r in noisy:
-        a, s = (float(level) for level in process.levels(torch.tensor(rows[r + 1].t, dtype=torch.float64)))
+        a, s = (
+            float(level) for level in process.alpha_sigma(torch.tensor(rows[r + 1].t, dtype=torch.float64))
+        )
         assert s / a == pytest.approx(5 * low, rel=1e-9)
         assert pytest.approx(a * math.sqrt((s / a) ** 2 - low**2), rel=1e-12) == rows[r].C
 
@@ -96,7 +98,7 @@ def test_every_restart_shrinks_an_error_by_the_same_factor(process: Process) -> 
         )
         for k in range(4)
     ]
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     low = min((sigma / alpha).tolist()[1:-1], key=lambda level: abs(math.log(level / 1.8)))
     factor = math.sqrt((variance + low**2) / (variance + (1.5 * low) ** 2))
     assert [b / a for a, b in pairwise(gains)] == pytest.approx([factor] * 3, rel=1e-4)

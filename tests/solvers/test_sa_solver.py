@@ -57,7 +57,7 @@ def test_two_step_exponential_adams(process: str) -> None:
     built = lookup.build("process", process)[0]
     sampler = SASolver(predictor=2, corrector=0, tau=0.0, grid="karras")
     times = sampler.times(built, 9)[:-1]
-    alpha, sigma = built.levels(times)
+    alpha, sigma = built.alpha_sigma(times)
     lam = (alpha / sigma).log().tolist()
     rows = sampler.plan(built, times).rows
     for i in range(1, len(rows)):
@@ -76,7 +76,7 @@ def test_a_line_is_integrated_exactly(points: tuple[int, int], tau: float) -> No
     z_s = (σ_s/σ_t) e^(−τ²h) z_t + σ_s e^(−τ²λ_s) [e^(cλ) (a + b (λ − 1/c))] from λ_t to λ_s,   c = 1 + τ²
     """
     process, times = LOCAL[0], local_times(6)
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     lam = (alpha / sigma).log().tolist()
     a, b, c = 0.3, 0.8, 1 + tau**2
     plan = SASolver(*points, tau=tau).plan(process, times)
@@ -91,7 +91,7 @@ def test_a_line_is_integrated_exactly(points: tuple[int, int], tau: float) -> No
 def test_noise_is_the_exact_integral(tau: float) -> None:
     """The variance of ∫ √2 τ e^(−τ²(λ_s − λ)) dW over a step, times σ_s²: the same for any number of points."""
     process, times = LOCAL[0], local_times(5)
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     lam = (alpha / sigma).log().tolist()
     for i, row in enumerate(SASolver(tau=tau).plan(process, times).rows):
         variance = float(sigma[i + 1]) ** 2 * (1 - math.exp(-2 * tau**2 * (lam[i + 1] - lam[i])))
@@ -100,7 +100,7 @@ def test_noise_is_the_exact_integral(tau: float) -> None:
 
 def test_noise_between_two_levels_only() -> None:
     process, times = LOCAL[2], local_times(9)
-    rho = process.levels(times)[1].tolist()
+    rho = process.alpha_sigma(times)[1].tolist()
     rows = SASolver(rho_min=2.0, rho_max=3.5).plan(process, times).rows
     noisy = [row.C != 0 for row in rows]
     assert noisy == [2.0 <= level <= 3.5 for level in rho[:-1]]

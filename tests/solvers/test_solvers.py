@@ -123,7 +123,7 @@ def mixture_x0(z: float, alpha: float, sigma: float) -> float:
 
 def flow_of_mixture(process: Process, z: float, times: tuple[float, float]) -> float:
     """The end of the probability-flow equation, d(z/α)/dρ = ε̂ in ρ = σ/α, from z."""
-    (a, b), (s, e) = (entry.tolist() for entry in process.levels(torch.tensor(times).double()))
+    (a, b), (s, e) = (entry.tolist() for entry in process.alpha_sigma(torch.tensor(times).double()))
 
     def slope(rho: float, y: np.ndarray) -> list[float]:
         return [(float(y[0]) - mixture_x0(float(y[0]), 1.0, rho)) / rho]
@@ -134,7 +134,7 @@ def flow_of_mixture(process: Process, z: float, times: tuple[float, float]) -> f
 
 def run_on_mixture(tableau: Tableau, process: Process, z: float) -> float:
     alpha, sigma = (
-        level.tolist() for level in process.levels(torch.tensor([r.t for r in tableau.rows]).double())
+        level.tolist() for level in process.alpha_sigma(torch.tensor([r.t for r in tableau.rows]).double())
     )
 
     def predict(r: int, row: Row, z: float) -> float:
@@ -164,7 +164,7 @@ def law_error(sampler: Sampler, process: Process, steps: int) -> float:
     """Over several data, as the error at one may change its sign."""
     times = torch.linspace(0.9, 0.3, steps + 1, dtype=torch.float64)
     tableau = sampler.plan(process, times)
-    alpha, sigma = (float(level[-1]) for level in process.levels(times))
+    alpha, sigma = (float(level[-1]) for level in process.alpha_sigma(times))
     errors = []
     for mean, variance in ((0.4, 0.05), (0.4, 0.25), (1.0, 1.5)):
         found = sample_law(tableau, process, mean, variance)
@@ -201,7 +201,7 @@ def test_any_grid(spec: str, process: Process, times: list[int], to_data: bool) 
     table = lower(tableau, "flow", process).table
     table[:, layout.CLIP] = 0
     assert bool(table.isfinite().all())
-    alpha, sigma = (float(level[-1]) for level in process.levels(grid))
+    alpha, sigma = (float(level[-1]) for level in process.alpha_sigma(grid))
     mean, variance = sample_law(tableau, process, 0.7, 0.0)
     size = max(abs(float(c)) for row in tableau.rows for _, c in row.B)  # type: ignore[arg-type]
     assert mean == pytest.approx(0.7 * alpha, abs=1e-9 * (1 + size))

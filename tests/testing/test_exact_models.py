@@ -55,7 +55,7 @@ def test_the_flow_of_a_gaussian_is_the_known_one(process):
     model = GaussianMixtureDenoiser(process, (0.3,), 0.25)
     z = states(1, 1, 1)
     for end in (0.2, 0.0):
-        alpha, sigma = process.levels(torch.tensor([0.9, end], dtype=torch.float64))
+        alpha, sigma = process.alpha_sigma(torch.tensor([0.9, end], dtype=torch.float64))
         scale = (alpha.square() * 0.25 + sigma.square()).sqrt()
         exact = alpha[1] * 0.3 + (z - alpha[0] * 0.3) * scale[1] / scale[0]
         torch.testing.assert_close(reference_flow(model, z, 0.9, end), exact, rtol=1e-11, atol=1e-11)
@@ -67,7 +67,7 @@ def test_the_flow_of_a_mixture_keeps_the_mass_below(process):
     model = GaussianMixtureDenoiser(process)
 
     def below(z: torch.Tensor, time: float) -> torch.Tensor:
-        alpha, sigma = process.levels(torch.tensor(time, dtype=torch.float64))
+        alpha, sigma = process.alpha_sigma(torch.tensor(time, dtype=torch.float64))
         scale = (alpha.square() * model.variances + sigma.square()).sqrt()
         normal = torch.special.ndtr((z.view(-1, 1) - alpha * model.means.view(1, -1)) / scale)
         return (model.weights * normal).sum(1)

@@ -24,7 +24,7 @@ class Heun(Sampler):
         return 2 * steps - 1
 
     def plan(self, process, times):
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         angles, radius = torch.atan2(sigma, alpha).tolist(), torch.hypot(alpha, sigma).tolist()
         t = times.tolist()
         rows = []

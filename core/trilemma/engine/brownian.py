@@ -100,7 +100,7 @@ def brownian_noise(seed: int, process: Process, program: Program | None, times: 
 
 
 def _points(process: Process, times: Tensor) -> list[Point | None]:
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     return [point(tau) for tau in (alpha / sigma).square().tolist()]
 
 

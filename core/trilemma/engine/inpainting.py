@@ -72,14 +72,14 @@ class KnownRegion:
     Args:
         states: of the runner, [G·B, ...] each.
         branches: G.
-        levels: (α, σ) of the state after each row.
+        alpha_sigma: α and σ of the state after each row.
     """
 
     def __init__(
-        self, states: Sequence[Tensor], branches: int, levels: Sequence[tuple[float, float]]
+        self, states: Sequence[Tensor], branches: int, alpha_sigma: Sequence[tuple[float, float]]
     ) -> None:
         self._views = [state.unflatten(0, (branches, -1)) for state in states]
-        self._levels = levels
+        self._alpha_sigma = alpha_sigma
         self._free, self._data, self._noise = (torch.empty_like(self._views[0][0]) for _ in range(3))
 
     def load(self, image: Tensor, mask: Tensor, noise: Tensor) -> None:
@@ -90,7 +90,7 @@ class KnownRegion:
 
     def impose(self, slot: int, row: int) -> None:
         """Puts the region into the state that a row left in a slot."""
-        alpha, sigma = self._levels[row]
+        alpha, sigma = self._alpha_sigma[row]
         state = self._views[slot].mul_(self._free).add_(self._data, alpha=alpha)
         if sigma:
             state.add_(self._noise, alpha=sigma)

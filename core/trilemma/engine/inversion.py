@@ -236,7 +236,7 @@ class Rising(Sampler):
         return self.sampler.times(process, steps)[:-1].flip(0)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         if alpha[-1] > 0:
             return self._upwards(process, times)
         ratio = (sigma[-1] / sigma[-2]).item()

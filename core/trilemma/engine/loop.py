@@ -97,7 +97,7 @@ class Loop:
         self._process = guidance.branches[0].network.process
         self.region: KnownRegion | None = None
         if inpaints:
-            self.region = KnownRegion(self.states, replicas, self._levels())
+            self.region = KnownRegion(self.states, replicas, self._alpha_sigma())
         self.current = self.firsts[0]
         self.table, self.numbers, self.times, self.ends = self._numbers(time_dtype(network_dtype))
 
@@ -214,10 +214,10 @@ class Loop:
             f"that is not finite in sample {sample}; check the model's weights, or use a wider dtype"
         )
 
-    def _levels(self) -> list[tuple[float, float]]:
+    def _alpha_sigma(self) -> list[tuple[float, float]]:
         """(α, σ) of the state after each row."""
         after = torch.tensor([*self.program.times[1:], self.program.end_time], dtype=torch.float64)
-        alpha, sigma = self._process.levels(after)
+        alpha, sigma = self._process.alpha_sigma(after)
         return list(zip(alpha.tolist(), sigma.tolist(), strict=True))
 
 

@@ -39,7 +39,7 @@ def resampled(tableau: Tableau, process: Process, times: Tensor, resample: int, 
             "resampling repeats single steps and this sampler's plan has stages or a history; "
             "use a sampler of one row a step, each from the state and the prediction before it"
         )
-    alpha, sigma = (level.tolist() for level in process.levels(times))
+    alpha, sigma = (level.tolist() for level in process.alpha_sigma(times))
     repeated: list[Row] = []
     for begin in range(0, len(rows), jump):
         end = min(begin + jump, len(rows))

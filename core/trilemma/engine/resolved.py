@@ -156,14 +156,14 @@ class Resolved:
         if self.model.process.components > 1 or self.times[0] == 1:
             return 1.0
         ends = torch.stack([self.times[0], torch.ones((), dtype=torch.float64)])
-        alpha, sigma = self.model.process.levels(ends)
+        alpha, sigma = self.model.process.alpha_sigma(ends)
         first, last = (alpha.square() + sigma.square()).sqrt().tolist()
         return 1.0 if abs(first - last) < 1e-9 * last else first / last
 
     @cached_property
     def first_level(self) -> tuple[float, float]:
         """(α, σ) of the first time."""
-        alpha, sigma = self.model.process.levels(self.times[:1])
+        alpha, sigma = self.model.process.alpha_sigma(self.times[:1])
         return alpha.item(), sigma.item()
 
     def loop(self, kind: type[Loop], batch: int) -> Loop:

@@ -43,7 +43,7 @@ class Process(WithOptions, ABC):
         """Returns σ_t of z_t = α_t x₀ + σ_t ε (K = 1), float64, shape of t."""
         return self.moments(t)[1][..., 0, 0].sqrt()
 
-    def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """Returns α, σ of a grid [N], float64. Time 0 is the data, (1, 0), even where a process keeps some noise."""
         data = times == 0
         return self.alpha(times).masked_fill(data, 1.0), self.sigma(times).masked_fill(data, 0.0)

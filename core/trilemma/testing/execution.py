@@ -14,7 +14,7 @@ from trilemma.interfaces.sampler import Sampler
 from trilemma.interfaces.tableau import Row, Tableau
 from trilemma.testing.interpreter import interpret
 from trilemma.testing.mixture import GaussianMixtureDenoiser
-from trilemma.testing.scalar import ScalarMixture, levels
+from trilemma.testing.scalar import ScalarMixture, alpha_sigma
 
 
 def final_states(
@@ -37,7 +37,7 @@ def run_plan(
 ) -> float:
     """Returns the last state of a plan in plain numbers (K = 1); its clip, no part of the method, is left out."""
     t = torch.tensor([row.t for row in tableau.rows], dtype=torch.float64)
-    alpha, sigma = levels(process, t)
+    alpha, sigma = alpha_sigma(process, t)
 
     def predict(r: int, row: Row, z: float) -> float:
         return data.predict(z, alpha[r], sigma[r], tableau.parameterization)

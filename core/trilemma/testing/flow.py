@@ -36,7 +36,7 @@ def reference_flow(
     if model.process.components > 1:
         return _flow_of_components(model, z, start, end, labels)
     times = torch.tensor([start, end], dtype=torch.float64)
-    alpha, sigma = model.process.levels(times)
+    alpha, sigma = model.process.alpha_sigma(times)
     u = (sigma / alpha).asinh()
     one = torch.ones((), dtype=torch.float64)
 

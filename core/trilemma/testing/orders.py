@@ -22,7 +22,7 @@ from trilemma.testing.law import sample_law, state_law
 from trilemma.testing.local import LOCAL, ExplodingProcess, local_times
 from trilemma.testing.mixture import GaussianMixtureDenoiser
 from trilemma.testing.outcome import Skipped
-from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels, scalar_flow
+from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, alpha_sigma, scalar_flow
 
 # Tolerance of a measured order.
 SLACK = 0.3
@@ -93,7 +93,7 @@ def order_along_the_flow(sampler: Sampler, data: ScalarMixture) -> Iterator[Meas
 def flow_error(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> float:
     """Returns the largest error over several starts."""
     times = local_times(steps)
-    alpha, sigma = levels(process, times[[0, -1]])
+    alpha, sigma = alpha_sigma(process, times[[0, -1]])
     starts = [z * max(sigma[0], 1.0) for z in STARTS]
     exact = [scalar_flow(data, z, (alpha[0], alpha[1]), (sigma[0], sigma[1])) for z in starts]
     found = final_states(sampler, process, data, times, starts)
@@ -126,7 +126,7 @@ def order_in_law(sampler: Sampler) -> Iterator[Measured]:
 def law_error(sampler: Sampler, process: Process, steps: int) -> float:
     times = local_times(steps)
     tableau = sampler.plan(process, times)
-    (alpha,), (sigma,) = levels(process, times[-1:])
+    (alpha,), (sigma,) = alpha_sigma(process, times[-1:])
     errors = []
     for mean, variance in LAWS:
         found = sample_law(tableau, process, mean, variance)

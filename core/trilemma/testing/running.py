@@ -118,7 +118,7 @@ def _marginals(sampler: Sampler, steps: int) -> str:
     if tableau.clip is not None:
         raise Skipped("a clip has no law in closed form")
     mean, variance = sample_law(tableau, model.process, MEAN, VARIANCE)
-    alpha, sigma = (float(level[0]) for level in model.process.levels(times))
+    alpha, sigma = (float(level[0]) for level in model.process.alpha_sigma(times))
     generator = torch.Generator().manual_seed(20)
     start = torch.randn(DRAWN, 1, 1, 1, dtype=torch.float64, generator=generator)
     start = alpha * MEAN + math.sqrt(alpha**2 * VARIANCE + sigma**2) * start
@@ -143,7 +143,9 @@ def _marginals_of_data(sampler: Sampler) -> str:
     count = MANY if sampler.tolerance is None else FEW
     generator = torch.Generator().manual_seed(20)
     start = torch.randn(count, 1, 1, 1, dtype=torch.float64, generator=generator)
-    alpha, sigma = (float(level[0]) for level in model.process.levels(sampler.times(model.process, FINE)))
+    alpha, sigma = (
+        float(level[0]) for level in model.process.alpha_sigma(sampler.times(model.process, FINE))
+    )
     start = alpha * MEAN + math.sqrt(alpha**2 * VARIANCE + sigma**2) * start
     drawn = _draw(sampler, FINE, model, latent=start, batch_size=count)
     off = abs(float(drawn.mean()) - MEAN) / math.sqrt(VARIANCE / count)

@@ -30,7 +30,7 @@ from trilemma.testing.orders import (
 from trilemma.testing.outcome import Skipped
 from trilemma.testing.phase_checks import phase_checks
 from trilemma.testing.running import running_checks
-from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, levels
+from trilemma.testing.scalar import GAUSSIAN, MIXTURE, ScalarMixture, alpha_sigma
 
 Checks = Iterator[tuple[str, Callable[[], str]]]
 STEPS = (1, 2, 7, 50)
@@ -217,7 +217,7 @@ def _inputs(sampler: Sampler) -> str:
 def _law(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> tuple[float, float]:
     """Mean and standard deviation of the samples of one Gaussian, less those of its marginal."""
     times = local_times(steps)
-    (alpha,), (sigma,) = levels(process, times[-1:])
+    (alpha,), (sigma,) = alpha_sigma(process, times[-1:])
     mean, variance = sample_law(sampler.plan(process, times), process, data.means[0], data.variances[0])
     spread = math.sqrt(alpha**2 * data.variances[0] + sigma**2)
     return mean - alpha * data.means[0], math.sqrt(variance) - spread
@@ -226,7 +226,7 @@ def _law(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) ->
 def _along_the_flow(sampler: Sampler, process: Process, data: ScalarMixture, steps: int) -> list[float]:
     """States that start with ε, less those that the flow takes them to."""
     times = local_times(steps)
-    alpha, sigma = levels(process, times[[0, -1]])
+    alpha, sigma = alpha_sigma(process, times[[0, -1]])
     start, end = (
         [a * data.means[0] + math.sqrt(a * a * data.variances[0] + s * s) * e for e in (-1.0, 0.5, 2.0)]
         for a, s in zip(alpha, sigma, strict=True)

@@ -69,7 +69,7 @@ def scalar_flow(
     return alphas[1] * integrate(slope, z / alphas[0], start, end)
 
 
-def levels(process: Process, times: torch.Tensor) -> tuple[list[float], list[float]]:
+def alpha_sigma(process: Process, times: torch.Tensor) -> tuple[list[float], list[float]]:
     """Returns α, σ of a grid as plain numbers."""
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     return alpha.tolist(), sigma.tolist()

@@ -14,7 +14,7 @@ class Angular(Sampler):
     deterministic = True
 
     def plan(self, process, times):
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         radius, angle = torch.hypot(alpha, sigma), torch.atan2(sigma, alpha)
         ratio = radius[1:] / radius[:-1]
         steps = zip(times.tolist(), ratio.tolist(), (ratio * angle.diff()).tolist(), strict=False)

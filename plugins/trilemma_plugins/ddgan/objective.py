@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
-from trilemma.interfaces.objective import Objective
+from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
 from trilemma_plugins.ddgan.discriminator import Discriminator
@@ -42,6 +42,7 @@ class DenoisingGAN(Objective):
         gamma: γ of R1.
         lazy: steps from one penalty to the next.
         width: of the discriminator's first block.
+        drop: probability of replacing the conditions of an example by the null ones, for both networks.
 
     Raises:
         UsageError: for an option out of range, a process in continuous time without `steps`, a process of several
@@ -57,11 +58,13 @@ class DenoisingGAN(Objective):
     gamma: float = 0.02
     lazy: int = 15
     width: int = 32
+    drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
         checked_integer(self.steps, "ddgan: steps", 0, what="is no number of steps")
         checked_integer(self.lazy, "ddgan: lazy", 1, what="is no number of steps")
         checked_integer(self.width, "ddgan: width", 1, what="is no number of channels")
+        check_drop("ddgan", self.drop)
         if not 0 <= self.gamma < math.inf:
             raise UsageError(
                 f"ddgan: gamma={self.gamma!r} is out of range; give a number from 0, such as 0.02"
@@ -84,19 +87,20 @@ class DenoisingGAN(Objective):
         """Returns the loss of the discriminator or of the generator, each on pairs of its own."""
         judge, process = step.parts[DISCRIMINATOR], step.denoiser.process
         s, t = self.draw_times(step.denoiser, len(step.x0), step.generator)
+        cond = drop_conditions(step.denoiser, step.cond, self.drop, step.generator)
         noise = normals(step.x0, step.generator), normals(step.x0, step.generator)
         z_s, z_t = pair(process, step.x0, s, t, noise)
         told = t.to(z_t.device, time_dtype(z_t.dtype))
         if update.name == GENERATOR:
-            drawn = self._drawn(step, z_t, s, t, told)
-            return F.softplus(-judge(drawn, z_t, told, step.cond)).mean()
+            drawn = self._drawn(step, z_t, s, t, told, cond)
+            return F.softplus(-judge(drawn, z_t, told, cond)).mean()
         with torch.no_grad():
-            drawn = self._drawn(step, z_t, s, t, told)
+            drawn = self._drawn(step, z_t, s, t, told, cond)
         penalised = self.gamma > 0 and step.number % self.lazy == 0
         with torch.set_grad_enabled(torch.is_grad_enabled() or penalised):
             z_s = z_s.detach().requires_grad_(penalised)
-            true = judge(z_s, z_t, told, step.cond)
-            false = judge(drawn, z_t, told, step.cond)
+            true = judge(z_s, z_t, told, cond)
+            false = judge(drawn, z_t, told, cond)
             loss = F.softplus(-true).mean() + F.softplus(false).mean()
             scalars = {"gap": (true.mean() - false.mean()).detach()}
             if not penalised:
@@ -113,11 +117,13 @@ class DenoisingGAN(Objective):
         i = torch.randint(steps, (batch,), generator=generator)
         return times[i + 1], times[i]
 
-    def _drawn(self, step: Step, z_t: Tensor, s: Tensor, t: Tensor, told: Tensor) -> Tensor:
+    def _drawn(
+        self, step: Step, z_t: Tensor, s: Tensor, t: Tensor, told: Tensor, cond: Mapping[str, Tensor]
+    ) -> Tensor:
         """z'_s [B, ...], from the generator's answer and the posterior."""
         own = {
             name: torch.randn(len(z_t), *shape, generator=step.generator).to(z_t)
             for name, shape in step.denoiser.draws.items()
         }
-        x0 = step.network(z_t, told, **step.cond, **own).to(z_t.dtype)
+        x0 = step.network(z_t, told, **cond, **own).to(z_t.dtype)
         return earlier(step.denoiser.process, z_t, x0, s, t, normals(z_t, step.generator))

@@ -20,7 +20,7 @@ def pair(
         s, t: float64 on the host.
         noise: two standard normals [B, ...].
     """
-    alpha, sigma = process.levels(s)
+    alpha, sigma = process.alpha_sigma(s)
     z_s = column(alpha, x0) * x0 + column(sigma, x0) * noise[0]
     psi, deviation = _transition(process, s, t)
     return z_s, column(psi, x0) * z_s + column(deviation, x0) * noise[1]
@@ -40,7 +40,7 @@ def earlier(process: Process, z: Tensor, x0: Tensor, s: Tensor, t: Tensor, noise
         s, t: float64 on the host [B].
         noise: standard normals [B, ...].
     """
-    alpha, sigma = process.levels(s)
+    alpha, sigma = process.alpha_sigma(s)
     total = process.sigma(t)
     psi, deviation = _transition(process, s, t)
     of_state = psi * (sigma / total).square()
@@ -50,7 +50,7 @@ def earlier(process: Process, z: Tensor, x0: Tensor, s: Tensor, t: Tensor, noise
 
 def _transition(process: Process, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Ψ and √Q [B] of q(z_t | z_s); the data lie at s = 0."""
-    (alpha_s, sigma_s), (alpha_t, sigma_t) = process.levels(s), process.levels(t)
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = process.alpha_sigma(s), process.alpha_sigma(t)
     psi = alpha_t / alpha_s
     return psi, (sigma_t.square() - (psi * sigma_s).square()).clamp_min(0).sqrt()
 

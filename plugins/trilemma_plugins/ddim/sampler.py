@@ -56,7 +56,7 @@ class DDIM(Sampler):
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
         alpha_t, sigma_t = process.alpha(t), process.sigma(t)
-        alpha_s, sigma_s = process.levels(s)
+        alpha_s, sigma_s = process.alpha_sigma(s)
         # 1 − ᾱ_t/ᾱ_s.
         fresh = process.transition(s, t)[1][..., 0, 0]
         c1 = self.eta * (sigma_s / sigma_t) * fresh.sqrt()

@@ -200,6 +200,6 @@ class ContinuousVP(VariancePreserving):
         return (level / (self.beta_min + root)).clamp(0, 1)
 
 
-def _check_schedule(name: str, schedule: str, known: tuple[str, ...]) -> None:
-    if schedule not in known:
-        raise UsageError(f"{name}: unknown schedule {schedule!r}; expected one of {', '.join(known)}")
+def _check_schedule(name: str, schedule: str, schedules: tuple[str, ...]) -> None:
+    if schedule not in schedules:
+        raise UsageError(f"{name}: unknown schedule {schedule!r}; expected one of {', '.join(schedules)}")

@@ -54,7 +54,7 @@ class DDPM(Sampler):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         t, s = times[:-1], times[1:]
-        alpha_s, sigma_s = process.levels(s)
+        alpha_s, sigma_s = process.alpha_sigma(s)
         variance_s, variance_t = sigma_s.square(), process.sigma(t).square()
         psi, Q = (entry[..., 0, 0] for entry in process.transition(s, t))
         A = psi * variance_s / variance_t

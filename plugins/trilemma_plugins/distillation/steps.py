@@ -48,7 +48,7 @@ class Scales:
     @classmethod
     def at(cls, process: Process, t: Tensor) -> Scales:
         """Returns the scales of a process at times t [B]."""
-        return cls(*process.levels(t))
+        return cls(*process.alpha_sigma(t))
 
     @property
     def snr(self) -> Tensor:

@@ -66,7 +66,7 @@ class CFGpp(FromNull):
     def scales(self, process: Process, times: Tensor) -> list[tuple[float, float]]:
         """Returns (t, ω_t) of each step of a grid, falling in t."""
         times = torch.sort(times.double(), descending=True).values
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         signal, noise = alpha[1:] * sigma[:-1], alpha[:-1] * sigma[1:]
         scales = self.scale * signal / (signal - noise)
         return list(zip(times[:-1].tolist(), scales.tolist(), strict=True))

@@ -43,8 +43,8 @@ class Contents:
         wanted = split or "train"
         rows = [k for k, of in enumerate(found) if of == wanted or str(of).startswith(f"{wanted}-")]
         if not rows:
-            known = ", ".join(sorted({str(of) for of in found}))
-            raise UsageError(f"images: {place} has no split={wanted}; its splits are {known}")
+            splits = ", ".join(sorted({str(of) for of in found}))
+            raise UsageError(f"images: {place} has no split={wanted}; its splits are {splits}")
         return Contents(
             tuple(self.names[k] for k in rows),
             {name: [values[k] for k in rows] for name, values in self.columns.items()},

@@ -61,9 +61,9 @@ def schema_of(contents: Contents, label: str | None, text: str | None, place: st
     asked = {LABEL: label, TEXT: text}
     for option, column in (("label", label), ("text", text)):
         if column is not None and (column not in contents.columns or not contents.metadata):
-            known = ", ".join(contents.columns) if contents.metadata else "none, without metadata"
+            columns = ", ".join(contents.columns) if contents.metadata else "none, without metadata"
             near = nearest(column, contents.columns)
-            hint = f"did you mean {near[0]}?" if near and contents.metadata else f"there are {known}"
+            hint = f"did you mean {near[0]}?" if near and contents.metadata else f"there are {columns}"
             raise UsageError(f"images: {place} has no column {option}={shown(column, 30)}; {hint}")
     rules = {}
     for column, values in contents.columns.items():
@@ -99,35 +99,35 @@ def _described(name: str) -> str:
 
 
 def _rule(name: str, column: str, values: Sequence[Any]) -> Rule | None:
-    known = [value for value in values if value is not None]
+    present = [value for value in values if value is not None]
     if name == LABEL:
-        return _classes(column, known, always=True)
+        return _classes(column, present, always=True)
     if name == TEXT:
-        return _texts(column, known)
+        return _texts(column, present)
     if column.endswith(ENDING):
         return Rule(column, "image")
-    if known and all(_is_number(value) for value in known):
-        return Rule(column, "scalar", low=float(min(known)), high=float(max(known)))
-    return _classes(column, known, always=False) or (
-        Rule(column, "text") if known and all(isinstance(value, str) for value in known) else None
+    if present and all(_is_number(value) for value in present):
+        return Rule(column, "scalar", low=float(min(present)), high=float(max(present)))
+    return _classes(column, present, always=False) or (
+        Rule(column, "text") if present and all(isinstance(value, str) for value in present) else None
     )
 
 
-def _classes(column: str, known: Sequence[Any], always: bool) -> Rule | None:
-    if not known or not all(
-        isinstance(value, str | bool) or (always and isinstance(value, int)) for value in known
+def _classes(column: str, present: Sequence[Any], always: bool) -> Rule | None:
+    if not present or not all(
+        isinstance(value, str | bool) or (always and isinstance(value, int)) for value in present
     ):
         return None
-    distinct = set(known)
-    if not always and len(distinct) > min(_MOST_CLASSES, len(known) // 2):
+    distinct = set(present)
+    if not always and len(distinct) > min(_MOST_CLASSES, len(present) // 2):
         return None
     numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in distinct)
     names = [str(value) for value in sorted(distinct)] if numbers else sorted(map(class_name, distinct))
     return Rule(column, "class", tuple(dict.fromkeys(names)))
 
 
-def _texts(column: str, known: Sequence[Any]) -> Rule | None:
-    lists = [value if isinstance(value, list) else [value] for value in known]
+def _texts(column: str, present: Sequence[Any]) -> Rule | None:
+    lists = [value if isinstance(value, list) else [value] for value in present]
     if not lists or not all(isinstance(entries[0], str) for entries in lists):
         return None
     most = max(map(len, lists))
@@ -169,10 +169,10 @@ def check_columns(contents: Contents, rules: Mapping[str, Rule], place: str, dec
             raise DataError(f"{contents.names[0]} in {place} lies in no folder of a class; put it in one")
         for file, value in zip(contents.names, values or (), strict=bool(values)):
             if value is not None and class_name(value) not in rule.classes:
-                known = "classes=" if declared and name == LABEL else "the training split's"
+                expected = "classes=" if declared and name == LABEL else "the training split's"
                 where = "its folder" if not contents.metadata else "its row"
                 raise (UsageError if declared and name == LABEL else DataError)(
-                    f"{file} in {place} is of a class that is none of {known}; remove {where}, or declare it"
+                    f"{file} in {place} is of a class that is none of {expected}; remove {where}, or declare it"
                 )
 
 

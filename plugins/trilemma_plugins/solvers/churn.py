@@ -64,7 +64,7 @@ class Churned(Sampler):
             return time, alpha, sigma, 0.0
         up = time_of(process, -math.log(rho * (1 + min(self.s_churn / steps, math.sqrt(2) - 1))))
         alpha_hat, sigma_hat = (
-            float(level) for level in process.levels(torch.tensor(up, dtype=torch.float64))
+            float(level) for level in process.alpha_sigma(torch.tensor(up, dtype=torch.float64))
         )
         fresh = math.sqrt(max((sigma_hat / alpha_hat) ** 2 - rho**2, 0.0))
         return up, alpha_hat, sigma_hat, self.s_noise * fresh * alpha_hat

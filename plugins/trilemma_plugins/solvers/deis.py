@@ -120,5 +120,5 @@ class DEIS(Sampler):
 
 
 def _rho(process: Process, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    alpha, sigma = process.levels(torch.from_numpy(t))
+    alpha, sigma = process.alpha_sigma(torch.from_numpy(t))
     return (sigma / alpha).numpy()

@@ -51,7 +51,7 @@ class Euler(Churned):
         return ("point",) if self.s_noise == 1 or self.deterministic else ()
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alphas, sigmas = (level.tolist() for level in process.levels(times))
+        alphas, sigmas = (level.tolist() for level in process.alpha_sigma(times))
         t, alpha, sigma = float(times[0]), alphas[0], sigmas[0]
         rows = []
         for i, s in enumerate(times[1:].tolist(), 1):
@@ -106,7 +106,7 @@ class EulerAncestral(Sampler):
         return self.eta == 0
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         t, s = slice(None, -1), slice(1, None)
         # σ_t² (1 − ρ_s²/ρ_t²), without cancellation.
         fresh = process.transition(times[s], times[t])[1][..., 0, 0]

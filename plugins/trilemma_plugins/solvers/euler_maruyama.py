@@ -43,7 +43,7 @@ class EulerMaruyama(Sampler):
         if process.components > 1:
             return self._several(process, t, s)
         h, F, variance = t - s, process.drift(t)[..., 0, 0], process.diffusion(t)[..., 0, 0].square()
-        alpha, sigma = process.levels(t)
+        alpha, sigma = process.alpha_sigma(t)
         onto_data = s == 0
         A = torch.where(onto_data, 1 / alpha, 1 - h * F)
         B = torch.where(onto_data, sigma.square() / alpha, h * variance)

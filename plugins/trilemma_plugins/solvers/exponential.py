@@ -24,7 +24,7 @@ EPSILON = 2.0**-53
 
 def alpha_sigma_lambda(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
     """Returns α, σ and λ = log(α/σ) at the times; λ = −∞ where α = 0 and ∞ where σ = 0."""
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     return alpha.tolist(), sigma.tolist(), (alpha / sigma).log().tolist()
 
 

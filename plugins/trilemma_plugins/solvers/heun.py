@@ -61,7 +61,7 @@ class Heun(Churned):
         return 2 * steps - 1
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        levels = [level.tolist() for level in process.levels(times)]
+        levels = [level.tolist() for level in process.alpha_sigma(times)]
         points = list(zip(times.tolist(), *levels, strict=True))
         start, last = points[0], len(points) - 1
         rows: list[Row] = []

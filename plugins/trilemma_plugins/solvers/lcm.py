@@ -33,6 +33,6 @@ class LCM(Sampler):
     exact = ("point",)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = (level.tolist() for level in process.levels(times[1:]))
+        alpha, sigma = (level.tolist() for level in process.alpha_sigma(times[1:]))
         rows = [Row(t, 0.0, ((0, a),), s) for t, a, s in zip(times[:-1].tolist(), alpha, sigma, strict=True)]
         return Tableau(tuple(rows), "x0", self.clip)

@@ -72,7 +72,7 @@ class PNDM(Sampler):
         return min(3 if self.warmup == "prk" else 1, steps - 1)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        levels = [level.tolist() for level in process.levels(times)]
+        levels = [level.tolist() for level in process.alpha_sigma(times)]
         points: list[Point] = list(zip(times.tolist(), *levels, strict=True))
         warm = self._warm(len(points) - 1)
         rows: list[Row] = []

@@ -84,7 +84,7 @@ class Restart(Sampler):
         return 2 * steps - 1 + (2 * self.restarts * self._pass_steps(steps) if steps > 1 else 0)
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        levels = [level.tolist() for level in process.levels(times)]
+        levels = [level.tolist() for level in process.alpha_sigma(times)]
         points: list[Point] = list(zip(times.tolist(), *levels, strict=True))
         legs = [points]
         if self.restarts and len(points) > 2:
@@ -117,7 +117,7 @@ class Restart(Sampler):
         count = self._pass_steps(len(points) - 1)
         roots = torch.linspace(top ** (1 / 7), bottom ** (1 / 7), count + 1, dtype=torch.float64)[:-1]
         times = [time_of(process, -math.log(rho)) for rho in roots.pow(7).tolist()]
-        levels = [level.tolist() for level in process.levels(torch.tensor(times, dtype=torch.float64))]
+        levels = [level.tolist() for level in process.alpha_sigma(torch.tensor(times, dtype=torch.float64))]
         return [*zip(times, *levels, strict=True), low]
 
 

@@ -98,13 +98,13 @@ class RK(Sampler):
         y, done = integrate(
             PAIRS[self.pair],
             partial(path.slope, predict),
-            path.coordinates(path.start * one, state),
-            (path.start, path.end),
-            (path.end - path.start) / (len(times) - 1),
+            path.coordinates(path.first * one, state),
+            (path.first, path.last),
+            (path.last - path.first) / (len(times) - 1),
             self.tolerance,
             report=seen,
         )
-        state = path.state(path.end * one, y)[1]
+        state = path.state(path.last * one, y)[1]
         if end == 0:
             state = landed(predict, state, stop)
             report(done + 1, 0.0, state)

@@ -16,11 +16,11 @@ class Path(ABC):
     """A path from one time to another, down to the data or up from it.
 
     Attributes:
-        start, end: the variable u at the two.
+        first, last: the variable u at the two.
     """
 
-    start: float
-    end: float
+    first: float
+    last: float
 
     def __init__(self, process: Process, begin: float, stop: float) -> None:
         self.process, self.begin, self.stop = process, begin, stop
@@ -39,10 +39,10 @@ class Path(ABC):
 
     def times(self, u: Tensor) -> Tensor:
         """Returns the times [B] of u; the ends are exact, which an inverse is not."""
-        u = u.clamp(min(self.start, self.end), max(self.start, self.end))
+        u = u.clamp(min(self.first, self.last), max(self.first, self.last))
         t = self._time(u).clamp(min(self.begin, self.stop), max(self.begin, self.stop))
-        t = torch.where(u == self.start, self.begin, t)
-        return torch.where(u == self.end, self.stop, t)
+        t = torch.where(u == self.first, self.begin, t)
+        return torch.where(u == self.last, self.stop, t)
 
     @abstractmethod
     def _time(self, u: Tensor) -> Tensor: ...
@@ -53,8 +53,8 @@ class Angle(Path):
 
     def __init__(self, process: Process, begin: float, stop: float) -> None:
         super().__init__(process, begin, stop)
-        alpha, sigma = process.levels(torch.tensor([begin, stop], dtype=torch.float64))
-        self.start, self.end = (float(angle) for angle in torch.atan2(sigma, alpha))
+        alpha, sigma = process.alpha_sigma(torch.tensor([begin, stop], dtype=torch.float64))
+        self.first, self.last = (float(angle) for angle in torch.atan2(sigma, alpha))
 
     def coordinates(self, u: Tensor, z: Tensor) -> Tensor:
         return z / self._radius(self.times(u), z)
@@ -72,7 +72,7 @@ class Angle(Path):
         return self.process.time_of_log_snr(-2 * u.tan().log())
 
     def _radius(self, t: Tensor, like: Tensor) -> Tensor:
-        return a_number_a_sample(torch.hypot(*self.process.levels(t)), like)
+        return a_number_a_sample(torch.hypot(*self.process.alpha_sigma(t)), like)
 
 
 class Root(Path):
@@ -92,7 +92,7 @@ class Root(Path):
 
     def __init__(self, process: Process, begin: float, stop: float) -> None:
         super().__init__(process, begin, stop)
-        self.start, self.end = begin**0.5, stop**0.5
+        self.first, self.last = begin**0.5, stop**0.5
 
     def coordinates(self, u: Tensor, z: Tensor) -> Tensor:
         return _applied(torch.linalg.inv(_factor(*self.process.moments(self.times(u)))), z)

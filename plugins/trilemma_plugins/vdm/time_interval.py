@@ -17,7 +17,7 @@ def time_interval(process: Process, first: float | None = None) -> Tensor:
     if process.components > 1:
         finite = torch.linalg.det(process.moments(bounds)[1]) > 0
     else:
-        finite = process.log_snr(bounds).isfinite() & (process.levels(bounds)[0] > 0)
+        finite = process.log_snr(bounds).isfinite() & (process.alpha_sigma(bounds)[0] > 0)
     if process.table is not None:
         # The network was never asked below the first point of its table.
         finite[0] = False

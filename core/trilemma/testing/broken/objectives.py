@@ -40,8 +40,8 @@ class RightLoss(Objective):
         return answer.to(x0.dtype) - self.target(denoiser, x0, t, noise)
 
     def target(self, denoiser: Denoiser, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        levels = (level.view(-1, 1, 1, 1) for level in (denoiser.process.alpha(t), denoiser.process.sigma(t)))
-        a, b = functional(denoiser.parameterization, *levels)
+        scales = (scale.view(-1, 1, 1, 1) for scale in (denoiser.process.alpha(t), denoiser.process.sigma(t)))
+        a, b = functional(denoiser.parameterization, *scales)
         return a.to(x0) * x0 + b.to(x0) * noise
 
     def reduced(self, residual: Tensor) -> Tensor:

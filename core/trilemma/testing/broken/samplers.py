@@ -16,7 +16,7 @@ from trilemma.interfaces.tableau import Row, Tableau, scalar
 
 def first_order(times: Tensor, process: Process) -> list[Row]:
     """Returns z_s = (σ_s/σ_t) z_t + (α_s − α_t σ_s/σ_t) x̂₀, the Euler step of the flow in (z/α, σ/α)."""
-    alpha, sigma = process.levels(times)
+    alpha, sigma = process.alpha_sigma(times)
     ratio = sigma[1:] / sigma[:-1]
     columns = torch.stack([times[:-1], ratio, alpha[1:] - alpha[:-1] * ratio], -1).tolist()
     return [Row(t, A, ((0, B),)) for t, A, B in columns]
@@ -77,7 +77,7 @@ class OneGraph(Right):
         noise: Callable[[int], Tensor],
         report: Callable[[int, float, Tensor], None],
     ) -> Tensor:
-        alpha, sigma = predict.denoiser.process.levels(times)
+        alpha, sigma = predict.denoiser.process.alpha_sigma(times)
         ratio = sigma[1:] / sigma[:-1]
         B = alpha[1:] - alpha[:-1] * ratio
         for step in range(len(times) - 1):
@@ -96,7 +96,7 @@ class RightWithNoise(Right):
     exact: tuple[str, ...] = ()
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         ratio = alpha[:-1] / alpha[1:] * (sigma[1:] / sigma[:-1]).square()
         noise = sigma[1:] * (1 - ratio * alpha[:-1] / alpha[1:]).clamp_min(0).sqrt()
         columns = torch.stack([times[:-1], ratio, alpha[1:] - alpha[:-1] * ratio, noise], -1).tolist()
@@ -215,7 +215,7 @@ class EvenSteps(Right):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         rows = first_order(times, process)
-        alpha, sigma = process.levels(times)
+        alpha, sigma = process.alpha_sigma(times)
         for n in range(1, len(rows)):
             if float(alpha[n - 1]) and float(sigma[n + 1]):
                 weight = scalar(rows[n].B[0][1])
@@ -240,7 +240,7 @@ class NoiseAtEtaZero(Right):
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
         rows = first_order(times, process)
-        sigma = process.levels(times)[1][1:].tolist()
+        sigma = process.alpha_sigma(times)[1][1:].tolist()
         return Tableau(tuple(replace(row, C=0.1 * s) for row, s in zip(rows, sigma, strict=True)), "x0")
 
 
@@ -292,7 +292,7 @@ class DividesBySigma(Right):
     """Writes the step through ε̂/σ_s, which is not there at the data."""
 
     def plan(self, process: Process, times: Tensor) -> Tableau:
-        sigma = process.levels(times)[1][1:].tolist()
+        sigma = process.alpha_sigma(times)[1][1:].tolist()
         return Tableau(
             tuple(
                 replace(row, A=float(torch.tensor(row.A) * s / torch.tensor(s)))
