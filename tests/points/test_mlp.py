@@ -33,6 +33,40 @@ def test_it_conforms(process: str, parameterization: str, classes: int) -> None:
     assert not failed, "\n".join(failed)
 
 
+@pytest.mark.parametrize("null", [False, True])
+def test_it_is_told_numbers(null: bool) -> None:
+    level = {"kind": "scalar", "name": "level", "low": 1, "high": 4, "null": null}
+    records = check_denoiser(network(classes=2, conditions=[level]))
+    failed = [f"{record.name}: {record.reason}" for record in records if record.failed]
+    assert not failed, "\n".join(failed)
+
+
+def test_numbers_change_nothing_at_first() -> None:
+    """Each network draws the same initial weights, and hears no number before it has learned to."""
+    conditions = [{"kind": "scalar", "name": "level", "low": 1, "high": 4}]
+    made = []
+    for options in ({}, {"conditions": conditions}):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made.append(MLP(lookup.process("vp"), width=8, **options))
+    plain, told = made
+    assert all(torch.equal(told.state_dict()[key], entry) for key, entry in plain.state_dict().items())
+    hearing = told.level_embedding
+    assert not hearing(torch.tensor([1.0, 3.0])).any()
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ({"kind": "class", "name": "style", "size": 2}, "'style' is of the kind class; give scalars"),
+        ({"kind": "scalar", "name": "time"}, "'time' of a condition is taken"),
+    ],
+)
+def test_conditions_that_it_refuses(condition: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        network(conditions=[condition])
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 1), (1, 3, 4), (5, 1, 2)])
 @pytest.mark.parametrize("process", ["vp", "cld"])
 def test_one_component_is_answered_whatever_the_state_has(process: str, shape: tuple[int, int, int]) -> None:

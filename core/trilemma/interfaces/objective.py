@@ -38,6 +38,15 @@ class Objective:
         """Returns the updates of one step, in order: by default one, in which the model learns."""
         return (Update(MODEL),)
 
+    def provides(self) -> tuple[str, ...]:
+        """Returns the names of those conditions of the model whose values the objective makes itself.
+
+        They are not read from the data set, which needs not have them, and are missing in `step.cond`: an update makes
+        their tensors by `Condition.prepare`, of values drawn from the step's generator. Samples are asked for by them
+        as by any condition.
+        """
+        return ()
+
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the scalar loss of one update, or a pair of it and numbers for the log by name.
 

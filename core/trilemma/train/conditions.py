@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -29,16 +29,20 @@ class ConditionSource:
         denoiser: the network, for the conditions that it takes.
         dataset: with a column for each of them; the others are not read.
         device: that the tensors are needed on.
+        provided: names of conditions that the objective makes itself, which are left out.
 
     Raises:
         UsageError: for a condition that the data set does not have, or has of another kind or number of classes, for a
             value that is none of it, and for a missing value where there is no null.
     """
 
-    def __init__(self, denoiser: Denoiser, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self, denoiser: Denoiser, dataset: Dataset, device: torch.device, provided: Collection[str] = ()
+    ) -> None:
         self.dataset, self._device = dataset, device
         columns = dataset.columns
-        self._takes = [_take(entry, _matching(entry, columns)) for entry in denoiser.conditions.values()]
+        read = [entry for name, entry in denoiser.conditions.items() if name not in provided]
+        self._takes = [_take(entry, _matching(entry, columns)) for entry in read]
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """Returns the tensors that the network is told for the examples at indices [B]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +37,19 @@ class Reader:
         dataset: the data set.
         model: the model, whose conditions are taken.
         device: where the examples go.
+        provided: names of conditions that the objective makes itself.
 
     Raises:
         UsageError: for a condition of the model that the data set does not have.
     """
 
-    def __init__(self, dataset: Dataset, model: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, model: nn.Module, device: torch.device, provided: Collection[str] = ()
+    ) -> None:
         self.dataset, self._device = dataset, device
-        self._conditions = ConditionSource(model, dataset, device) if isinstance(model, Denoiser) else None
+        self._conditions = (
+            ConditionSource(model, dataset, device, provided) if isinstance(model, Denoiser) else None
+        )
         self._view = model.view if isinstance(model, Denoiser) else None
         # Of x₀.
         self.shape = tuple(model.shape if isinstance(model, Denoiser) else dataset.shape)

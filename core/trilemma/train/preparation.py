@@ -105,8 +105,10 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     digest = None if coder is None else str((coder.card or {})["weights"]["sha256"])
     if digest is not None:
         card["latent"]["sha256"] = digest
-    data = Reader(dataset, model, processes.device)
-    measured = None if validation is None else Reader(validation, model, processes.device)
+    with _saying("objective"):
+        provided = _provided(objective, model)
+    data = Reader(dataset, model, processes.device, provided)
+    measured = None if validation is None else Reader(validation, model, processes.device, provided)
     if recipe.start is not None:
         with _saying("start"):
             start = begin_with(model, recipe.start)
@@ -211,6 +213,18 @@ def _check_data(dataset: Dataset, spec: str) -> None:
             raise DataError(
                 f"dataset {spec}: the class {name!a} is no UTF-8, which the model's card is written in; rename it"
             ) from error
+
+
+def _provided(objective: Objective, model: nn.Module) -> tuple[str, ...]:
+    """The names of the conditions that an objective makes itself, all of which the model takes."""
+    provided, taken = tuple(objective.provides()), getattr(model, "conditions", {})
+    for name in provided:
+        if name not in taken:
+            raise UsageError(
+                f"it tells the network {name!r}, which takes {', '.join(taken) or 'no condition'}; declare it in "
+                "[[denoiser.options.conditions]]"
+            )
+    return provided
 
 
 def _check_apart(parts: Parts) -> None:

@@ -25,6 +25,9 @@ class Start:
 def begin_with(denoiser: nn.Module, model: str) -> Start:
     """Gives a network the weights of a model, by its name or directory, and returns which they were.
 
+    A network may take conditions that the model does not. The weights of the parts that hear them, which are named as
+    the condition is (`NAME` or `NAME_…`), stay as they are.
+
     Raises:
         UsageError: where the model's network is another one.
         ModelError: for a directory that holds no sound model.
@@ -35,7 +38,7 @@ def begin_with(denoiser: nn.Module, model: str) -> Start:
     name = card["model"]["name"]
     if misfit := _misfit(denoiser, source):
         raise UsageError(f"model {name} {misfit}")
-    denoiser.load_state_dict(source.state_dict())
+    denoiser.load_state_dict({**denoiser.state_dict(), **source.state_dict()})
     return Start(name, card["weights"]["sha256"], Training.of(card))
 
 
@@ -49,13 +52,26 @@ def _misfit(denoiser: nn.Module, source: nn.Module) -> str | None:
         return told
     found = {key: tuple(tensor.shape) for key, tensor in source.state_dict().items()}
     wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
+    further = _conditions(denoiser) - _conditions(source)
     for key in [*wanted, *found]:
+        if key not in found and any(_hears(key, name) for name in further):
+            continue
         if found.get(key) != wanted.get(key):
             return (
                 f"is another network: {key} is {found.get(key, 'missing')} there, {wanted.get(key, 'missing')} here; "
                 "take its card's [denoiser] table and its size of images"
             )
     return None
+
+
+def _conditions(network: nn.Module) -> set[str]:
+    return set(network.conditions) if isinstance(network, Denoiser) else set()
+
+
+def _hears(key: str, name: str) -> bool:
+    """Returns whether a weight belongs to the part that hears the condition of a name."""
+    part = key.partition(".")[0]
+    return part == name or part.startswith(f"{name}_")
 
 
 def _misread(denoiser: Denoiser, source: Denoiser) -> str | None:

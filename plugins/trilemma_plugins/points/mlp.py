@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trilemma.checks import checked_integer
-from trilemma.interfaces.condition import ClassCondition
+from trilemma.errors import UsageError
+from trilemma.interfaces.condition import ClassCondition, Condition, ScalarCondition, conditions_from
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
 
 
 class MLP(Denoiser):
-    """Residual blocks on the flattened state; time and class enter each of them through one embedding.
+    """Residual blocks on the flattened state; time, class and numbers enter each of them through one embedding.
 
         h₀ = W z + b,    h ← h + W₂ SiLU((1 + s) W₁ SiLU(LN h) + d),    s, d = V e,    answer = W' SiLU(LN h) + b',
 
-    with e = SiLU(e(t) + E[y]); the factor 1 + s is needed near the data, where the answer is the state times a slope
-    that grows without bound.
+    with e = SiLU(e(t) + E[y] + Σ_c e_c); the factor 1 + s is needed near the data, where the answer is the state times
+    a slope that grows without bound.
 
-    The last layer of each block and of the network starts at zero; label `classes` is the null class of classifier-free
-    guidance (2207.12598).
+    The last layer of each block, of each e_c and of the network starts at zero; label `classes` is the null class of
+    classifier-free guidance (2207.12598).
 
     Args:
         process: the noising process; its K components are flattened side by side.
@@ -35,9 +37,10 @@ class MLP(Denoiser):
         classes: number of classes, 0 for an unconditional network.
         latent: standard normals that it draws for itself at every evaluation and adds to the embedding, as a generator
             does; 0 for none.
+        conditions: further conditions, of the kind scalar, as tables of their kind, name and options.
 
     Raises:
-        UsageError: for a width or depth below 1.
+        UsageError: for a width or depth below 1, or a condition of another kind.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class MLP(Denoiser):
         depth: int = 3,
         classes: int = 0,
         latent: int = 0,
+        conditions: Sequence[Mapping[str, Any] | Condition] = (),
     ) -> None:
-        conditions = [ClassCondition("class", size=classes, null=classes)] if classes else []
-        super().__init__(process, parameterization, shape, conditions)
+        labels = [ClassCondition("class", size=classes, null=classes)] if classes else []
+        told = conditions_from([*labels, *conditions])
+        super().__init__(process, parameterization, shape, told)
         width = checked_integer(width, "mlp: width", 1, what="is no number of hidden units")
         depth = checked_integer(depth, "mlp: depth", 1, what="is no number of blocks")
         size = math.prod(self.shape)
@@ -66,6 +71,11 @@ class MLP(Denoiser):
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outlet = _zero(nn.Linear(width, size))
+        self._numbers = [_scalar(condition) for condition in told[len(labels) :]]
+        for condition in self._numbers:
+            if hasattr(self, f"{condition.name}_embedding"):
+                raise UsageError(f"mlp: the name {condition.name!r} of a condition is taken; give it another")
+            self.add_module(f"{condition.name}_embedding", _NumberEmbedding(condition, width))
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """Returns the prediction [B, C, H, W] at state z [B, K·C, H, W], times t [B], with `class` and `latent`."""
@@ -74,6 +84,9 @@ class MLP(Denoiser):
             embedding = embedding + self.class_embedding(cond["class"])
         if self.latent_embedding is not None:
             embedding = embedding + self.latent_embedding(cond["latent"])
+        for condition in self._numbers:
+            part = getattr(self, f"{condition.name}_embedding")
+            embedding = embedding + part(*(cond[name] for name in condition.keywords))
         embedding = F.silu(embedding)
         h = self.inlet(z.flatten(1))
         for block in self.blocks:
@@ -107,6 +120,30 @@ class _TimeEmbedding(nn.Module):
         exponent = torch.linspace(0, 2, self.frequencies, device=t.device, dtype=torch.float32)
         angles = t[:, None].to(time_dtype(t.dtype)) * 10**exponent
         return self.mix(torch.cat([angles.cos(), angles.sin()], 1).to(self.mix.weight.dtype))
+
+
+class _NumberEmbedding(nn.Module):
+    """W₂ SiLU(W₁ [u, g] + b₁) + b₂ of u = (value − low)/(high − low), and g = 1; both 0 where nothing is given."""
+
+    def __init__(self, condition: ScalarCondition, width: int) -> None:
+        super().__init__()
+        self.low, self.high = condition.low, condition.high
+        self.first, self.last = nn.Linear(2, width), _zero(nn.Linear(width, width))
+
+    def forward(self, value: Tensor, given: Tensor | None = None) -> Tensor:
+        u = (value - self.low) / (self.high - self.low)
+        seen = torch.stack([u, torch.ones_like(u)], 1).to(self.first.weight.dtype)
+        if given is not None:
+            seen = torch.where(given[:, None], seen, 0.0)
+        return self.last(F.silu(self.first(seen)))
+
+
+def _scalar(condition: Condition) -> ScalarCondition:
+    if not isinstance(condition, ScalarCondition):
+        raise UsageError(
+            f"mlp: condition {condition.name!r} is of the kind {condition.kind}; give scalars, and classes as classes="
+        )
+    return condition
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
