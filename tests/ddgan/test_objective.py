@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from trilemma import load
 from trilemma.errors import UsageError
+from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.update import Step
+from trilemma.train import trainer
+from trilemma.train.recipe import make_recipe
 from trilemma_plugins.ddgan.discriminator import Discriminator
 from trilemma_plugins.ddgan.objective import DenoisingGAN
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
@@ -27,6 +34,8 @@ def step_of(objective: DenoisingGAN, model: MLP, number: int = 0) -> Step:
     torch.manual_seed(1)
     x0 = torch.randn(32, 2, 1, 1)
     parts = objective.parts(model)
+    # It starts at zero, where nothing but itself learns.
+    torch.nn.init.normal_(parts["discriminator"].outlet.weight)
     return Step(model, model, parts, x0, {}, {}, torch.Generator().manual_seed(2), number)
 
 
@@ -53,6 +62,98 @@ def test_lazy_r1_counts_as_much_as_one_in_every_step():
     assert same == pytest.approx(r1)
     assert loss - without == pytest.approx(r1, rel=1e-4)
     assert lazily - without == pytest.approx(15 * r1, rel=1e-4)
+
+
+class Linear(nn.Module):
+    """w · z_s, whose slope is w everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([3.0, -4.0]).view(2, 1, 1))
+
+    def forward(self, z_s, z_t, t, cond):
+        return (self.weight * z_s).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("lazy", [1, 4, 15])
+def test_r1_of_a_linear_discriminator_is_known(lazy):
+    """γ/2 · ‖w‖² = 0.1 · 25, and its gradient is lazy · γ w."""
+    model, judge = generator_network(), Linear()
+    for number, times in ((0, lazy), (1, 1 if lazy == 1 else 0), (2 * lazy, lazy)):
+        gradients, logged = {}, {}
+        for gamma in (0.0, 0.2):
+            objective = DenoisingGAN(width=8, gamma=gamma, lazy=lazy)
+            step = replace(step_of(objective, model, number), parts={"discriminator": judge})
+            loss, logged = objective.update_loss(objective.updates()[0], step)
+            (gradients[gamma],) = torch.autograd.grad(loss, judge.weight)
+        assert logged.get("r1", 0.0) == pytest.approx(2.5 if times else 0.0)
+        penalty = gradients[0.2] - gradients[0.0]
+        torch.testing.assert_close(penalty, times * 0.2 * judge.weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("drop", "told"), [(1, [3]), (0, [0, 1, 2])])
+@pytest.mark.parametrize("update", [0, 1], ids=["discriminator", "generator"])
+def test_both_networks_are_told_the_same_classes(drop, told, update):
+    """With drop = 1 the null class, 3, and nothing else."""
+    objective = DenoisingGAN(width=8, drop=drop)
+    torch.manual_seed(0)
+    model = MLP(FOUR, "x0", (2, 1, 1), width=16, depth=1, latent=4, classes=3)
+    step = replace(step_of(objective, model), cond={"class": torch.arange(32) % 3})
+    seen = []
+    model.register_forward_pre_hook(lambda _, given, named: seen.append(named["class"]), with_kwargs=True)
+    step.parts["discriminator"].register_forward_pre_hook(lambda _, given: seen.append(given[3]["class"]))
+    objective.update_loss(objective.updates()[update], step)
+    assert len(seen) == 3 - update
+    assert all(torch.equal(labels, seen[0]) for labels in seen)
+    assert seen[0].unique().tolist() == told
+
+
+def test_a_discriminator_is_told_the_class():
+    judge = Discriminator((2, 1, 1), (ClassCondition("class", size=3, null=3),), 8)
+    nn.init.normal_(judge.outlet.weight)
+    z, t = torch.randn(5, 2, 1, 1), torch.full((5,), 0.5)
+    found = [judge(z, z, t, {"class": torch.full((5,), label)}) for label in range(4)]
+    assert all(not torch.allclose(found[0], other) for other in found[1:])
+
+
+def test_previews_and_the_model_have_the_averaged_weights(tmp_path, monkeypatch):
+    """Of an average that warms up: after k = 0, 1, … it holds on to (1 + k)/(10 + k) of itself."""
+    learned, shown = {}, []
+    weights = torch.nn.utils.parameters_to_vector
+
+    def drawn(model, *_):
+        shown.append(weights(model.parameters()).detach().clone())
+
+    original = DenoisingGAN.update_loss
+
+    def watched(objective, update, step):
+        if update.name == "discriminator":
+            learned[step.number] = weights(step.model.parameters()).detach().clone()
+        return original(objective, update, step)
+
+    monkeypatch.setattr(trainer, "draw_sample_grid", drawn)
+    monkeypatch.setattr(DenoisingGAN, "update_loss", watched)
+    table = {
+        "steps": 6,
+        "batch_size": 8,
+        "ema": 0.9,
+        "ema_warmup": 10,
+        "tensorboard": False,
+        "dataset": {"spec": "digits"},
+        "process": {"spec": "vp:schedule=few,T=4"},
+        "denoiser": {"spec": "mlp", "parameterization": "x0", "options": {"width": 8, "latent": 2}},
+        "objective": {"spec": "ddgan:width=8"},
+        "optimizer": {"kind": "adam", "lr": 1e-2, "warmup": 0},
+        "samples": {"every": 5, "n": 4, "steps": 4, "sampler": "ddim:eta=1"},
+    }
+    written = load(trainer.train(make_recipe(table), tmp_path / "run").model)
+    average = learned[0]
+    for k in range(5):
+        average = average.lerp(learned[k + 1], 1 - (1 + k) / (10 + k))
+    torch.testing.assert_close(shown[0], average)
+    # The sixth step's weights are seen by nothing but the average.
+    last = (weights(written.parameters()) - average * (6 / 15)) / (9 / 15)
+    assert 0 < float((last - learned[5]).abs().max()) < 0.02
 
 
 def test_r1_is_half_gamma_times_the_squared_slope():
@@ -100,6 +201,6 @@ def test_what_does_not_fit_is_refused():
         DenoisingGAN().parts(MLP(FOUR, "eps", (2, 1, 1), width=4))
     with pytest.raises(UsageError, match="set steps"):
         DenoisingGAN().parts(MLP(ContinuousVP(), "x0", (2, 1, 1), width=4))
-    for options in ({"gamma": -1.0}, {"lazy": 0}, {"width": 0}, {"steps": -1}):
+    for options in ({"gamma": -1.0}, {"lazy": 0}, {"width": 0}, {"steps": -1}, {"drop": 1.5}, {"drop": -0.1}):
         with pytest.raises(UsageError):
             DenoisingGAN(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,17 @@ def test_points_are_bytes_around_their_modes() -> None:
         assert of_mode.std(0).tolist() == pytest.approx([0.05, 0.05], rel=4 / math.sqrt(2000))
 
 
+def test_a_grid_has_rows_and_columns() -> None:
+    data = trilemma.dataset("mixture2d:layout=grid,modes=9,radius=0.8,deviation=0.02,n=900")
+    places = [[x, y] for x in (-0.8, 0.0, 0.8) for y in (-0.8, 0.0, 0.8)]
+    assert data.centres.tolist() == places
+    x, values = data.batch(torch.arange(900), torch.float64)
+    for mode, place in enumerate(places):
+        of_mode = x[values["class"] == mode].flatten(1)
+        assert (of_mode.mean(0) - torch.tensor(place)).abs().max() < 4 * 0.02 / 10 + STEP / 2
+    assert Mixture2D(layout="grid", modes=1, n=1).centres.tolist() == [[0.0, 0.0]]
+
+
 def test_draws_are_those_of_split_and_seed() -> None:
     first, again, test, other = (Mixture2D(**given) for given in ({}, {}, {"split": "test"}, {"seed": 1}))
     assert torch.equal(first.images, again.images)
@@ -37,8 +49,10 @@ def test_draws_are_those_of_split_and_seed() -> None:
         assert same < 0.02  # two draws of a mode meet with probability Δ²/4πs² = 0.003
 
 
-@pytest.mark.parametrize("options", [{"modes": 1, "radius": 0.0}, {"modes": 4}, {}], ids=str)
-def test_entropy_of_modes_apart_is_that_of_normals(options: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"modes": 1, "radius": 0.0}, {"modes": 4}, {"modes": 9, "layout": "grid"}, {}], ids=str
+)
+def test_entropy_of_modes_apart_is_that_of_normals(options: dict[str, Any]) -> None:
     """½ log₂ M for the mode and log₂ √(2πe (s² + Δ²/12)) − log₂ Δ for each coordinate, by Sheppard's correction."""
     data = Mixture2D(deviation=0.04, n=8, **options)
     of_one = math.log2(math.sqrt(2 * math.pi * math.e * (0.04**2 + STEP**2 / 12)) / STEP)
@@ -85,6 +99,8 @@ def test_surprisals_average_to_the_entropy(split: str) -> None:
         ("n=0", "from 1 to"),
         ("deviation=0.0", "deviation > 0"),
         ("radius=-1.0", "radius ≥ 0"),
+        ("layout=star", "'ring' or 'grid'"),
+        ("layout=grid,modes=8", "such as 4"),
     ],
 )
 def test_what_it_refuses(options: str, message: str) -> None:

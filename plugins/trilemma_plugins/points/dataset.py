@@ -1,4 +1,4 @@
-"""Points of a mixture of normals on a ring."""
+"""Points of a mixture of normals on a ring or a grid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.dataset import InMemoryDataset
-from trilemma_plugins.points.law import entropy, grid_law, ring, rounded
+from trilemma_plugins.points.law import Layout, entropy, grid_law, laid_out, rounded
 
 MOST_MODES = 10_000
 MOST_POINTS = 10_000_000
@@ -18,21 +18,22 @@ MOST_SEED = 2**32 - 1
 
 
 class Mixture2D(InMemoryDataset):
-    """Points of a mixture of normals of deviation s, centred on a ring, as images of two channels and one pixel.
+    """Points of normals of deviation s, centred on a ring or a grid, as images of two channels and one pixel.
 
     They are rounded to 256 levels as images are, x = 2u/255 − 1, so that likelihoods are in bits per dimension and the
     best that any model can reach, `entropy`, is known. The label of a point is its mode; the modes take turns.
 
     Args:
         split: "train" or "test": other draws of the same law.
-        modes: number of normals.
-        radius: of the ring.
+        modes: number of normals; a square for a grid.
+        radius: of the ring, or half the side of the grid.
         deviation: s, of each coordinate.
         n: points in the split.
         seed: of the draws.
+        layout: of the centres: ring or grid.
 
     Raises:
-        UsageError: for an unknown split or a number out of range.
+        UsageError: for an unknown split or layout, or a number out of range.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Mixture2D(InMemoryDataset):
         deviation: float = 0.04,
         n: int = 20_000,
         seed: int = 0,
+        layout: Layout = "ring",
     ) -> None:
         if split not in ("train", "test"):
             raise UsageError(f"mixture2d: unknown split={split!r}; expected train or test")
@@ -54,7 +56,7 @@ class Mixture2D(InMemoryDataset):
                 f"mixture2d: radius={radius!r}, deviation={deviation!r}; expected radius ≥ 0 and deviation > 0"
             )
         generator = torch.Generator().manual_seed(2 * seed + (split == "test"))
-        self.centres, self.deviation = ring(modes, radius), deviation
+        self.centres, self.deviation = laid_out(layout, modes, radius), deviation
         labels = torch.arange(n) % modes
         noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         points = rounded(self.centres[labels] + deviation * noise)

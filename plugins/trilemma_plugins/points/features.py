@@ -10,7 +10,7 @@ from torch import Tensor
 from trilemma.checks import checked_integer
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.interfaces.metric import Observation
-from trilemma_plugins.points.law import ring
+from trilemma_plugins.points.law import Layout, laid_out
 
 MOST_MODES = 10_000
 MOST_FREQUENCIES = 100_000
@@ -26,13 +26,13 @@ class PointsFeatures:
     mean of the Fourier features is the characteristic function at D points (Rahimi & Recht, 2007).
 
     Args:
-        modes, radius, deviation: as of the data set `mixture2d`.
+        modes, radius, deviation, layout: as of the data set `mixture2d`.
         frequencies: D, even.
         length: ℓ, in the units of the coordinates.
         seed: of ω and φ.
 
     Raises:
-        UsageError: for a number out of range.
+        UsageError: for an unknown layout or a number out of range.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class PointsFeatures:
         frequencies: int = 64,
         length: float = 0.2,
         seed: int = 0,
+        layout: Layout = "ring",
     ) -> None:
         checked_integer(modes, "points-features: modes", 1, MOST_MODES)
         checked_integer(frequencies, "points-features: frequencies", 2, MOST_FREQUENCIES)
@@ -56,12 +57,14 @@ class PointsFeatures:
             f"points-features modes={modes},radius={radius},deviation={deviation},frequencies={frequencies},"
             f"length={length},seed={seed}"
         )
+        if layout != "ring":
+            self.identity += f",layout={layout}"
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.full((frequencies,), length, dtype=torch.float64)
         lengths[frequencies // 2 :] /= 4
         self._waves = torch.randn(2, frequencies, generator=generator, dtype=torch.float64) / lengths
         self._phases = 2 * math.pi * torch.rand(frequencies, generator=generator, dtype=torch.float64)
-        self._centres, self._deviation = ring(modes, radius), deviation
+        self._centres, self._deviation = laid_out(layout, modes, radius), deviation
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Returns whether a shape is that of points."""

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from trilemma.errors import UsageError
+
 LEVELS = 256
+
+Layout: TypeAlias = Literal["ring", "grid"]
+
+
+def laid_out(layout: Layout, modes: int, radius: float) -> Tensor:
+    """Returns the centres of a layout, float64 [modes, 2].
+
+    Args:
+        layout: ring, around the origin; grid, of √modes rows and as many columns.
+        modes: number of centres.
+        radius: of the ring; half the side of the grid.
+
+    Raises:
+        UsageError: for an unknown layout, or a grid whose number of modes is no square.
+    """
+    if layout == "ring":
+        return ring(modes, radius)
+    if layout != "grid":
+        raise UsageError(f"unknown layout={layout!r} of modes; expected ring or grid")
+    side = math.isqrt(modes)
+    if side * side != modes:
+        raise UsageError(f"a grid of modes={modes} has no equal sides; give a square, such as {side**2}")
+    line = radius * torch.linspace(-1, 1, side, dtype=torch.float64) if side > 1 else torch.zeros(1).double()
+    return torch.cartesian_prod(line, line)
 
 
 def ring(modes: int, radius: float) -> Tensor:

@@ -9,7 +9,7 @@ def trilemma_register(registry: Registry) -> None:
         DatasetSpec(
             name="mixture2d",
             target="trilemma_plugins.points.dataset:Mixture2D",
-            summary="points of a mixture of normals on a ring, on 256 levels, its entropy known",
+            summary="points of a mixture of normals on a ring or a grid, on 256 levels, its entropy known",
         )
     )
     registry.denoiser(
