@@ -22,16 +22,13 @@ class Chunk:
         indices: sample index of each row of the batch [B], int64.
         rows: the rows that are asked for [b]; the others only fill the batch up.
         positions: place of each of these in the whole request [b].
+        full: whether every row is asked for, in order.
     """
 
     indices: Tensor
     rows: Tensor
     positions: Tensor
-
-    @property
-    def full(self) -> bool:
-        """True where every row is asked for, in order."""
-        return torch.equal(self.rows, torch.arange(len(self.indices)))
+    full: bool
 
 
 class Chunks:
@@ -67,7 +64,7 @@ class Chunks:
         for start in range(0, len(self._indices), self._batch):
             stop = min(start + self._batch, len(self._indices))
             indices = torch.tensor(self._indices[start:stop], dtype=torch.int64)
-            yield Chunk(indices, torch.arange(stop - start), torch.arange(start, stop))
+            yield Chunk(indices, torch.arange(stop - start), torch.arange(start, stop), full=True)
 
 
 # (indices, positions) of the samples in one block of 64.
@@ -139,4 +136,4 @@ def _block_chunk(block: _Block) -> Chunk:
     rows = wanted % DETERMINISTIC_BATCH
     filled = wanted[:1].repeat(DETERMINISTIC_BATCH)
     filled[rows] = wanted
-    return Chunk(filled, rows, positions)
+    return Chunk(filled, rows, positions, torch.equal(rows, torch.arange(DETERMINISTIC_BATCH)))

@@ -48,6 +48,7 @@ class Evaluation:
         self.predicted = (shape[0] // model.process.components, *shape[1:])
         networks = [branch.network for branch in guidance.branches]
         self._calls = [(network, len(list(run))) for network, run in groupby(networks)]
+        self._only = networks[0] if len(self._calls) == 1 else None
         self._full = len(networks) * batch
         self._input: Tensor | None = None
         self._output: Tensor | None = None
@@ -118,12 +119,12 @@ class Evaluation:
 
     def _called(self, states: Tensor, times: Tensor, cond: Mapping[str, Tensor], to: Tensor | None) -> Tensor:
         count = states.shape[0]
-        if len(self._calls) == 1:
+        only = self._only
+        if only is not None:
             given = cond if count == self._full else {name: entry[:count] for name, entry in cond.items()}
-            network = self._calls[0][0]
             if self.draws or self.takes_to:
-                given = {**given, **self.told(network, 0, count, to)}
-            return self._checked(network(states, times, **given), states)
+                given = {**given, **self.told(only, 0, count, to)}
+            return self._checked(only(states, times, **given), states)
         answers, begin = [], 0
         for network, branches in self._calls:
             end = min(begin + self.batch * branches, count)

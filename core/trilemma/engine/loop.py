@@ -21,8 +21,11 @@ from trilemma.numerics.normal import STEP
 from trilemma.ops import OPERATORS, explain
 from trilemma.ops.operator import signed
 
-# What a row writes, sees and starts from; its predictions; and its further states.
-Place = tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, int, tuple[int, ...]], list[Tensor]]
+# What the networks see in a row, None without an evaluation, and how many entries, None for all.
+Seen = tuple[Tensor | None, int | None]
+# What a row writes, sees and starts from; its predictions; its further states; the state that it leaves; what networks
+# see.
+Place = tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, int, tuple[int, ...]], list[Tensor], Tensor, Seen]
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,10 @@ class Loop:
             size = (program.history, batch, *self.evaluation.predicted)
             self.history = torch.empty(size, dtype=dtype, device=device)
         self.bad_row = torch.empty(batch, dtype=torch.int32, device=device)
-        places = {slots: self._place(slots) for slots in set(program.slots)}
-        # By row: to look the slots up costs as much as a small kernel.
-        self._places = [places[slots] for slots in program.slots]
+        # By row: to look a record up by its value costs as much as a small kernel.
+        distinct = {id(slots): slots for slots in program.slots}
+        places = {key: self._place(slots) for key, slots in distinct.items()}
+        self._places = [places[id(slots)] for slots in program.slots]
         self._linear = guidance.linear
         self._process = guidance.branches[0].network.process
         self.region: KnownRegion | None = None
@@ -100,6 +104,7 @@ class Loop:
             self.region = KnownRegion(self.states, replicas, self._alpha_sigma())
         self.current = self.firsts[0]
         self.table, self.numbers, self.times, self.ends = self._numbers(time_dtype(network_dtype))
+        self._draws = bool(self.evaluation.draws)
 
     def _numbers(self, kind: torch.dtype) -> tuple[Tensor, Sequence[Any], Sequence[Tensor], Sequence[Tensor]]:
         """The table, and for each row its number, its times [G·B] and those it goes to where networks are told them."""
@@ -129,16 +134,14 @@ class Loop:
 
         A row without an evaluation has None.
         """
-        slots = self.program.slots[row]
-        if not slots.evaluated:
+        states, count = self._places[row][-1]
+        if states is None:
             return None
-        states, times, to = self.states[slots.seen], self.times[row], self.ends[row] if self.ends else None
-        if slots.evaluated < self.program.branches:
-            count = slots.evaluated * self.batch
-            states, times = states[:count], times[:count]
-        if self.evaluation.draws:
+        if self._draws:
             self.draw(row)
-        return self.combined(row, self.evaluation(states, times, self.cond, to))
+        times, to = self.times[row], self.ends[row] if self.ends else None
+        outputs = self.evaluation(states, times if count is None else times[:count], self.cond, to)
+        return outputs if self._linear else self.combined(row, outputs)
 
     def told(self, row: int) -> dict[str, Tensor]:
         """Returns what the networks are told in a row beside the conditions [g·B, ...], in tensors of their own."""
@@ -166,16 +169,15 @@ class Loop:
         """Takes the batch through a row; a given `output` replaces the networks' answer."""
         if output is None:
             output = self.output(row)
-        slots = self.program.slots[row]
-        written, seen, base, history, others = self._places[row]
+        written, seen, base, history, others, left, _ = self._places[row]
         noise = self._noise_of(row) if self._given and self.program.noisy[row] else None
         self._launch(
             *(written, seen, base, output, self.table, self.numbers[row], *history),
             *(self.seed, self.indices, noise, self.bad_row, others),
         )
         if self.region is not None:
-            self.region.impose(slots.write, row)
-        self.current = self.firsts[slots.write]
+            self.region.impose(self.program.slots[row].write, row)
+        self.current = left
 
     def _noise_of(self, row: int) -> Tensor:
         like = self.current
@@ -186,13 +188,25 @@ class Loop:
     def _place(self, slots: Slots) -> Place:
         history = self.history, slots.write_history, slots.history
         others = [self.firsts[slot] for slot in slots.others]
-        return self.states[slots.write], self.firsts[slots.seen], self.firsts[slots.base], history, others
+        written, left = self.states[slots.write], self.firsts[slots.write]
+        first, base = self.firsts[slots.seen], self.firsts[slots.base]
+        return written, first, base, history, others, left, self._seen(slots)
+
+    def _seen(self, slots: Slots) -> Seen:
+        states = self.states[slots.seen]
+        if not slots.evaluated:
+            return None, None
+        if slots.evaluated == self.program.branches:
+            # A view of the whole would cost more in every call of the network.
+            return states, None
+        count = slots.evaluated * self.batch
+        return states[:count], count
 
     @cached_property
     def backend(self) -> str:
         """The backend that the operator runs on."""
         slots = self.program.slots[0]
-        written, seen, base, history, others = self._places[0]
+        written, seen, base, history, others, *_ = self._places[0]
         size = (slots.evaluated if self._linear else 1) * self.batch
         output = written.new_empty((size, *self.evaluation.predicted)) if slots.evaluated else None
         call = (written, seen, base, output, self.program.table, 0, *history)

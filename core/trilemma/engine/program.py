@@ -12,9 +12,11 @@ states as are read later at any one time, and a ring of predictions as long as t
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,12 +89,12 @@ class Program:
         """Returns the time of the state after a row."""
         return self.times[row + 1] if row + 1 < len(self.times) else self.end_time
 
-    @property
+    @cached_property
     def evaluations(self) -> int:
         """Evaluations of a network that one sample pays, those that a guidance makes by itself left out."""
         return sum(slots.evaluated for slots in self.slots)
 
-    @property
+    @cached_property
     def evaluated_rows(self) -> tuple[int, ...]:
         """The rows whose network is evaluated."""
         return tuple([row for row, slots in enumerate(self.slots) if slots.evaluated])
@@ -110,20 +112,26 @@ def lower(tableau: Tableau, parameterization: str, process: Process, end_time: f
     Raises:
         TrilemmaError: for a tableau the kernel cannot run, with the row (counted from 1) that is at fault.
     """
-    _check(tableau, parameterization, process)
-    rows = tableau.rows
-    slots = _slots(tableau)
+    reads = _reads(tableau.rows)
+    _check(tableau, reads, parameterization, process)
+    history = max([lag for of in _distinct(reads) for lag in of.lags], default=0)
+    slots = _slots(tableau, reads, history)
+    columns = layout.Columns(tableau.components)
+    table = _table(tableau, parameterization, process, columns)
+    _silence(table, columns, slots)
+    times = tuple([float(row.t) for row in tableau.rows])
+    _check_finite(table, times, repr(parameterization))
     return Program(
-        table=_table(tableau, parameterization, process, slots),
-        times=tuple([float(row.t) for row in rows]),
+        table=table,
+        times=times,
         slots=slots,
-        noisy=tuple([_is_noisy(row, tableau.components) for row in rows]),
+        noisy=tuple((table[:, columns.C] != 0).any(1).tolist()),
         steps=tableau.rows_of_steps(),
         states=1 + max([entry.write for entry in slots]),
-        history=_furthest_lag(rows),
+        history=history,
         components=tableau.components,
         end_time=end_time,
-        starts=tuple([float(rows[r - row.base].t) for r, row in enumerate(rows)]),
+        starts=tuple([times[r - of.base] for r, of in enumerate(reads)]),
         ends=tableau.ends(end_time),
     )
 
@@ -162,39 +170,75 @@ def guided(program: Program, guidance: BoundGuidance) -> Program:
     return replace(program, table=table, slots=tuple(slots), branches=branches)
 
 
-def _slots(tableau: Tableau) -> tuple[Slots, ...]:
-    rows = tableau.rows
-    history = _furthest_lag(rows)
-    if not history and all(row.base == 0 and len(row.B) == 1 and not row.D for row in rows):
-        return (Slots(0, 0, 0, (), -1),) * len(rows)
-    needed = {r - lag for r, row in enumerate(rows) for lag, _ in row.B if lag > 0} if history else ()
-    evaluated, places = tableau.evaluated(), _places_of_states(rows)
+class Reads(NamedTuple):
+    """All that a row reads.
+
+    Attributes:
+        base: rows back of the base state.
+        lags: of the predictions, in the row's order.
+        back: rows back of the further states.
+    """
+
+    base: int
+    lags: tuple[int, ...]
+    back: tuple[int, ...]
+
+
+def _reads(rows: Sequence[Row]) -> list[Reads]:
+    """What each row reads; rows that read alike share one record, since most of a long plan do."""
+    shared: dict[tuple[Any, ...], Reads] = {}
+    found = []
+    for row in rows:
+        key = (row.base, tuple([lag for lag, _ in row.B]), tuple([n for n, _ in row.D]) if row.D else ())
+        of = shared.get(key)
+        if of is None:
+            of = shared[key] = Reads(*key)
+        found.append(of)
+    return found
+
+
+def _distinct(reads: Sequence[Reads]) -> list[Reads]:
+    """The records among those of `_reads`, in order of their first rows."""
+    return list({id(of): of for of in reads}.values())
+
+
+def _slots(tableau: Tableau, reads: Sequence[Reads], history: int) -> tuple[Slots, ...]:
+    distinct = _distinct(reads)
+    if distinct == [Reads(0, (0,), ())]:
+        return (Slots(0, 0, 0, (), -1),) * len(reads)
+    evaluated = tableau.evaluated()
+    in_place = all(of.base == 0 and not of.back for of in distinct)
+    places = [0] * (len(reads) + 1) if in_place else _places_of_states(reads)
+    needed = {r - lag for r, of in enumerate(reads) for lag in of.lags if lag > 0}
     known: dict[tuple[Any, ...], Slots] = {}
     found = []
-    for r, row in enumerate(rows):
-        earlier = tuple([(r - lag) % history for lag, _ in row.B if lag > 0]) if history else ()
-        kept = r % history if r in needed else -1
-        others = tuple([places[r - back] for back, _ in row.D])
-        key = (places[r], places[r - row.base], places[r + 1], earlier, kept, int(evaluated[r]), others)
+    for r, of in enumerate(reads):
+        turn = r % history if history else 0
+        seen, base, written = places[r], places[r - of.base], places[r + 1]
+        others = tuple([places[r - back] for back in of.back]) if of.back else ()
+        key = (id(of), turn, r in needed, evaluated[r], seen, base, written, others)
         slots = known.get(key)
         if slots is None:
-            slots = known[key] = Slots(*key)
+            earlier = tuple([(r - lag) % history for lag in of.lags if lag > 0])
+            kept = turn if r in needed else -1
+            slots = Slots(seen, base, written, earlier, kept, int(evaluated[r]), others)
+            known[key] = slots
         found.append(slots)
     return tuple(found)
 
 
-def _places_of_states(rows: Sequence[Row]) -> list[int]:
+def _places_of_states(reads: Sequence[Reads]) -> list[int]:
     """The buffer of the state before each row and after the last: the first one that no later row reads.
 
     A row reads all of its states before it writes, so that the new one may lie where one of them does.
     """
-    last = list(range(len(rows)))
-    for r, row in enumerate(rows):
-        for back in (row.base, *[back for back, _ in row.D]):
+    last = list(range(len(reads)))
+    for r, of in enumerate(reads):
+        for back in (of.base, *of.back):
             last[r - back] = r
     places, free, count = [0], [], 1
-    for r, row in enumerate(rows):
-        read = {r, r - row.base, *[r - back for back, _ in row.D]}
+    for r, of in enumerate(reads):
+        read = {r, r - of.base, *[r - back for back in of.back]}
         free += [places[state] for state in read if last[state] == r]
         if not free:
             free, count = [count], count + 1
@@ -204,56 +248,49 @@ def _places_of_states(rows: Sequence[Row]) -> list[int]:
     return places
 
 
-def _is_noisy(row: Row, components: int) -> bool:
-    return row.C != 0 if isinstance(row.C, int | float) else any(matrix(row.C, components))
-
-
-def _furthest_lag(rows: Sequence[Row]) -> int:
-    return max([lag for row in rows for lag, _ in row.B], default=0)
-
-
-def _table(tableau: Tableau, parameterization: str, process: Process, slots: Sequence[Slots]) -> Tensor:
+def _table(tableau: Tableau, parameterization: str, process: Process, columns: layout.Columns) -> Tensor:
     """[rows, WIDTH], float64, with the weight 1 for a single branch."""
-    columns = layout.Columns(tableau.components)
-    lines = _lines(tableau, columns)
-    table = torch.tensor(lines, dtype=torch.float64)
+    numbers = array("d", _numbers(tableau, columns))
+    table = torch.frombuffer(numbers, dtype=torch.float64).view(-1, columns.WIDTH)
     table[:, columns.CLIP] = math.inf if tableau.clip is None else tableau.clip
     table[:, columns.W.start] = 1
     _fill_conversions(table, columns, tableau, parameterization, process)
-    silent = [r for r, entry in enumerate(slots) if not entry.evaluated]
-    if silent:
-        # There is no prediction, and none that could be infinite.
-        for column in (columns.P, columns.Q, columns.R, columns.S):
-            table[silent, column] = 0
-    _check_finite(table, [row.t for row in tableau.rows], repr(parameterization))
     return table
 
 
-def _lines(tableau: Tableau, columns: layout.Columns) -> list[list[float]]:
-    """A, B_0, B_1, …, C and D_1, … of each row, in the columns of the table."""
+def _silence(table: Tensor, columns: layout.Columns, slots: Sequence[Slots]) -> None:
+    """Takes the conversions out of rows without an evaluation: there is no prediction, and none to be infinite."""
+    silent = [r for r, entry in enumerate(slots) if not entry.evaluated]
+    if not silent:
+        return
+    for column in (columns.P, columns.Q, columns.R, columns.S):
+        table[silent, column] = 0
+
+
+def _numbers(tableau: Tableau, columns: layout.Columns) -> list[float]:
+    """A, B_0, B_1, …, C and D_1, … of each row, in the columns of the table, row after row."""
     K, width = tableau.components, columns.WIDTH
-    A, B, C = columns.A, columns.B, columns.C
-    empty, lines = [0.0] * width, []
-    for row in tableau.rows:
-        line = empty.copy()
+    A, B, C, D = columns.A, columns.B.start, columns.C, columns.D.start
+    found = [0.0] * (width * len(tableau.rows))
+    for begin, row in zip(range(0, len(found), width), tableau.rows, strict=True):
         if K == 1 and isinstance(row.A, float) and isinstance(row.C, float):
-            line[A.start], line[C.start] = row.A, row.C
+            found[begin + A.start], found[begin + C.start] = row.A, row.C
         else:
-            line[A], line[C] = matrix(row.A, K), matrix(row.C, K)
-        place = B.start
+            found[begin + A.start : begin + A.stop] = matrix(row.A, K)
+            found[begin + C.start : begin + C.stop] = matrix(row.C, K)
+        place = begin + B
         for lag, coefficient in row.B:
             if lag > 0:
                 place += K
-            at = place if lag > 0 else B.start
+            at = place if lag > 0 else begin + B
             if K == 1 and isinstance(coefficient, float):
-                line[at] = coefficient
+                found[at] = coefficient
             else:
-                line[at : at + K] = vector(coefficient, K)
+                found[at : at + K] = vector(coefficient, K)
         for n, (_, weight) in enumerate(row.D):
-            at = columns.D.start + n * K * K
-            line[at : at + K * K] = matrix(weight, K)
-        lines.append(line)
-    return lines
+            at = begin + D + n * K * K
+            found[at : at + K * K] = matrix(weight, K)
+    return found
 
 
 def _fill_conversions(
@@ -290,7 +327,7 @@ def _check_finite(table: Tensor, times: Sequence[float], reading: str) -> None:
         )
 
 
-def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
+def _check(tableau: Tableau, reads: Sequence[Reads], parameterization: str, process: Process) -> None:
     if not tableau.rows:
         raise TrilemmaError("the sampler planned no rows; a tableau needs at least one")
     if not 1 <= tableau.components <= 2:
@@ -306,21 +343,21 @@ def _check(tableau: Tableau, parameterization: str, process: Process) -> None:
     check_components(tableau.parameterization, tableau.components)
     if tableau.clip is not None and not tableau.clip > 0:
         raise TrilemmaError(f"clip={tableau.clip!r} clips everything away; give a positive bound or None")
-    for r, row in enumerate(tableau.rows):
-        lags = [lag for lag, _ in row.B]
-        if not row.base and not row.D and lags in ([0], []):
-            continue
-        back = [row.base, *[back for back, _ in row.D]]
-        if min(back) < 0 or max(back) > r or (lags and not (min(lags) >= 0 and max(lags) <= r)):
+    # The first of the rows that read alike reads furthest back from where the plan begins.
+    firsts = dict(zip(map(id, reversed(reads)), reversed(range(len(reads))), strict=True))
+    for of in _distinct(reads):
+        r = firsts[id(of)]
+        back = [of.base, *of.back]
+        if min([*back, *of.lags]) < 0 or max([*back, *of.lags]) > r:
             raise TrilemmaError(
                 f"row {r + 1} of the sampler's tableau reads further back than the rows before it; the sampler is wrong"
             )
-        if len(row.D) > layout.MAX_OTHERS:
+        if len(of.back) > layout.MAX_OTHERS:
             raise TrilemmaError(
-                f"row {r + 1} of the sampler's tableau names {len(row.D)} states in D; the fused step reads at most "
+                f"row {r + 1} of the sampler's tableau names {len(of.back)} states in D; the fused step reads at most "
                 f"{layout.MAX_OTHERS} beside the base"
             )
-        if len(lags) > 1 and (len(set(lags)) != len(lags) or sum(map(bool, lags)) > layout.MAX_LAGS):
+        if len(set(of.lags)) != len(of.lags) or sum(map(bool, of.lags)) > layout.MAX_LAGS:
             raise TrilemmaError(
                 f"row {r + 1} of the sampler's tableau names a lag twice or over {layout.MAX_LAGS} earlier ones; "
                 "the sampler is wrong"

@@ -84,7 +84,7 @@ class Resolved:
         """Shape of one sample: of an image, or of the whole state where the grid ends before it gets to the data."""
         return self.model.image_shape if self.ends_at_data else self.shape
 
-    @property
+    @cached_property
     def ends_at_data(self) -> bool:
         """True where the last time is 0."""
         return float(self.times[-1]) == 0

@@ -121,14 +121,19 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     @cached_property
     def _bar(self) -> Any:
-        """Shown from the first batch on, so that what fails before it has a line of its own."""
-        steps = len(self._chunks) * self.resolved.rows
-        return tqdm(total=steps, unit="step", file=sys.stderr, disable=not self.resolved.request.progress)
+        """Shown from the first batch on, so that what fails before it has a line of its own; None if not wanted."""
+        if not self.resolved.request.progress:
+            return None
+        return tqdm(total=len(self._chunks) * self.resolved.rows, unit="step", file=sys.stderr)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         chunk = self._next = self._next or next(self._order, None)
         if chunk is None:
-            self._bar.close()
+            self._close_bar()
             raise StopIteration
         samples = self._draw(chunk).clone()
         self._next = None
@@ -162,7 +167,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                         "trajectory cannot hold; draw a batch at a time with sample_chunks"
                     )
                 path[:, positions] = self.trajectory
-        self._bar.close()
+        self._close_bar()
         return Samples(samples, self.provenance, path, self.times, resolved.indices)
 
     @property
@@ -186,7 +191,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """The samples [b, ...] of a chunk; a view, perhaps, that the next chunk overwrites."""
         self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         resolved = self.resolved
-        self._bar.refresh()
+        if self._bar is not None:
+            self._bar.refresh()
         try:
             with self._clock.running(len(chunk.rows)), torch.inference_mode():
                 batch = resolved.batch(chunk.indices.to(resolved.device), self._latent(chunk))
@@ -204,7 +210,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
                 drawn = resolved.samples(drawn, batch.indices)
         except BaseException:
             # The error then begins a line of its own.
-            self._bar.close()
+            self._close_bar()
             raise
         self._drawn += 1
         if self._path is not None:
@@ -218,6 +224,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         latent = resolved.request.latent
         if latent is None:
             return None
+        if chunk.full:
+            return latent[chunk.positions].to(resolved.device, resolved.dtype)
         states = latent[chunk.positions[:1]].repeat(len(chunk.indices), *(1,) * len(resolved.shape))
         states[chunk.rows] = latent[chunk.positions]
         return states.to(resolved.device, resolved.dtype)
@@ -259,7 +267,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         return self._runner[1]
 
     def _report(self, row: int, rows: int, t: float, state: Tensor) -> None:
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         if self._path is not None:
             self._path.append((t, state.clone()))
         callback = self.resolved.request.callback

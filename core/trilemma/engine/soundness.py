@@ -81,7 +81,7 @@ def deviation(tableau: Tableau, process: Process, variance: float) -> float:
     """
     rows = tableau.rows
     t = torch.tensor([row.t for row in rows], dtype=torch.float64)
-    alpha, sigma = process.alpha(t), process.sigma(t)
+    _, alpha, sigma = process.last_component(t)
     total = alpha.square() * variance + sigma.square()
     p, q = convert("x0", tableau.parameterization, alpha, sigma)
     slopes = (p + q * alpha * variance / total).tolist()

@@ -46,7 +46,8 @@ class Process(WithOptions, ABC):
     def alpha_sigma(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """Returns α, σ of a grid [N], float64. Time 0 is the data, (1, 0), even where a process keeps some noise."""
         data = times == 0
-        return self.alpha(times).masked_fill(data, 1.0), self.sigma(times).masked_fill(data, 0.0)
+        alpha, sigma = self._scales(times)
+        return alpha.masked_fill(data, 1.0), sigma.masked_fill(data, 0.0)
 
     def last_component(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns w [..., K] and α, σ [...] of w·z = α x₀ + σ ε_K, float64, for t [...] above 0.
@@ -59,8 +60,8 @@ class Process(WithOptions, ABC):
         so that every conversion of one component holds for w·z, α and σ. K = 1: w = 1, z_t = α_t x₀ + σ_t ε.
         """
         if self.components == 1:
-            alpha = self.alpha(t)
-            return torch.ones_like(alpha).unsqueeze(-1), alpha, self.sigma(t)
+            alpha, sigma = self._scales(t)
+            return torch.ones_like(alpha).unsqueeze(-1), alpha, sigma
         mean, cov = self.moments(t)
         slopes = torch.linalg.solve(cov[..., :-1, :-1], cov[..., :-1, -1:]).squeeze(-1)
         w = torch.cat([-slopes, torch.ones_like(slopes[..., :1])], -1)
@@ -152,8 +153,13 @@ class Process(WithOptions, ABC):
 
     def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns α_t, σ_t for t [B], in the dtype and on the device of `like` [B, ...], broadcastable against it."""
-        host = t.to("cpu", torch.float64)
-        return column(self.alpha(host), like), column(self.sigma(host), like)
+        alpha, sigma = self._scales(t.to("cpu", torch.float64))
+        return column(alpha, like), column(sigma, like)
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """α_t and σ_t, of one evaluation of the moments."""
+        mean, cov = self.moments(t)
+        return mean[..., 0], cov[..., 0, 0].sqrt()
 
     def _log_alpha_derivative(self, t: Tensor) -> Tensor:
         return _value_and_slope(lambda u: self.moments(u)[0][..., 0].log(), t)[1]

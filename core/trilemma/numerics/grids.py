@@ -8,6 +8,8 @@ limit of many table steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from operator import lt
 
 import torch
 from torch import Tensor
@@ -113,6 +115,8 @@ def check_steps(table: int | None, steps: int) -> int:
 
 def _distinct(indices: list[int], T: int) -> list[int]:
     """Pushes equal neighbours up by one, then everything that left the table back down."""
+    if indices[-1] < T and all(map(lt, indices, islice(indices, 1, None))):
+        return indices
     for i in range(1, len(indices)):
         indices[i] = max(indices[i], indices[i - 1] + 1)
     ceiling = T

@@ -44,12 +44,12 @@ def explain(op: str, *arguments: Any, **options: Any) -> Explanation:
     operator = OPERATORS[op]
     asked = bool(arguments or options)
     try:
-        operator.signature.bind(*arguments, **options) if asked else None
+        given = operator.given(*arguments, **options) if asked else {}
     except TypeError as error:
         raise UsageError(
             f"explain({op!r}): {error}; the operator takes {op}{_signature(operator)}"
         ) from error
-    why = operator.why_not_native(*arguments, **options)
+    why = operator.why_not_native(*given.values())
     shown = "" if asked else _signature(operator)
     return Explanation(op, "reference" if why else "native", {"native": why} if why else {}, shown)
 

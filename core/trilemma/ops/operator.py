@@ -139,20 +139,33 @@ class Operator:
         missing = native.load()
         if missing or not (arguments or options):
             return missing
-        bound = self.signature.bind(*arguments, **options)
-        bound.apply_defaults()
-        if isinstance(bound.arguments.get("seed"), int):
+        given = self.given(*arguments, **options)
+        if isinstance(given.get("seed"), int):
             # The seed changes nothing here, and an operator's int has only 63 bits.
-            bound.arguments["seed"] = 0
-        self.check(*bound.args)
-        for name, value in bound.arguments.items():
+            given["seed"] = 0
+        self.check(*given.values())
+        for name, value in given.items():
             if isinstance(value, Tensor) and (why := _why_not_there(value.device)):
                 return f"{name} is on {value.device}, {why}"
         try:
-            found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*bound.args)
+            found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*given.values())
         except NotImplementedError:
             return "it has no native kernel for tensors of this device"
         return found
+
+    def given(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Returns all arguments by name, in order.
+
+        Raises:
+            TypeError: for arguments that are not the operator's.
+        """
+        names = self.signature.parameters
+        if len(arguments) == len(names) and not options:
+            # To bind them costs more than the call that they are for.
+            return dict(zip(names, arguments, strict=True))
+        bound = self.signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        return dict(bound.arguments)
 
     def _without_native(self, *arguments: Any, backend: str = "auto") -> Any:
         if backend == "native":
