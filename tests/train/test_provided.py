@@ -24,6 +24,8 @@ RECIPE: dict[str, Any] = {
     "process": {"spec": "vp-continuous"},
     "denoiser": {"spec": "mlp", "options": {"width": 8, "classes": 8, "conditions": [LEVEL]}},
     "objective": {"spec": "levels"},
+    # The card's sampler is tried, with a value for a condition that has no null.
+    "sampling": {"sampler": "ddim", "steps": 2},
     "validation": {"dataset": "mixture2d:split=test,n=32"},
 }
 

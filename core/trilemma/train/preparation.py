@@ -244,12 +244,14 @@ def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
     table = denoiser.process.table
     steps = _USUAL_STEPS if table is None else min(table, _USUAL_STEPS)
     own = steps if recipe.sampling.steps is None else recipe.sampling.steps
+    draw = torch.Generator().manual_seed(0)
+    first = {name: entry.drawn(1, draw) for name, entry in denoiser.conditions.items()}
+    # The others have a null.
+    needed = {name: found for name, found in first.items() if not denoiser.conditions[name].has_null}
     if recipe.sampling.sampler is not None or recipe.sampling.steps is not None:
         with _saying("sampling.sampler" if recipe.sampling.sampler is not None else "sampling.steps"):
-            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=own)
+            sample_chunks(denoiser, 1, sampler=recipe.sampling.sampler, steps=own, cond=needed)
     if recipe.sampling.guidance is not None:
-        draw = torch.Generator().manual_seed(0)
-        first = {name: entry.drawn(1, draw) for name, entry in denoiser.conditions.items()}
         with _saying("sampling.guidance"):
             sample_chunks(denoiser, 1, guidance=recipe.sampling.guidance, cond=first, steps=own)
     with _saying("samples"):

@@ -16,6 +16,7 @@ from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.low_discrepancy import uniform_draws
+from trilemma_plugins.distillation.guided import teacher_x0, with_scale
 from trilemma_plugins.distillation.reading import predicted_x0
 from trilemma_plugins.distillation.steps import Scales, check_one_component, flow_step
 from trilemma_plugins.distillation.teacher import TEACHER, teacher_of
@@ -37,10 +38,13 @@ class Consistency(Objective):
         grid: of the times.
         huber: c/√D of the distance.
         drop: probability of replacing the conditions of an example by the null ones, for teacher and student alike.
+        guidance: name of the student's condition that is the scale s of the teacher's guidance, as in `Progressive`
+            (2310.04378); "" for none.
 
     Raises:
-        UsageError: for a drop outside [0, 1], a number of steps below 2, a process of several components, or a
-            parameterization that does not give x₀ at one of the times.
+        UsageError: for a drop outside [0, 1], a number of steps below 2, a process of several components, a
+            parameterization that does not give x₀ at one of the times, or a guidance that teacher or student cannot
+            have.
 
     References:
         Song et al., Consistency Models, arXiv:2303.01469; Song & Dhariwal, Improved Techniques for Training
@@ -52,6 +56,7 @@ class Consistency(Objective):
     grid: Grid = "trailing"
     huber: float = 0.00054
     drop: float | dict[str, float] = 0.0
+    guidance: str = ""
 
     frozen = (TEACHER,)
 
@@ -65,8 +70,13 @@ class Consistency(Objective):
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
         if not self.teacher:
+            if self.guidance:
+                raise UsageError(f"guidance={self.guidance} is that of a teacher; give teacher=NAME")
             return {}
-        return {TEACHER: teacher_of(model, "" if self.teacher == "start" else self.teacher)}
+        return {TEACHER: teacher_of(model, "" if self.teacher == "start" else self.teacher, self.guidance)}
+
+    def provides(self) -> tuple[str, ...]:
+        return (self.guidance,) if self.guidance else ()
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the mean over the batch of the distance, divided by √D."""
@@ -78,7 +88,8 @@ class Consistency(Objective):
         i = (u * self.steps).floor().long().clamp_max(self.steps - 1)
         t, s = times[i], times[i + 1]
         noise = torch.randn(x0.shape, generator=step.generator, dtype=torch.float32).to(x0)
-        cond = drop_conditions(student, step.cond, self.drop, step.generator)
+        told = with_scale(student, step, self.guidance)
+        cond = drop_conditions(student, told, self.drop, step.generator)
         at_t, at_s = Scales.at(process, t), Scales.at(process, s)
         z = process.perturb(x0, t, noise)
         with torch.no_grad():
@@ -104,7 +115,7 @@ class Consistency(Objective):
         if teacher is None:
             return flow_step(z, x0, at_t, at_s)
         assert isinstance(teacher, Denoiser)
-        return flow_step(z, predicted_x0(teacher, teacher, z, t, at_t, cond), at_t, at_s)
+        return flow_step(z, teacher_x0(teacher, z, t, at_t, cond, self.guidance), at_t, at_s)
 
     def _target(self, step: Step, z: Tensor, s: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The student's answer at z_s, and z_s itself where s = 0, at which no network is asked."""

@@ -17,6 +17,7 @@ from trilemma.interfaces.spacing import Grid
 from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.low_discrepancy import uniform_draws
+from trilemma_plugins.distillation.guided import teacher_x0, with_scale
 from trilemma_plugins.distillation.reading import predicted_x0
 from trilemma_plugins.distillation.steps import Scales, flow_step, halved_times
 from trilemma_plugins.distillation.teacher import TEACHER, teacher_of
@@ -35,6 +36,10 @@ class Progressive(Objective):
 
         x̃ = κ x̂₀(z_t) + (1 − κ) x̂₀(z_m),   κ = (σ_s/σ_m)(α_m − (σ_m/σ_t) α_t)/(α_s − r α_t).
 
+    With `guidance`, the teacher's answer is x̂₀(∅) + s (x̂₀(c) − x̂₀(∅)), and the student is told s by the scalar
+    condition of that name, drawn for each example uniformly from its range low … high: a guided sample then needs one
+    evaluation a step. A teacher that takes this condition itself is told s.
+
     A chain of stages halves N from one to the next: each student is the next teacher, and the recipe's `start` gives
     it the teacher's weights.
 
@@ -45,13 +50,16 @@ class Progressive(Objective):
         grid: of the times; that of N steps must be every second of the one of 2N, as in "trailing".
         weighting: w(t) = "truncated-snr": max(SNR, 1), or "snr+1": the plain error of v.
         drop: probability of replacing the conditions of an example by the null ones, for teacher and student alike.
+        guidance: name of the student's condition that is the scale s of the teacher's guidance; "" for none.
 
     Raises:
         UsageError: for an unknown weighting, a drop outside [0, 1], a number of steps below 1, grids that disagree, a
-            process of several components, or a parameterization that does not give x₀ at one of the times.
+            process of several components, a parameterization that does not give x₀ at one of the times, or a guidance
+            that teacher or student cannot have.
 
     References:
         Salimans & Ho, Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512.
+        Meng et al., On Distillation of Guided Diffusion Models, arXiv:2210.03142.
     """
 
     teacher: str = ""
@@ -59,6 +67,7 @@ class Progressive(Objective):
     grid: Grid = "trailing"
     weighting: Literal["truncated-snr", "snr+1"] = "truncated-snr"
     drop: float | dict[str, float] = 0.0
+    guidance: str = ""
 
     frozen = (TEACHER,)
 
@@ -71,7 +80,10 @@ class Progressive(Objective):
             )
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        return {TEACHER: teacher_of(model, self.teacher)}
+        return {TEACHER: teacher_of(model, self.teacher, self.guidance)}
+
+    def provides(self) -> tuple[str, ...]:
+        return (self.guidance,) if self.guidance else ()
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the mean over batch and pixels of the weighted squared residual in x₀."""
@@ -83,10 +95,11 @@ class Progressive(Objective):
         i = 2 * (u * self.steps).floor().long().clamp_max(self.steps - 1)
         t = times[i]
         noise = torch.randn(x0.shape, generator=step.generator, dtype=torch.float32).to(x0)
-        cond = drop_conditions(student, step.cond, self.drop, step.generator)
+        told = with_scale(student, step, self.guidance)
+        cond = drop_conditions(student, told, self.drop, step.generator)
         z = process.perturb(x0, t, noise)
         with torch.no_grad():
-            target = two_steps(teacher, z, t, times[i + 1], times[i + 2], cond)
+            target = two_steps(teacher, z, t, times[i + 1], times[i + 2], cond, self.guidance)
         scales = Scales.at(process, t)
         answer = predicted_x0(step.network, student, z, t, scales, cond)
         snr = scales.snr
@@ -96,7 +109,13 @@ class Progressive(Objective):
 
 
 def two_steps(
-    teacher: Denoiser, z: Tensor, t: Tensor, m: Tensor, s: Tensor, cond: Mapping[str, Tensor]
+    teacher: Denoiser,
+    z: Tensor,
+    t: Tensor,
+    m: Tensor,
+    s: Tensor,
+    cond: Mapping[str, Tensor],
+    guidance: str = "",
 ) -> Tensor:
     """Returns x̃ [B, ...], with which one step of DDIM t → s lands where the teacher's steps t → m → s do.
 
@@ -104,12 +123,13 @@ def two_steps(
         teacher: the network that takes the two steps.
         z: states z_t [B, ...].
         t, m, s: falling times [B], float64 on the host.
-        cond: conditions of the teacher.
+        cond: conditions of the student, among them those of the teacher.
+        guidance: name of the condition that is the scale of the teacher's guidance; "" for none.
     """
     at_t, at_m, at_s = (Scales.at(teacher.process, time) for time in (t, m, s))
-    first = predicted_x0(teacher, teacher, z, t, at_t, cond)
+    first = teacher_x0(teacher, z, t, at_t, cond, guidance)
     middle = flow_step(z, first, at_t, at_m)
-    second = predicted_x0(teacher, teacher, middle, m, at_m, cond)
+    second = teacher_x0(teacher, middle, m, at_m, cond, guidance)
     ratio = at_s.sigma / at_t.sigma
     share = at_s.sigma / at_m.sigma * (at_m.alpha - at_m.sigma / at_t.sigma * at_t.alpha)
     return second + column(share / (at_s.alpha - ratio * at_t.alpha), z) * (first - second)

@@ -9,23 +9,34 @@ from torch import nn
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.loading import load
+from trilemma_plugins.distillation.guided import check_guided, guidance_condition
 
 # The name of the part beside the student.
 TEACHER = "teacher"
 
 
-def teacher_of(student: nn.Module, model: str) -> Denoiser:
+def teacher_of(student: nn.Module, model: str, guidance: str = "") -> Denoiser:
     """Returns the teacher, in evaluation mode and without gradients.
 
     Args:
         student: the network that learns.
         model: name or directory of the teacher; "" for the weights that the student begins with.
+        guidance: name of the student's condition that is the scale of the teacher's guidance; "" for none.
 
     Raises:
-        UsageError: for a teacher of another process or shape, or conditions that the student does not have.
+        UsageError: for a teacher of another process or shape, conditions that the student does not have, or a guidance
+            that one of them cannot have.
     """
     if not isinstance(student, Denoiser):
         raise UsageError(f"a {type(student).__name__} is no denoiser; distil a denoiser")
+    if guidance:
+        guidance_condition(student, guidance)
+    if not model and guidance:
+        # The weights that it begins with may never have been told a scale, or may have learned to hear it.
+        raise UsageError(
+            f"guidance={guidance} needs a teacher by name, which says whether it is guided or told the scale; "
+            "give teacher=NAME, or teacher={STAGE} in a recipe of stages"
+        )
     if not model:
         copied = copy.deepcopy(student)
         copied.eval().requires_grad_(False)
@@ -39,9 +50,11 @@ def teacher_of(student: nn.Module, model: str) -> Denoiser:
             f"the teacher {model} is of {teacher.shape} under {teacher.process!r}, the student of {student.shape} "
             f"under {student.process!r}; give both the same [process] and data"
         )
-    if missing := set(teacher.conditions) - set(student.conditions):
+    if missing := set(teacher.keywords) - set(student.keywords):
         raise UsageError(
-            f"the teacher {model} takes the conditions {', '.join(sorted(missing))}, which the student has not; "
-            "give the student the same conditions"
+            f"the teacher {model} is told {', '.join(sorted(missing))}, which the student is not; "
+            "give the student the same conditions, with the same nulls"
         )
+    if guidance:
+        check_guided(teacher, guidance)
     return teacher.to(device)
