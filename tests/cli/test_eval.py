@@ -77,7 +77,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> GaussianDenoiser:
     )
     default = SimpleNamespace(default_features=lambda: ["pixels"] if made.by_default else [])
     monkeypatch.setattr(evaluator, "building", default)
-    monkeypatch.setattr(trilemma, "load", lambda name, **options: made, raising=False)
+    monkeypatch.setattr(evaluation, "load", lambda name, **options: made)
     monkeypatch.setattr(
         evaluation,
         "build_alike",

@@ -27,7 +27,7 @@ def test_it_was_made_by_the_recipe(name):
     recipe = read_recipe(FOLDER / "recipes" / f"{name}.toml")
     assert card["provenance"]["recipe_sha256"] == recipe.fingerprint()
     assert card["model"]["name"] == recipe.name == name
-    assert card["evaluation"] == dict(recipe.evaluation)
+    assert card["evaluation"] == recipe.advice
     assert card.get("sampling", {}).get("sampler") == recipe.sampling.sampler
     assert (FOLDER / f"{name}-log.jsonl").stat().st_size > 1000
 

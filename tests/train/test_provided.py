@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
 import trilemma
+from support.levels import LEVEL, Levels
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.objective import Objective
 from trilemma.train.recipe import make_recipe
 from trilemma.train.trainer import train
 
-LEVEL = {"kind": "scalar", "name": "level", "low": 1, "high": 4}
 RECIPE: dict[str, Any] = {
     "steps": 3,
     "batch_size": 16,
@@ -28,26 +26,6 @@ RECIPE: dict[str, Any] = {
     "sampling": {"sampler": "ddim", "steps": 2},
     "validation": {"dataset": "mixture2d:split=test,n=32"},
 }
-
-
-@dataclass(frozen=True)
-class Levels(Objective):
-    """Teaches the network the level that it is told, drawn anew in each step."""
-
-    name: str = "level"
-    told: ClassVar[list[set[str]]] = []
-
-    def provides(self):
-        return (self.name,)
-
-    def update_loss(self, update, step):
-        Levels.told.append(set(step.cond))
-        count = len(step.x0)
-        values = 1 + 3 * torch.rand(count, generator=step.generator)
-        prepared = step.denoiser.conditions["level"].prepare(values.tolist())
-        told = prepared.to(step.x0.device).take(torch.arange(count))
-        answer = step.network(step.x0, torch.ones(count), **step.cond, **told)
-        return (answer - values.view(-1, 1, 1, 1)).square().mean()
 
 
 @pytest.fixture(autouse=True)

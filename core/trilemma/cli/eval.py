@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ def command(
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
     steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
+    cond: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cond", metavar="NAME=VALUE", help="Condition that the data set does not give; repeatable."
+        ),
+    ] = None,
     n: Annotated[int, option("n", "-n")] = 10_000,
     batch_size: Annotated[int, option("batch_size")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the samples, and of an untrained network.")] = 0,
@@ -49,7 +57,6 @@ def command(
     """Draw samples of MODEL and measure them: Fréchet distance, precision, recall, class agreement, speed."""
     import torch
 
-    import trilemma
     from trilemma import evaluate
     from trilemma.engine.request import Request
     from trilemma.errors import UsageError
@@ -59,11 +66,17 @@ def command(
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     if threads:
         torch.set_num_threads(threads)
-    network = trilemma.load(model, device=device, dtype=kind, fused=True)
-    evaluator = evaluate.Evaluator.of(network, dataset, features, metrics, reference)
-    # Metrics of the model differentiate the network, and its fused operators have no derivative.
-    if evaluator.of_the_model:
-        network = trilemma.load(model, device=device, dtype=kind)
+    network, evaluator = evaluate.load_measured(
+        model,
+        device=device,
+        dtype=kind,
+        dataset=dataset,
+        features=features,
+        metrics=metrics,
+        reference=reference,
+    )
+    if told := pairs(cond or ()):
+        evaluator = dataclasses.replace(evaluator, cond={**evaluator.cond, **values(told, network)})
     measured = evaluate.untrained(network, seed) if untrained else network
     if not evaluator.comparisons:
         record = evaluate.evaluate_model(measured, evaluator, n=n, batch_size=batch_size, seed=seed)

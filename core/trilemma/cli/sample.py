@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
 from trilemma.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from trilemma.interfaces.denoiser import Denoiser
-    from trilemma.models.cascade import Cascade
     from trilemma.output.destination import Sink
 
 
@@ -89,7 +88,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
 ) -> None:
     """Draw samples from MODEL into a picture, an array or a folder of pictures."""
-    told = _pairs(cond or ())
+    told = pairs(cond or ())
     of_stages = _of_stages(stage or ())
 
     import torch
@@ -126,7 +125,7 @@ def command(
         sampler=sampler,
         steps=steps,
         guidance=guidance,
-        cond=_values(told, network),
+        cond=values(told, network),
         seed=seed,
         noise=noise,
         indices=None if indices is None else parse_indices(indices),
@@ -168,29 +167,6 @@ def command(
         print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
-
-
-def _pairs(given: list[str] | tuple[str, ...]) -> dict[str, str]:
-    """The texts of the values by the names of their conditions."""
-    found: dict[str, str] = {}
-    for pair in given:
-        name, equals, value = (part.strip() for part in pair.partition("="))
-        if not name or not equals or not value:
-            raise UsageError(
-                f"--cond {pair!r} is not of the form name=value; write for example --cond class=7"
-            )
-        if name in found:
-            raise UsageError(f"--cond {name} is given twice; give a list for several values: {name}=[0,1]")
-        found[name] = value
-    return found
-
-
-def _values(told: dict[str, str], network: Denoiser | Cascade) -> dict[str, Any]:
-    """The values that the texts mean for the conditions of a network; it refuses those that it does not take."""
-    return {
-        name: network.conditions[name].parse(text) if name in network.conditions else text
-        for name, text in told.items()
-    }
 
 
 def _of_stages(texts: list[str] | tuple[str, ...]) -> dict[int, dict[str, Any]] | None:

@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
 from trilemma.errors import UsageError
+
+if TYPE_CHECKING:
+    from trilemma.train.trainer import TrainingResult
 
 
 def command(
@@ -71,27 +74,37 @@ def command(
             f"{file} has stages, and each begins with the model of the one before; leave --from and "
             "--from-checkpoint out, or set start in a stage"
         )
+    say = _quiet if as_json else _say
     try:
         if stages:
-            result = train_stages(stages, out or Path("runs") / file.stem, progress=progress)[-1]
+            folder = out or Path("runs") / file.stem
+            result = train_stages(stages, folder, progress=progress, ended=say)[-1]
         else:
             parsed = read_recipe(file, overrides or [])
             parsed = parsed if start is None else dataclasses.replace(parsed, start=start)
             folder = out or Path("runs") / parsed.name
             result = train(parsed, folder, progress=progress, from_checkpoint=from_checkpoint)
+            say(result)
     except Interrupted as interrupted:
         print(f"{interrupted}; go on with: {_again(context.params)}", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
         print_json({"model": str(result.model), "steps": result.steps, **result.last})
-    else:
-        said = [f"{result.steps} steps"]
-        said += [
-            f"{name.replace('_', ' ')} {value:.4f}"
-            for name, value in result.last.items()
-            if name.endswith("loss")
-        ]
-        typer.echo(f"{result.model}: {', '.join(said)}")
+
+
+def _quiet(result: TrainingResult) -> None:
+    """Says nothing."""
+
+
+def _say(result: TrainingResult) -> None:
+    shown = {"evaluation": "4g", "loss": "4f"}
+    said = [
+        f"{name.replace('_', ' ')} {value:.{digits}}"
+        for name, value in result.last.items()
+        for kind, digits in shown.items()
+        if kind in (name.partition("_")[0], name.rpartition("_")[2])
+    ]
+    typer.echo(f"{result.model}: {', '.join([f'{result.steps} steps', *said])}")
 
 
 def _again(given: Mapping[str, Any]) -> str:

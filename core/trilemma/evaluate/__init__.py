@@ -1,6 +1,6 @@
 """Evaluation: metrics of a model's samples against a data set, in the space of a feature network."""
 
-from trilemma.evaluate.evaluation import evaluate, evaluate_model, untrained
+from trilemma.evaluate.evaluation import check_request, evaluate, evaluate_model, load_measured, untrained
 from trilemma.evaluate.evaluator import METRICS, Evaluator
 from trilemma.interfaces.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
 
@@ -12,7 +12,9 @@ __all__ = [
     "Metric",
     "ModelMetric",
     "Observation",
+    "check_request",
     "evaluate",
     "evaluate_model",
+    "load_measured",
     "untrained",
 ]

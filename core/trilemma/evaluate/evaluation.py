@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.building import build_alike
+from trilemma.models.loading import load
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
@@ -28,9 +30,9 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
 
     Where the request names no condition, a model that takes some is given the values of the training split, its classes
     in their proportions: sample i gets those of entry ⌊i N/n⌋ of the N training images sorted by class, and its label
-    is the one that it was asked to have, by whatever condition. Samples are rounded to 8 bits, as the reference images
-    are, and measured batch by batch, so that memory does not grow with n. The states are in float32 unless the request
-    says otherwise.
+    is the one that it was asked to have, by whatever condition. Of its other conditions it is given the values that the
+    evaluator has. Samples are rounded to 8 bits, as the reference images are, and measured batch by batch, so that
+    memory does not grow with n. The states are in float32 unless the request says otherwise.
 
     Args:
         request: of a model in evaluation mode, in any dtype.
@@ -43,17 +45,49 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     Raises:
         TrilemmaError: as `trilemma.sample` does, and where a metric refuses the samples.
     """
+    asked = _asked(request, evaluator)
+    model, chunks = asked.model, asked.chunks
+    values = evaluator.measure(_looked_at(chunks, asked.labels))
+    record = dict(chunks.provenance)
+    record["cond"] = asked.told or record["cond"] or None
+    record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
+    return record | {
+        "of_the_model": evaluator.measure_model(model, asked.n, request.batch_size, request.seed)
+    }
+
+
+def check_request(request: Request, evaluator: Evaluator) -> None:
+    """Checks that `evaluate` could draw a request's samples; reads the data set and draws none.
+
+    Raises:
+        TrilemmaError: as `trilemma.sample` does, and for a model that the evaluator does not measure.
+    """
+    _asked(request, evaluator)
+
+
+class _Asked(NamedTuple):
+    """The samples of an evaluation, not drawn yet: their labels, and which conditions they are given, in words."""
+
+    model: Denoiser
+    n: int
+    chunks: SampleChunks
+    labels: Tensor | None
+    told: str
+
+
+def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
     model = resolved_model(request.model, request.device)
     evaluator.check(model)
     given, labels = _training_values(model, evaluator, n) if request.cond is None else ({}, None)
-    cond = given or request.cond
+    more = dict(evaluator.cond) if request.cond is None else {}
+    if known := given.keys() & more.keys():
+        raise UsageError(
+            f"the data set {evaluator.dataset} gives the values of {', '.join(sorted(known))}; leave them out"
+        )
+    cond = {**given, **more} or request.cond
     chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
-    values = evaluator.measure(_looked_at(chunks, labels))
-    record = dict(chunks.provenance)
-    record["cond"] = _described(given) if given else record["cond"] or None
-    record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
-    return record | {"of_the_model": evaluator.measure_model(model, n, request.batch_size, request.seed)}
+    return _Asked(model, n, chunks, labels, _described(given, more))
 
 
 def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dict[str, Any], Tensor | None]:
@@ -75,9 +109,10 @@ def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dic
     return given, labels[rows] if LABEL in {*given, *(columns if given else ())} else None
 
 
-def _described(given: Mapping[str, Any]) -> str:
+def _described(given: Mapping[str, Any], more: Mapping[str, Any]) -> str:
     names = " and ".join("labels" if name == LABEL else name for name in given)
-    return f"the training {names}, in their proportions"
+    training = [f"the training {names}, in their proportions"] if given else []
+    return "; ".join([*training, *(f"{name}={value}" for name, value in more.items())])
 
 
 def evaluate_model(
@@ -107,6 +142,29 @@ def evaluate_model(
         "metrics": {},
         "of_the_model": evaluator.measure_model(model, n, batch_size, seed),
     }
+
+
+def load_measured(
+    model: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **given: Any,
+) -> tuple[Denoiser, Evaluator]:
+    """Returns a model, loaded to be measured, and the evaluator that its card names.
+
+    Args:
+        model: name or directory.
+        device, dtype: as in `trilemma.load`.
+        given: what replaces values of the card; see `Evaluator.of`.
+
+    Raises:
+        TrilemmaError: as `trilemma.load` and `Evaluator.of` do.
+    """
+    network = load(model, device=device, dtype=dtype, fused=True)
+    evaluator = Evaluator.of(network, **given)
+    # Metrics of the model differentiate the network, and its fused operators have no derivative.
+    return load(model, device=device, dtype=dtype) if evaluator.of_the_model else network, evaluator
 
 
 def untrained(model: Denoiser, seed: int) -> Denoiser:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ class Evaluator:
             registered default ones that takes the images.
         metrics: specs of metrics.
         reference: the split the samples are compared with.
+        cond: values of those conditions of the model that the data set does not give, by name.
         training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
 
     Raises:
@@ -51,6 +52,7 @@ class Evaluator:
     features: str | None = None
     metrics: Sequence[str] = METRICS
     reference: str = "train"
+    cond: Mapping[str, Any] = field(default_factory=dict)
     training: Training | None = None
 
     @classmethod
@@ -80,6 +82,7 @@ class Evaluator:
             features or advised.get("features"),
             tuple(metrics or advised.get("metrics", METRICS)),
             reference or advised.get("reference", "train"),
+            advised.get("cond", {}),
             Training.of(card),
         )
         if not reference and "reference" not in advised and made._tests_are_new():
@@ -265,6 +268,7 @@ class Evaluator:
             "features": self.network.identity if self.comparisons else None,
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
+            **({"cond_given": dict(self.cond)} if self.cond else {}),
         }
 
 

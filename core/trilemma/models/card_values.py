@@ -82,6 +82,7 @@ _CHECKS: dict[str, tuple[Check, str]] = {
     "evaluation.dataset": (_is_text, "a string"),
     "evaluation.features": (_is_text, "a string"),
     "evaluation.metrics": (_are_texts, "a list of strings"),
+    "evaluation.cond": (lambda value: isinstance(value, dict), "a table"),
     "evaluation.reference": (lambda value: value in ("train", "test"), '"train" or "test"'),
 }
 

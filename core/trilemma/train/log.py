@@ -62,19 +62,32 @@ class RunLog:
         self._write(step, {**losses, **values, "images_per_second": round(rate, 1)})
         self._bar.set_postfix_str(f"{_shown(losses)}{self._noted}, {rate:.0f} images/s")
 
-    def note(self, step: int, **values: float) -> None:
-        """Writes a line of its own after `step` steps, which the bar shows from then on.
+    def note(self, step: int, values: Mapping[str, float], **beside: Any) -> None:
+        """Writes a line of its own after `step` steps, whose numbers the bar shows from then on.
+
+        Args:
+            step: steps that are done.
+            values: numbers by name.
+            beside: what else the line holds, such as how the numbers were found.
 
         Raises:
             ModelError: where the disk refuses.
         """
-        self._write(step, values)
+        self._write(step, values, beside)
         self._noted = f", {_shown(values)}"
 
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
+    def numbers_of(self, step: int, **beside: Any) -> dict[str, float]:
+        """Returns the numbers of the line that `note` wrote after so many steps with the same `beside`; {} for none."""
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record.pop("step") == step and all(record.pop(name, None) == beside[name] for name in beside):
+                return dict(record)
+        return {}
+
+    def _write(self, step: int, values: Mapping[str, float], beside: Mapping[str, Any] | None = None) -> None:
         record = {"step": step, **values}
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(json.dumps({**record, **(beside or {})}) + "\n")
             self._file.flush()
         except OSError as error:
             raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import importlib.util
@@ -39,6 +40,7 @@ from trilemma.registry import building, catalog
 from trilemma.registry.options import checked_options
 from trilemma.registry.spec import parse_spec
 from trilemma.train.data_order import DataOrder
+from trilemma.train.evaluation import check_evaluation
 from trilemma.train.examples import Reader
 from trilemma.train.log_names import check_scalars
 from trilemma.train.parts import Parts, shared_parameters
@@ -134,7 +136,7 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
             recipe.optimizer.of(update)
     recipe.optimizer.check_names(parts.updates)
     _check_samples(recipe, model)
-    _check_evaluation(recipe)
+    _check_evaluation(recipe, model, card)
     fingerprints = fingerprint, data_fingerprint
     prepared = Prepared(data, measured, fingerprints, objective, parts, card, order)
     _try(recipe, prepared, precision, processes)
@@ -275,7 +277,7 @@ def _check_samples(recipe: Recipe, denoiser: nn.Module) -> None:
         )
 
 
-def _check_evaluation(recipe: Recipe) -> None:
+def _check_evaluation(recipe: Recipe, model: nn.Module, card: dict[str, Any]) -> None:
     asked = recipe.evaluation
     named = [("dataset", asked.get("dataset")), ("metric", asked.get("features"))]
     named += [("metric", metric) for metric in asked.get("metrics", ())]
@@ -283,6 +285,16 @@ def _check_evaluation(recipe: Recipe) -> None:
         for kind, spec in named:
             if spec is not None:
                 _check_spec(kind, spec)
+        if not recipe.measured:
+            return
+        if not isinstance(model, Denoiser):
+            raise UsageError(
+                f"n = {recipe.measured} samples are those of a denoiser, and this trains a model of the kind "
+                f"{recipe.kind}; drop n"
+            )
+        seen = copy.copy(model)
+        seen.card = {**card, "weights": {"sha256": None}}
+        check_evaluation(seen, recipe.measured)
 
 
 def _check_spec(kind: str, spec: str) -> None:
@@ -374,7 +386,7 @@ def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
             "dataset": recipe.dataset.spec,
         },
         **({"sampling": dataclasses.asdict(recipe.sampling)} if drawn else {}),
-        "evaluation": dict(recipe.evaluation),
+        "evaluation": recipe.advice,
         "provenance": {
             "objective": recipe.objective.spec,
             "steps": recipe.steps,

@@ -110,7 +110,8 @@ class Recipe(Table):
         start: name or directory of a model whose weights the training begins with (fine-tuning).
         validation: the loss on images that are not trained on.
         sampling: sampler, guidance and number of steps of the model where a request names none.
-        evaluation: dataset, features and metrics with which `trilemma eval` measures the model.
+        evaluation: dataset, features, metrics and cond with which `trilemma eval` measures the model; and n, the number
+            of samples that are measured so when the run ends, in the log: 0 for none.
 
     Raises:
         UsageError: for a value of another type or out of range.
@@ -189,6 +190,16 @@ class Recipe(Table):
     def network(self) -> Network | Named:
         """The table of that kind."""
         return typing.cast(Network | Named, getattr(self, self.kind))
+
+    @property
+    def advice(self) -> dict[str, Any]:
+        """The table [evaluation] of the model's card."""
+        return {key: value for key, value in self.evaluation.items() if key != "n"}
+
+    @property
+    def measured(self) -> int:
+        """The number of samples that are measured when the run ends; 0 for none."""
+        return int(self.evaluation.get("n", 0))
 
     def card_tables(self) -> dict[str, Any]:
         """Returns the tables of the model's card that say which network it is."""
@@ -298,7 +309,13 @@ def _literal(text: str) -> Any:
         return text
 
 
-_EVALUATION = {"dataset": str, "features": str, "metrics": Sequence[str]}
+_EVALUATION = {
+    "dataset": str,
+    "features": str,
+    "metrics": Sequence[str],
+    "cond": Mapping[str, Any],
+    "n": int,
+}
 
 
 def evaluation_table(table: Mapping[str, Any]) -> None:
@@ -312,3 +329,5 @@ def evaluation_table(table: Mapping[str, Any]) -> None:
         if key == "metrics":
             fit = len(value) > 0 and all(isinstance(entry, str) for entry in value)
             holds("evaluation.metrics", value, fit, "a list of metrics")
+        if key == "n":
+            at_least("evaluation.n", value, 0)

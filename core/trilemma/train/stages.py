@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,19 @@ def read_stages(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Stage,
     return tuple(stages)
 
 
-def train_stages(stages: Sequence[Stage], folder: Path, progress: bool = False) -> list[TrainingResult]:
+def train_stages(
+    stages: Sequence[Stage],
+    folder: Path,
+    progress: bool = False,
+    ended: Callable[[TrainingResult], None] = lambda result: None,
+) -> list[TrainingResult]:
     """Trains the stages one after the other, each in `folder/NAME`; those that have ended are not trained again.
+
+    Args:
+        stages: of a recipe.
+        folder: of all of them.
+        progress: show a progress bar for each on stderr.
+        ended: called with the result of a stage as soon as it has ended.
 
     Raises:
         Interrupted: a KeyboardInterrupt, where a signal ended a stage after a step.
@@ -73,10 +84,11 @@ def train_stages(stages: Sequence[Stage], folder: Path, progress: bool = False) 
     models = {stage.name: folder / stage.name / "model" for stage in stages}
     before = [dict(list(models.items())[:number]) for number in range(len(stages))]
     recipes = [stage.recipe(known) for stage, known in zip(stages, before, strict=True)]
-    return [
-        train(recipe, models[stage.name].parent, progress=progress)
-        for stage, recipe in zip(stages, recipes, strict=True)
-    ]
+    results = []
+    for stage, recipe in zip(stages, recipes, strict=True):
+        results.append(train(recipe, models[stage.name].parent, progress=progress))
+        ended(results[-1])
+    return results
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from trilemma.train.checkpoint import (
     remove_stale_checkpoints,
     save_checkpoint,
 )
+from trilemma.train.evaluation import evaluated
 from trilemma.train.examples import Examples, Reader
 from trilemma.train.interruption import Interrupted, Interruption
 from trilemma.train.learner import Learner
@@ -128,10 +130,14 @@ class _Run:
                     for step in range(start, self.recipe.steps):
                         last |= self._advance(step, log)
                         self._end_where_asked(step + 1, interruption.asked)
+                model = self._export()
+                if self.main and log is not None and self.recipe.measured:
+                    last |= self._measure(model, log)
+                self.processes.wait()
             finally:
                 if log is not None:
                     log.close()
-            return TrainingResult(self._export(), self.recipe.steps, last)
+            return TrainingResult(model, self.recipe.steps, last)
 
     def _end_where_asked(self, done: int, asked: bool) -> None:
         """Ends the run after a step with a checkpoint; all processes after the same one."""
@@ -342,8 +348,28 @@ class _Run:
             self.processes.device,
         )
         if log is not None:
-            log.note(step, **losses)
+            log.note(step, losses)
         return losses
+
+    def _measure(self, model: Path, log: RunLog) -> dict[str, float]:
+        """Measures samples of the written model, once; a failure is reported, never by the loss of the run."""
+        recipe = self.recipe
+        told = {
+            **recipe.evaluation,
+            **dataclasses.asdict(recipe.sampling),
+            "sha256": model_directory.read_card(model)["weights"]["sha256"],
+        }
+        known = log.numbers_of(recipe.steps, evaluation=told)
+        if known:
+            return known
+        try:
+            found = evaluated(model, recipe.measured, recipe.seed, self.processes.device)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            tqdm.write(f"no evaluation: {reason}; start the same command again", file=sys.stderr)
+            return {}
+        log.note(recipe.steps, found, evaluation=told)
+        return found
 
     def _averaged(self) -> nn.Module:
         """The model with the weights that would be written now, to look at."""
