@@ -238,7 +238,7 @@ def _places_of_states(reads: Sequence[Reads]) -> list[int]:
             last[r - back] = r
     places, free, count = [0], [], 1
     for r, of in enumerate(reads):
-        read = {r, r - of.base, *[r - back for back in of.back]}
+        read = {r, r - of.base, *[r - back for back in of.back]} if of.base or of.back else (r,)
         free += [places[state] for state in read if last[state] == r]
         if not free:
             free, count = [count], count + 1

@@ -32,11 +32,15 @@ def multistep_row(
     Where z_t is still to be corrected, `change` are the weights of the correction, newest prediction first.
     """
     sigma_t, sigma_s = sigmas
+    A, C = sigma_s / sigma_t, 0.0
     # h may be infinite.
-    decay = eta * h if eta else 0.0
-    A = sigma_s / sigma_t * math.exp(-decay)
-    terms = [alpha * w + A * c for w, c in zip_longest(weights, change, fillvalue=0.0)]
-    return Row(t, A, tuple(enumerate(terms)), sigma_s * math.sqrt(-math.expm1(-2 * decay)))
+    if eta:
+        A *= math.exp(-eta * h)
+        C = sigma_s * math.sqrt(-math.expm1(-2 * (eta * h)))
+    terms = [alpha * w for w in weights]
+    if change:
+        terms = [w + A * c for w, c in zip_longest(terms, change, fillvalue=0.0)]
+    return Row(t, A, tuple(enumerate(terms)), C)
 
 
 def checked_eta(name: str, eta: float) -> None:

@@ -20,6 +20,8 @@ from trilemma.interfaces.process import Process
 from trilemma.numerics.vandermonde import vandermonde
 
 EPSILON = 2.0**-53
+# 1/n! as far as a float tells it from 0.
+INVERSE_FACTORIALS = [1 / math.factorial(n) for n in range(171)]
 
 
 def alpha_sigma_lambda(process: Process, times: Tensor) -> tuple[list[float], list[float], list[float]]:
@@ -35,18 +37,18 @@ def time_of(process: Process, half_log_snr: float) -> float:
 
 def phi(k: int, x: float) -> float:
     """Returns φ_k(x) = ∫₀¹ e^((1−v)x) v^(k−1)/(k−1)! dv, k ≥ 1; φ_{k+1} = (φ_k − 1/k!)/x."""
-    # The recursion cancels there.
-    if abs(x) < 1:
-        term = total = 1 / math.factorial(k)
+    # The recursion cancels there; the terms fall, so that no sum of them is below half the first.
+    if -1 < x < 1:
+        term = total = INVERSE_FACTORIALS[k]
         n = k
-        while abs(term) > EPSILON * abs(total):
+        while not -EPSILON * total <= term <= EPSILON * total:
             n += 1
             term *= x / n
             total += term
         return total
     value = math.exp(x)
     for n in range(k):
-        value = (value - 1 / math.factorial(n)) / x
+        value = (value - INVERSE_FACTORIALS[n]) / x
     return value
 
 
@@ -82,10 +84,13 @@ def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
     The step onto the data, where λ is infinite, takes the newest alone, and a prediction made where α = 0 is left
     out: the interpolation's limit there.
     """
-    if not math.isfinite(half_log_snr[i]) or not math.isfinite(half_log_snr[i + 1]):
-        return [0.0]
-    reach = range(i, max(i - order, -1), -1)
-    return [half_log_snr[j] - half_log_snr[i] for j in reach if math.isfinite(half_log_snr[j])]
+    here, nodes = half_log_snr[i], [0.0]
+    if not math.isfinite(here) or not math.isfinite(half_log_snr[i + 1]):
+        return nodes
+    for earlier in half_log_snr[max(i - order + 1, 0) : i][::-1]:
+        if math.isfinite(earlier):
+            nodes.append(earlier - here)
+    return nodes
 
 
 def correction(scale: float, corrector: Sequence[float], predictor: Sequence[float]) -> list[float]:
