@@ -84,13 +84,11 @@ def history(half_log_snr: Sequence[float], i: int, order: int) -> list[float]:
     The step onto the data, where λ is infinite, takes the newest alone, and a prediction made where α = 0 is left
     out: the interpolation's limit there.
     """
-    here, nodes = half_log_snr[i], [0.0]
+    here = half_log_snr[i]
     if not math.isfinite(here) or not math.isfinite(half_log_snr[i + 1]):
-        return nodes
-    for earlier in half_log_snr[max(i - order + 1, 0) : i][::-1]:
-        if math.isfinite(earlier):
-            nodes.append(earlier - here)
-    return nodes
+        return [0.0]
+    points = half_log_snr[max(i - order + 1, 0) : i + 1][::-1]
+    return [point - here for point in points if math.isfinite(point)]
 
 
 def correction(scale: float, corrector: Sequence[float], predictor: Sequence[float]) -> list[float]:
