@@ -81,6 +81,7 @@ BAD: dict[str, list[Any]] = {
     "steps": [*NOT_COUNTS, 0, 10**30],
     "name": [*NOT_TEXT, "", ".", "..", "a/b", "../x", "x" * 300, "nul\0", "\ud800"],
     "summary": [*NOT_TEXT, "\ud800"],
+    "licence": [*NOT_TEXT, "a\nb", "x" * 300, "\ud800"],
     "batch_size": [*NOT_COUNTS, 0, 10**6, 10**30],
     "seed": [*NOT_COUNTS, 2**64],
     "precision": [*NOT_TEXT, "", "int8", "fp16"],

@@ -22,6 +22,7 @@ name = "second"
 steps = 3
 objective = { spec = "simple:drop=0.5" }
 summary = "made of {first}"
+licence = "Apache-2.0"
 """
 
 
@@ -43,6 +44,7 @@ def test_each_stage_begins_with_the_model_of_the_one_before(staged, tiny_recipe,
         assert all(torch.equal(there[name], wanted[name]) for name in wanted)
     card = trilemma.load(second.model).card
     assert card["model"]["summary"] == f"made of {out / 'first' / 'model'}"
+    assert card["model"]["licence"] == "Apache-2.0"
     assert card["provenance"]["start"] == "first"
 
 

@@ -377,7 +377,12 @@ def _encoders(model: nn.Module) -> dict[str, str]:
 def _card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     drawn = recipe.kind == USUAL
     return {
-        "model": {"name": recipe.name, "summary": recipe.summary, **({} if drawn else {"kind": recipe.kind})},
+        "model": {
+            "name": recipe.name,
+            "summary": recipe.summary,
+            **({} if drawn else {"kind": recipe.kind}),
+            **({"licence": recipe.licence} if recipe.licence else {}),
+        },
         **recipe.card_tables(),
         "data": {
             "shape": list(dataset.shape),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from trilemma.errors import UsageError, shown
 from trilemma.files.toml import read_toml
+from trilemma.models.card_values import LONGEST_NAME
 from trilemma.registry.spec import parse_value
 from trilemma.train.networks import Classing, Coder, Comparing, Latent, Named, Network
 from trilemma.train.optimizer import Optimizer
@@ -94,7 +95,7 @@ class Recipe(Table):
     Args:
         latent: the autoencoder whose codes a denoiser draws; its model has a copy. Without it, images are drawn.
         process: of a denoiser, and of a classifier of noised data.
-        name, summary: of the model that the run writes.
+        name, summary, licence: of the model that the run writes.
         steps: optimizer steps.
         batch_size: examples a step, over all processes.
         seed: of initialisation, data order, times, noise, dropout.
@@ -128,6 +129,7 @@ class Recipe(Table):
     features: Comparing | None = field(default=None, metadata=LATER)
     name: str = "model"
     summary: str = ""
+    licence: str = ""
     batch_size: int = 128
     seed: int = 0
     precision: str = "no"
@@ -158,6 +160,8 @@ class Recipe(Table):
         single = self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")
         fits = len(self.name.encode(errors="replace")) <= 200
         holds("name", self.name, single and fits, "a name without slashes, of at most 200 bytes")
+        printable = self.licence.isprintable() and len(self.licence) <= LONGEST_NAME
+        holds("licence", self.licence, printable, f"a printable name of at most {LONGEST_NAME} characters")
         evaluation_table(self.evaluation)
         self._check_network()
         try:
@@ -234,7 +238,7 @@ INSIDE = "autoencoder"
 
 _TRAINED = ("denoiser", "autoencoder", "classifier", "features")
 _BESIDE_THE_WEIGHTS = {
-    *("name", "summary", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
+    *("name", "summary", "licence", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
     *("samples", "validation", "sampling", "evaluation", "start"),
 }
 
