@@ -65,7 +65,6 @@ class Discriminator(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, SLOPE)
-        nn.init.zeros_(self.outlet.weight)
 
     def forward(self, z_s: Tensor, z_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """Returns the logits [B] of states [B, ...], the times t [B] of the later ones and their conditions."""
