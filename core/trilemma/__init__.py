@@ -15,6 +15,7 @@ from trilemma.version import __version__ as __version__
 if TYPE_CHECKING:
     from trilemma.engine.drawing import sample as sample
     from trilemma.engine.drawing import sample_chunks as sample_chunks
+    from trilemma.engine.energy import energy as energy
     from trilemma.engine.inversion import Inverted as Inverted
     from trilemma.engine.inversion import invert as invert
     from trilemma.engine.noise import InjectedNoise as InjectedNoise
@@ -148,6 +149,7 @@ _HOMES = {
     "dataset": "lookup",
     "denoiser": "lookup",
     "encoder": "lookup",
+    "energy": "engine.energy",
     "fuse": "models.fusion",
     "gradient_of": "interfaces.denoiser",
     "guidance": "lookup",

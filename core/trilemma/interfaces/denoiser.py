@@ -15,7 +15,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ClassCondition, Condition, Prepared, PreparedConditions
 from trilemma.interfaces.data_view import DataView, Direct
 from trilemma.interfaces.process import Process
-from trilemma.numerics.conversion import PARAMETERIZATIONS
+from trilemma.numerics.conversion import PARAMETERIZATIONS, convert
 
 
 def time_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -39,6 +39,25 @@ def gradient_of(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         state = z if z.requires_grad else z.detach().requires_grad_()
         (slope,) = torch.autograd.grad(function(state).sum(), state, create_graph=differentiable)
     return slope
+
+
+def log_density(denoiser: Denoiser, z: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+    """Returns log p_t(z) + c(t) [B] of a denoiser with an energy E, whose gradient is its answer f (K = 1).
+
+        ∇ log p_t(z) = p z + q f   and so   log p_t(z) = ½ p ‖z‖² + q E(z, t) + c(t)
+
+    Args:
+        denoiser: of any parameterization.
+        z: states [B, ...].
+        t: times [B], float64 on the host.
+        cond: conditions as tensors by name.
+
+    Raises:
+        UsageError: for a denoiser that has no energy.
+    """
+    p, q = convert(denoiser.parameterization, "score", denoiser.process.alpha(t), denoiser.process.sigma(t))
+    energy = denoiser.energy(z, t.to(z.device, time_dtype(z.dtype)), **cond)
+    return p.to(energy) * z.square().flatten(1).sum(1) / 2 + q.to(energy) * energy
 
 
 def _outside_of_inference(self: Denoiser, *tensors: Any, **named: Any) -> Any:
@@ -111,6 +130,22 @@ class Denoiser(nn.Module):
         The keywords are those of its conditions, tensors [B, ...] in float32, int64 and bool, which the network casts
         to its own dtype; and beside them those that the class `draws` and, where it `takes_to`, the times `to` [B].
         """
+
+    def energy(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        """Returns the energy [B] whose gradient by z is the answer, for what `forward` takes; see `trilemma.energy`.
+
+        Raises:
+            UsageError: for a network that has none.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no energy: its answer is no gradient; give an energy model, such as one of "
+            "energy-mlp"
+        )
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether its answer is the gradient of its `energy`."""
+        return type(self).energy is not Denoiser.energy
 
     @property
     def keywords(self) -> tuple[str, ...]:

@@ -47,6 +47,14 @@ class Objective:
         """
         return ()
 
+    def bounds(self) -> Mapping[str, float]:
+        """Returns bounds of numbers of the log, by their names in it: beyond one of them a run has diverged.
+
+        The trainer compares the means since the last line of the log. It takes a run that has diverged back to its last
+        checkpoint, with half the learning rate, and ends it the second time.
+        """
+        return {}
+
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the scalar loss of one update, or a pair of it and numbers for the log by name.
 

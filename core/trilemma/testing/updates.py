@@ -15,7 +15,7 @@ from trilemma.interfaces.autoencoder import Autoencoder, bounded
 from trilemma.interfaces.classifier import Classifier
 from trilemma.interfaces.column import ClassColumn, Values
 from trilemma.interfaces.condition import LABEL
-from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.denoiser import Denoiser, gradient_of
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
@@ -26,7 +26,7 @@ from trilemma.testing.exact_processes import PhaseProcess
 from trilemma.testing.generators import keeps_global_generators
 from trilemma.testing.installed import processes_of_one_component
 from trilemma.testing.outcome import Skipped
-from trilemma.train.log_names import check_scalars
+from trilemma.train.log_names import check_scalars, named
 from trilemma.train.parts import Parts, shared_parameters
 
 BATCH, SHAPE, NAMES = 16, (1, 2, 2), ("a", "b", "c")
@@ -83,6 +83,7 @@ def _models() -> Iterator[nn.Module]:
         for process in (*processes_of_one_component(), PhaseProcess()):
             for parameterization in PARAMETERIZATIONS:
                 yield _Denoiser(process, parameterization)
+                yield _Energy(process, parameterization)
         yield _Classifier(None)
         yield _Features()
         yield _Autoencoder()
@@ -208,6 +209,15 @@ def _numbers(run: _Run) -> str:
                 assert tensor.numel() == 1, f"{name} of {update.name} has shape {tuple(tensor.shape)}"
                 assert math.isfinite(float(tensor)), f"{name} of {update.name} is {float(tensor)}"
             seen += [name for name in scalars if name not in seen]
+    logged = {
+        entry
+        for update in run.updates
+        for entry in named(run.updates, update, dict.fromkeys(["loss", *seen]))
+    }
+    for name in run.objective.bounds():
+        assert name in logged, (
+            f"it bounds {name!r}, which is not in the log; it logs {', '.join(sorted(logged))}"
+        )
     return ", ".join(["loss", *seen])
 
 
@@ -256,6 +266,19 @@ class _Denoiser(Denoiser):
         told = torch.cat([z.flatten(1), t[:, None].to(z.dtype)], 1)
         answer: Tensor = self.outlet(nn.functional.silu(self.inlet(told)))
         return answer.view(-1, *SHAPE)
+
+
+class _Energy(_Denoiser):
+    """The gradient of the energy ½ ‖z − g‖² of another such network's answer g."""
+
+    gradient = True
+
+    def energy(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        off = z[:, : SHAPE[0]] - super().forward(z, t, **cond)
+        return off.square().flatten(1).sum(1) / 2
+
+    def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        return gradient_of(lambda state: self.energy(state, t, **cond), z)[:, : SHAPE[0]]
 
 
 class _Classifier(Classifier):

@@ -41,10 +41,10 @@ class Learner:
         self._parameters = parts.parameters(update)
         self.optimizer = settings.build(self._parameters)
 
-    def set_rate(self, step: int, steps: int) -> None:
-        """Sets the learning rate of a step."""
+    def set_rate(self, step: int, steps: int, factor: float = 1.0) -> None:
+        """Sets the learning rate of a step, times a factor."""
         chosen = self._settings
-        rate = learning_rate(step, steps, chosen.warmup, chosen.lr, chosen.final_lr)
+        rate = factor * learning_rate(step, steps, chosen.warmup, chosen.lr, chosen.final_lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 

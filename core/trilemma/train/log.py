@@ -15,6 +15,9 @@ from tqdm import tqdm
 from trilemma.errors import ModelError
 from trilemma.files.partials import partial_name
 
+# The key of a note that is written as the log of a run that was rolled back is opened: the step it was at.
+ROLLED_BACK = "rolled_back_from"
+
 
 class RunLog:
     """Writes one record each `log_every` steps to `log.jsonl` (and TensorBoard), and shows progress on stderr.
@@ -117,7 +120,8 @@ def _drop_after(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["step"] < step or (record["step"] == step and ROLLED_BACK not in record):
                 kept.append(line)
         except (ValueError, KeyError):
             continue

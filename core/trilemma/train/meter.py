@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor
@@ -31,15 +31,18 @@ class Meter:
             self._totals[name] += value.detach() if isinstance(value, Tensor) else value
             self._counts[name] += 1
 
-    def means(self) -> dict[str, float]:
-        """Returns the means over additions and processes, and begins anew."""
-        found = {
+    def means(self, names: Container[str] | None = None) -> dict[str, float]:
+        """Returns the means over additions and processes, of all names or of some."""
+        return {
             name: float(self._processes.mean(total / self._counts[name]))
             for name, total in self._totals.items()
+            if names is None or name in names
         }
+
+    def clear(self) -> None:
+        """Begins anew."""
         self._totals.clear()
         self._counts.clear()
-        return found
 
     def share(self) -> None:
         """Gives every process the mean of the sums over all, which a checkpoint holds."""

@@ -35,13 +35,14 @@ from trilemma.train.examples import Examples, Reader
 from trilemma.train.interruption import Interrupted, Interruption
 from trilemma.train.learner import Learner
 from trilemma.train.lock import locked
-from trilemma.train.log import RunLog
+from trilemma.train.log import ROLLED_BACK, RunLog
 from trilemma.train.log_names import named
 from trilemma.train.meter import Meter
 from trilemma.train.precision import Precision
 from trilemma.train.preparation import fresh_model, prepare
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import INSIDE, Recipe
+from trilemma.train.rollback import LOWER_RATE, Diverged, Rollback
 from trilemma.train.sample_grid import draw_sample_grid
 from trilemma.train.validation import validation_losses
 
@@ -76,13 +77,17 @@ def train(
         from_checkpoint: a checkpoint of another run, or its folder, to go on from under this recipe. The network must
             be the same; learning rate, precision or data may differ.
 
+    Where the objective bounds numbers of its log, a run in which one is beyond its bound, or not finite, goes back to
+    its last checkpoint once, with half the learning rate from there on; the checkpoints and the log say so.
+
     In the main thread the first SIGINT or SIGTERM ends the run after the step that it is at, with a checkpoint; the
     second one ends it at once.
 
     Raises:
         Interrupted: a KeyboardInterrupt, where a signal ended the run after a step.
         ModelError: where `folder` holds a run of another recipe, other data or other processes, or is in use, a
-            checkpoint is damaged, a disk refuses, or loss or weights are no longer finite.
+            checkpoint is damaged, a disk refuses, or the run has diverged: loss or weights are no longer finite, or a
+            number is beyond its bound again after a rollback.
         PluginUnavailable: for components or packages that are not there.
         UsageError: for components that do not fit together.
     """
@@ -118,26 +123,56 @@ class _Run:
             for update in self.parts.updates
         ]
         self.meter = Meter(self.processes)
+        self.bounds = dict(prepared.objective.bounds())
+        self.rollback: Rollback | None = None
         self.origin: str | None = None
 
     def run(self, from_checkpoint: Path | None) -> TrainingResult:
         with self._own_folder():
-            start = self._begin(from_checkpoint)
-            log = self._open_log(start)
-            last: dict[str, float] = {}
             try:
-                with Interruption() as interruption:
-                    for step in range(start, self.recipe.steps):
-                        last |= self._advance(step, log)
-                        self._end_where_asked(step + 1, interruption.asked)
-                model = self._export()
-                if self.main and log is not None and self.recipe.measured:
-                    last |= self._measure(model, log)
-                self.processes.wait()
-            finally:
-                if log is not None:
-                    log.close()
-            return TrainingResult(model, self.recipe.steps, last)
+                return self._run_on(self._begin(from_checkpoint))
+            except Diverged as found:
+                start = self._roll_back(found)
+            try:
+                return self._run_on(start)
+            except Diverged as again:
+                raise self._failure(again) from again
+
+    def _run_on(self, start: int) -> TrainingResult:
+        """Takes the steps from `start` to the end, and writes the model."""
+        log, last = self._open_log(start), dict[str, float]()
+        try:
+            with Interruption() as interruption:
+                for step in range(start, self.recipe.steps):
+                    last |= self._advance(step, log)
+                    self._end_where_asked(step + 1, interruption.asked)
+            model = self._export()
+            if self.main and log is not None and self.recipe.measured:
+                last |= self._measure(model, log)
+            self.processes.wait()
+        finally:
+            if log is not None:
+                log.close()
+        return TrainingResult(model, self.recipe.steps, last)
+
+    def _roll_back(self, found: Diverged) -> int:
+        """Restores the last checkpoint, with a lower learning rate from there on; returns its step.
+
+        Raises:
+            ModelError: where the run was rolled back before, or its objective bounds nothing.
+        """
+        saved = list_checkpoints(self.folder / "checkpoints")
+        if self.rollback is not None or not self.bounds or not saved:
+            raise self._failure(found) from found
+        path = saved[-1]
+        checkpoint = load_checkpoint(path)
+        self._restore(checkpoint, path)
+        self.rollback = Rollback(checkpoint.step, found.step)
+        # From here on a run that is killed resumes with the lower rate.
+        self._save(checkpoint.step)
+        if self.main:
+            tqdm.write(f"{found}: {self.rollback}", file=sys.stderr)
+        return checkpoint.step
 
     def _end_where_asked(self, done: int, asked: bool) -> None:
         """Ends the run after a step with a checkpoint; all processes after the same one."""
@@ -173,7 +208,7 @@ class _Run:
             examples = self.data.read(self.order.indices(step))
         norms = {}
         for index, learner in enumerate(self.learners):
-            learner.set_rate(step, self.recipe.steps)
+            learner.set_rate(step, self.recipe.steps, 1.0 if self.rollback is None else LOWER_RATE)
             if step % learner.update.every == 0:
                 norms[learner.update.name] = self._update(step, index, examples)
         self.processes.share_buffers(self.parts.living.values())
@@ -201,8 +236,17 @@ class _Run:
         self.meter.add(named(self.parts.updates, update, {"loss": loss, **scalars}))
         return learner.learn()
 
+    def _check_bounds(self, step: int) -> None:
+        """Raises Diverged where the mean of a number since the last line of the log is beyond its bound, or NaN."""
+        means = self.meter.means(self.bounds)
+        for name, bound in self.bounds.items():
+            if not means.get(name, 0.0) <= bound:
+                raise Diverged(f"the {name.replace('_', ' ')} is {means[name]:.4g}, beyond {bound:g},", step)
+
     def _record(self, log: RunLog | None, step: int, norms: Mapping[str, Tensor]) -> dict[str, float]:
+        self._check_bounds(step)
         losses = self.meter.means()
+        self.meter.clear()
         updates, beside = self.parts.updates, dict[str, float]()
         for learner in self.learners:
             update, norm = learner.update, norms.get(learner.update.name)
@@ -210,18 +254,19 @@ class _Run:
             beside |= named(updates, update, {**values, "lr": learner.rate})
             (name,) = named(updates, update, {"loss": 0})
             if not math.isfinite(losses.get(name, 0)):
-                raise self._diverged(f"the {name.replace('_', ' ')} is {losses[name]}", step)
+                raise Diverged(f"the {name.replace('_', ' ')} is {losses[name]}", step)
         if log is not None:
             log.record(step, losses, **beside)
         return {**losses, **beside}
 
-    def _diverged(self, what: str, step: int) -> ModelError:
+    def _failure(self, diverged: Diverged) -> ModelError:
         found = list_checkpoints(self.folder / "checkpoints")
         cure = 'lower optimizer.lr or set precision = "no", and start again'
         # The oldest that is left: the newest may be one step before the end already.
         if found:
             cure += f" with another --out and --from-checkpoint {found[0]}"
-        return ModelError(f"{what} at step {step}; {cure}")
+        again = "" if self.rollback is None else f", after a rollback from step {self.rollback.diverged}"
+        return ModelError(f"{diverged}{again}; {cure}")
 
     @contextlib.contextmanager
     def _own_folder(self) -> Iterator[None]:
@@ -250,9 +295,12 @@ class _Run:
             return None
         try:
             recipe = self.recipe
-            return RunLog(
+            log = RunLog(
                 self.folder, recipe.steps, start, recipe.batch_size, recipe.tensorboard, self.progress
             )
+            if self.rollback is not None and self.rollback.to == start:
+                log.note(start, **{ROLLED_BACK: self.rollback.diverged})
+            return log
         except OSError as error:
             raise ModelError(
                 f"cannot write to {self.folder}: {error.strerror}; free space or choose another --out"
@@ -271,8 +319,13 @@ class _Run:
                 )
             self._restore(checkpoint, found[-1])
             self.origin = checkpoint.scalars["origin"]
+            rollback = checkpoint.scalars.get("rollback")
+            self.rollback = None if rollback is None else Rollback(**rollback)
             return checkpoint.step
         if other is None:
+            if self.bounds:
+                # There is always a checkpoint to go back to.
+                self._save(0)
             return 0
         other = _newest(other)
         checkpoint = load_checkpoint(other)
@@ -302,7 +355,10 @@ class _Run:
             ) from error
 
     def _save(self, step: int) -> None:
+        """Writes a checkpoint; raises Diverged in place of one that no run should go on from."""
+        self._check_bounds(step)
         self.meter.share()
+        finite = True
         if self.main:
             tensors = {
                 **self.parts.tensors(),
@@ -313,15 +369,17 @@ class _Run:
                 "recipe": self.recipe.to_dict(),
                 "origin": self.origin,
                 "since": self.meter.counts(),
+                "rollback": None if self.rollback is None else vars(self.rollback),
                 "precision": {
                     learner.update.name: learner.precision.state_dict() for learner in self.learners
                 },
             }
             checkpoint = Checkpoint(step, self.identity, tensors, scalars)
-            if not checkpoint.is_finite():
-                raise self._diverged("loss or weights are no longer finite", step)
-            save_checkpoint(self.folder / "checkpoints", checkpoint, self.recipe.keep)
-        self.processes.wait()
+            finite = checkpoint.is_finite()
+            if finite:
+                save_checkpoint(self.folder / "checkpoints", checkpoint, self.recipe.keep)
+        if self.processes.any(not finite):
+            raise Diverged("loss or weights are no longer finite", step)
 
     def _draw(self, step: int) -> None:
         """A failed picture is reported, never by the loss of the run."""

@@ -156,6 +156,7 @@ FAULTS: Final = (
     Fault("a part moved by hand", "objective", updates.MovesByHand(), "no other part moves"),
     Fault("a generator that is filled", "objective", updates.FillsTheGenerator(), "gradients stay in their parts"),
     Fault("a quotient by nothing", "objective", updates.InfiniteGap(), "losses and what they log are finite numbers"),
+    Fault("a bound of nothing", "objective", updates.BoundsNothing(), "losses and what they log are finite numbers"),
     Fault("an update's global noise", "objective", updates.DrawsElsewhere(), "the generator is the only randomness"),
     Fault("examples written to", "objective", updates.ScalesItsExamples(), "data are left alone"),
     Fault("a lost penalty", "objective", updates.NoPenaltyInValidation(), "a validation gives the same losses"),
