@@ -4,11 +4,12 @@
 
 The recipes: `digits`, a network with dropout and grids of samples; `gan`, two networks with an optimizer each and a
 penalty in every eighth step; `energy`, whose answer is a gradient; `coder`, an autoencoder; `classifier`, with running
-statistics; `student`, beside a teacher that never learns. A run has two processes (gloo), or one. A moment is a step,
-drawn uniformly, and a delay after its beginning, up to twice as long as it takes: between two updates, while a
-checkpoint is written, or anywhere else. SIGKILL hits both processes, or one of them while the other finds out. Each run
-is killed once, or twice, then resumed to its end. Weights, averages, the optimizers' states, the written model, the log
-and the grids must be the same bits; one that differs is printed, and the exit code is 1.
+statistics; `student`, beside a teacher that never learns; `recovery`, with chains of Langevin steps and a bound. A run
+has two processes (gloo), or one. A moment is a step, drawn uniformly, and a delay after its beginning, up to twice as
+long as it takes: between two updates, while a checkpoint is written, or anywhere else. SIGKILL hits both processes, or
+one of them while the other finds out. Each run is killed once, or twice, then resumed to its end. Weights, averages,
+the optimizers' states, the written model, the log and the grids must be the same bits; one that differs is printed, and
+the exit code is 1.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def recipe_of(name: str, place: Path) -> tuple[Path, list[str]]:
         ]
     if name == "energy":
         return ROOT / "points" / "recipes" / "energy.toml", [*SHORT, "steps=60"]
+    if name == "recovery":
+        return ROOT / "recovery" / "recipes" / "points.toml", [
+            *SHORT,
+            "steps=60",
+            "objective.spec=recovery:chain=5",
+        ]
     if name == "coder":
         return ROOT / "digits" / "recipes" / "coder.toml", [*SHORT, "steps=60"]
     text = {"digits": DIGITS, "classifier": CLASSIFIER, "student": STUDENT}[name]
@@ -110,6 +117,7 @@ NEEDED = (
         "trilemma_plugins.unet.unet",
         "trilemma_plugins.points.adversarial",
         "trilemma_plugins.points.energy",
+        "trilemma_plugins.recovery.objective",
         "trilemma_plugins.digits.coder",
         "trilemma_plugins.metrics.image_network",
     ),
@@ -263,7 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe",
         default="digits",
-        choices=("digits", "gan", "energy", "coder", "classifier", "student"),
+        choices=("digits", "gan", "energy", "coder", "classifier", "student", "recovery"),
         help="what is trained",
     )
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed")

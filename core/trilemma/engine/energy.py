@@ -38,8 +38,8 @@ def energy(
     expected = tuple(denoiser.shape)
     if denoiser.process.components != 1 or tuple(x.shape[1:]) != expected:
         raise UsageError(
-            f"energy: states of shape {tuple(x.shape)} are none of this model; give states [B, *{expected}] of a process "
-            "of one component"
+            f"energy: states of shape {tuple(x.shape)} are none of this model; give [B, *{expected}], of a "
+            "process of one component"
         )
     times = torch.as_tensor(denoiser.process.earliest_time if t is None else t).to("cpu", torch.float64)
     if times.dim() > 1 or times.numel() not in (1, len(x)) or not bool(((times > 0) & (times <= 1)).all()):

@@ -79,7 +79,7 @@ class Recovery(Objective):
         if not isinstance(model, Denoiser) or model.process.components != 1 or not model.has_energy:
             raise UsageError(
                 "recovery trains a denoiser whose answer is the gradient of an energy of one component; set "
-                'denoiser.spec = "energy-resnet"'
+                'denoiser.spec = "energy"'
             )
         return {}
 

@@ -9,8 +9,15 @@ PAPER = "arXiv:2012.08125"
 def trilemma_register(registry: Registry) -> None:
     registry.denoiser(
         DenoiserSpec(
+            name="energy",
+            target="trilemma_plugins.recovery.quadratic:QuadraticEnergy",
+            summary="gradient of an energy, the square of what another network leaves of the state",
+        )
+    )
+    registry.denoiser(
+        DenoiserSpec(
             name="energy-resnet",
-            target="trilemma_plugins.recovery.network:EnergyResNet",
+            target="trilemma_plugins.recovery.residual:EnergyResNet",
             summary="gradient of an energy of images, a residual network with spectral norms",
             reference=PAPER,
         )
