@@ -144,7 +144,7 @@ class Denoiser(nn.Module):
 
     @property
     def has_energy(self) -> bool:
-        """Whether its answer is the gradient of its `energy`."""
+        """True where its answer is the gradient of its `energy`."""
         return type(self).energy is not Denoiser.energy
 
     @property

@@ -299,7 +299,7 @@ class _Run:
                 self.folder, recipe.steps, start, recipe.batch_size, recipe.tensorboard, self.progress
             )
             if self.rollback is not None and self.rollback.to == start:
-                log.note(start, **{ROLLED_BACK: self.rollback.diverged})
+                log.note(start, {ROLLED_BACK: self.rollback.diverged})
             return log
         except OSError as error:
             raise ModelError(

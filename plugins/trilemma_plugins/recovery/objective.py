@@ -70,8 +70,8 @@ class Recovery(Objective):
                 "a positive bound"
             )
 
-    @property
     def bounds(self) -> Mapping[str, float]:
+        """Returns that of the gap."""
         return {"gap": self.most}
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:

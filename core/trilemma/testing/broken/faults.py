@@ -49,6 +49,7 @@ FAULTS: Final = (
     Fault("noise at eta = 0", "sampler", samplers.NoiseAtEtaZero(), "noise as declared"),
     Fault("seeds of the batch", "sampler", samplers.BatchSeeds(), "same bits again and in every batch"),
     Fault("a step in place", "sampler", samplers.InPlace(), "inputs are left alone"),
+    Fault("a late start", "sampler", samplers.LateStart(), "nfe and times of the network's calls"),
     Fault("one evaluation off", "sampler", samplers.OneCallMore(), "plan pays its nfe"),
     Fault("a tolerance that is ignored", "sampler", samplers.IgnoresTolerance(), "tolerance is kept"),
     Fault("a division by sigma = 0", "sampler", samplers.DividesBySigma(), "plan is finite"),
