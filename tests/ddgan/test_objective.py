@@ -13,6 +13,7 @@ from trilemma import load
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ClassCondition
 from trilemma.interfaces.update import Step
+from trilemma.numerics.broadcasting import column
 from trilemma.train import trainer
 from trilemma.train.recipe import make_recipe
 from trilemma_plugins.ddgan.discriminator import Discriminator
@@ -34,8 +35,6 @@ def step_of(objective: DenoisingGAN, model: MLP, number: int = 0) -> Step:
     torch.manual_seed(1)
     x0 = torch.randn(32, 2, 1, 1)
     parts = objective.parts(model)
-    # It starts at zero, where nothing but itself learns.
-    torch.nn.init.normal_(parts["discriminator"].outlet.weight)
     return Step(model, model, parts, x0, {}, {}, torch.Generator().manual_seed(2), number)
 
 
@@ -110,7 +109,6 @@ def test_both_networks_are_told_the_same_classes(drop, told, update):
 
 def test_a_discriminator_is_told_the_class():
     judge = Discriminator((2, 1, 1), (ClassCondition("class", size=3, null=3),), 8)
-    nn.init.normal_(judge.outlet.weight)
     z, t = torch.randn(5, 2, 1, 1), torch.full((5,), 0.5)
     found = [judge(z, z, t, {"class": torch.full((5,), label)}) for label in range(4)]
     assert all(not torch.allclose(found[0], other) for other in found[1:])
@@ -180,6 +178,29 @@ def test_both_networks_are_told_the_time_of_the_later_state():
     assert sorted(set((told[0] * 4).tolist())) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("parameterization", ["v", "flow"])
+def test_an_answer_in_another_form_is_the_data_that_it_stands_for(parameterization):
+    """Of a denoiser that knows x₀ and answers with αε − σx₀, or ε − x₀, as of one that answers with x₀ itself."""
+    objective, model = DenoisingGAN(width=8), generator_network(latent=0)
+    step = step_of(objective, model)
+
+    class Knowing(MLP):
+        def forward(self, z, t, **told):
+            alpha, sigma = (column(entry, z) for entry in FOUR.alpha_sigma(t.double()))
+            eps = (z - alpha * step.x0) / sigma
+            answers = {"x0": step.x0, "v": alpha * eps - sigma * step.x0, "flow": eps - step.x0}
+            return answers[self.parameterization].float()
+
+    def loss(answer):
+        knowing = Knowing(FOUR, answer, (2, 1, 1), width=4)
+        return objective.update_loss(
+            objective.updates()[1],
+            replace(step, model=knowing, network=knowing, generator=torch.Generator().manual_seed(2)),
+        )
+
+    torch.testing.assert_close(loss(parameterization), loss("x0"), rtol=1e-4, atol=1e-5)
+
+
 def test_the_generator_s_loss_is_that_of_its_posterior_sample():
     objective, model = DenoisingGAN(width=8), generator_network()
     step = step_of(objective, model)
@@ -197,7 +218,7 @@ def test_a_discriminator_fits_every_shape(shape):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(UsageError, match="denoiser of x0"):
+    with pytest.raises(UsageError, match="denoiser of x0, v or flow"):
         DenoisingGAN().parts(MLP(FOUR, "eps", (2, 1, 1), width=4))
     with pytest.raises(UsageError, match="set steps"):
         DenoisingGAN().parts(MLP(ContinuousVP(), "x0", (2, 1, 1), width=4))

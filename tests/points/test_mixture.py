@@ -41,6 +41,23 @@ def test_a_grid_has_rows_and_columns() -> None:
     assert Mixture2D(layout="grid", modes=1, n=1).centres.tolist() == [[0.0, 0.0]]
 
 
+def test_shares_are_those_of_the_modes() -> None:
+    """exp(−k²/2) of the points of a normal lie beyond k deviations."""
+    data = Mixture2D(modes=9, layout="grid", radius=0.9, deviation=0.02, n=1)
+    mode = torch.arange(18_000) % 9
+    noise = torch.randn(18_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = (data.centres[mode] + 0.02 * noise).view(-1, 2, 1, 1)
+    for deviations in (1.0, 2.0, 3.0):
+        share = (1 - math.exp(-(deviations**2) / 2)) / 9
+        assert data.shares(points, deviations).tolist() == pytest.approx(
+            [share] * 9, abs=4 * math.sqrt(share / 18_000)
+        )
+    lost = data.shares(points[mode != 4])
+    assert lost[4] == 0
+    assert float(lost.sum()) == pytest.approx(1 - math.exp(-4.5), abs=4e-3)
+    assert not bool(data.shares(torch.full((5, 2, 1, 1), 0.45)).any())
+
+
 def test_draws_are_those_of_split_and_seed() -> None:
     first, again, test, other = (Mixture2D(**given) for given in ({}, {}, {"split": "test"}, {"seed": 1}))
     assert torch.equal(first.images, again.images)

@@ -33,6 +33,20 @@ def test_it_conforms(process: str, parameterization: str, classes: int) -> None:
     assert not failed, "\n".join(failed)
 
 
+def test_waves_of_the_state_go_in_beside_it() -> None:
+    """With the state's own weights at zero, the answer repeats after the period 2 of the lowest wave."""
+    made = network("flow", "flow", octaves=3)
+    assert made.inlet.in_features == 2 * (1 + 2 * 3)
+    t = torch.full((3,), 0.5)
+    far = Z + torch.tensor([2.0, -4.0]).view(2, 1, 1)
+    assert not torch.allclose(made(Z, t), made(far, t), atol=1e-3)
+    made.inlet.weight[:, :2] = 0
+    torch.testing.assert_close(made(Z, t), made(far, t), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(made(Z, t), made(Z + 1, t), atol=1e-3)
+    failed = [record.reason for record in check_denoiser(network(octaves=3)) if record.failed]
+    assert not failed, "\n".join(failed)
+
+
 @pytest.mark.parametrize("null", [False, True])
 def test_it_is_told_numbers(null: bool) -> None:
     level = {"kind": "scalar", "name": "level", "low": 1, "high": 4, "null": null}

@@ -16,7 +16,7 @@ SLOPE = 0.2
 SMALLEST = 4
 FREQUENCIES = 32
 # Of the numbers of flat data.
-OCTAVES = 4
+OCTAVES = 3
 
 
 class Discriminator(nn.Module):
@@ -24,7 +24,7 @@ class Discriminator(nn.Module):
 
     Both states go in as channels; t, and the classes, are added to the features of every block. Images are halved by
     residual blocks down to a side of 4; data of a few numbers go through a perceptron, beside sin and cos of 2ᵏπ times
-    each of them, k < 4. No normalisation; the standard deviation over the minibatch is a last feature.
+    each of them, k < 3. No normalisation; the standard deviation over the minibatch is a last feature.
 
     Args:
         shape: of one state (C, H, W).

@@ -16,11 +16,15 @@ from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
+from trilemma.numerics.broadcasting import column
+from trilemma.numerics.conversion import convert
 from trilemma_plugins.ddgan.discriminator import Discriminator
 from trilemma_plugins.ddgan.posterior import earlier, normals, pair
 
 DISCRIMINATOR = "discriminator"
 GENERATOR = "generator"
+# The others say nothing about x₀ where no data are left.
+ANSWERS = ("x0", "v", "flow")
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class DenoisingGAN(Objective):
         L_G = softplus(−D(z'_s, z_t, t)).
 
     The penalty R1 is added in every `lazy`-th step, times `lazy`. Both networks are told the time t of the later state.
-    The generator is a denoiser of x₀ that draws ξ for itself; one that draws nothing answers with a single x̂₀ a state,
-    and its steps are no more than Gaussian. Samples are drawn on the same grid by the posterior's steps, `ddim:eta=1`.
+    The generator is a denoiser that draws ξ for itself; one that draws nothing answers with a single x̂₀ a state, and
+    its steps are no more than Gaussian. From an answer in v or flow x̂₀ is formed, and near the data it begins as z_t,
+    which a network of x₀ has to learn. Samples are drawn on the same grid by the posterior's steps, `ddim:eta=1`.
 
     Args:
         steps: number of times of the grid; 0 for the whole table of the process.
@@ -46,7 +51,7 @@ class DenoisingGAN(Objective):
 
     Raises:
         UsageError: for an option out of range, a process in continuous time without `steps`, a process of several
-            components, or a generator of another parameterization than x0.
+            components, or a generator of another parameterization than x0, v or flow.
 
     References:
         Xiao et al., Tackling the Generative Learning Trilemma with Denoising Diffusion GANs, arXiv:2112.07804;
@@ -71,8 +76,8 @@ class DenoisingGAN(Objective):
             )
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        if not isinstance(model, Denoiser) or model.parameterization != "x0":
-            raise UsageError('ddgan trains a denoiser of x0; set denoiser.parameterization = "x0"')
+        if not isinstance(model, Denoiser) or model.parameterization not in ANSWERS:
+            raise UsageError('ddgan trains a denoiser of x0, v or flow; set denoiser.parameterization = "x0"')
         if model.process.components != 1 or not (self.steps or model.process.table):
             raise UsageError(
                 "ddgan runs on a few steps of a process of one component; set steps, or a table such as "
@@ -125,5 +130,8 @@ class DenoisingGAN(Objective):
             name: torch.randn(len(z_t), *shape, generator=step.generator).to(z_t)
             for name, shape in step.denoiser.draws.items()
         }
-        x0 = step.network(z_t, told, **cond, **own).to(z_t.dtype)
-        return earlier(step.denoiser.process, z_t, x0, s, t, normals(z_t, step.generator))
+        answer = step.network(z_t, told, **cond, **own).to(z_t.dtype)
+        process, parameterization = step.denoiser.process, step.denoiser.parameterization
+        of_state, of_answer = convert(parameterization, "x0", *process.alpha_sigma(t))
+        x0 = column(of_state, z_t) * z_t + column(of_answer, z_t) * answer
+        return earlier(process, z_t, x0, s, t, normals(z_t, step.generator))

@@ -78,3 +78,15 @@ class Mixture2D(InMemoryDataset):
         """−log₂ P(u, v)/2 of every point, float64 [N], in bits per dimension: those of the best model."""
         u, v = self.images.flatten(1).long().unbind(1)
         return -self.law[u, v].log2() / 2
+
+    def shares(self, points: Tensor, deviations: float = 3.0) -> Tensor:
+        """Returns the share of points at each mode, float64 [modes]; they sum to one less the share of stray points.
+
+        Args:
+            points: [N, 2, 1, 1] in [−1, 1].
+            deviations: a point is at the mode nearest to it if it lies within as many deviations, else it is stray.
+        """
+        x = points.flatten(1).to("cpu", torch.float64)
+        distance, mode = torch.cdist(x, self.centres).min(1)
+        near = mode[distance <= deviations * self.deviation]
+        return near.bincount(minlength=len(self.centres)).double() / len(x)
