@@ -4,13 +4,15 @@
 
 Writes OUT/samplers.md (or another STEM), OUT/samplers-nfe.png (Fréchet distance against NFE, a line a sampler) and
 OUT/samplers-triangle.png (Fréchet distance, recall and speed at the NFE budgets given by --at, where recall was
-measured). Needs the extra bench.
+measured). Models that were measured beside the samplers are in one table with all budgets, points beside the lines, and
+in one triangle. Needs the extra bench.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -27,22 +29,26 @@ METRICS = ("frechet", "precision", "recall", "class-agreement")
 
 
 def read(path: Path) -> list[Record]:
-    """The last record of each sampler and budget.
+    """The last record of each sampler and budget, and of each model beside them.
 
     Raises:
-        SystemExit: for records of several models, n, seeds or dtypes, which do not compare.
+        SystemExit: for samplers of several models, or several n, seeds or dtypes, which do not compare.
     """
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    shared = {
-        tuple(json.dumps(r["key"][name]) for name in ("model", "n", "seed", "network_dtype", "features"))
+    for names, some in (
+        (("n", "seed", "network_dtype", "features"), records),
+        (("model",), [r for r in records if not r.get("own")]),
+    ):
+        kinds = {tuple(json.dumps(r["key"][name]) for name in names) for r in some}
+        if len(kinds) != 1:
+            raise SystemExit(
+                f"{path} holds {len(kinds)} kinds of runs, which do not compare; give a file of one"
+            )
+    last = {
+        (r["key"]["model"]["name"],) if r.get("own") else (r["key"]["sampler"], r["budget"]): r
         for r in records
     }
-    if len(shared) != 1:
-        raise SystemExit(
-            f"{path} holds {len(shared)} kinds of runs, which do not compare; give a file of one"
-        )
-    last = {(r["key"]["sampler"], r["budget"]): r for r in records}
-    return sorted(last.values(), key=lambda r: (r["budget"], r["key"]["sampler"]))
+    return sorted(last.values(), key=lambda r: (r["budget"] or 0, r["key"]["sampler"]))
 
 
 def with_speed(records: Sequence[Record], measured: Sequence[Record]) -> list[Record]:
@@ -70,16 +76,55 @@ def _defaults(head: str) -> frozenset[str]:
     return frozenset(spec.partition(":")[2].split(","))
 
 
-def tables(records: Sequence[Record]) -> str:
-    """A Markdown table a budget, best Fréchet distance first."""
-    names, key = short_names(records), records[0]["key"]
-    lines = [
+def of_samplers(records: Sequence[Record]) -> list[Record]:
+    """The records of samplers on the one model that is swept."""
+    return [r for r in records if not r.get("own")]
+
+
+def of_models(records: Sequence[Record]) -> list[Record]:
+    """The records of the models beside it, drawn as their cards say."""
+    return [r for r in records if r.get("own")]
+
+
+def heading(records: Sequence[Record]) -> list[str]:
+    """The conditions of all records, in words."""
+    key = of_samplers(records)[0]["key"]
+    return [
         f"Model `{key['model']['name']}` (weights {str(key['model']['sha256'])[:12]}), {key['n']:,} samples a cell, "
         f"seed {key['seed']}, network in {key['network_dtype']}. Features: {key['features']}; these are "
         "not Inception features.",
         "The Fréchet distance of finite sets is biased upwards, equally for all cells here; it does not compare with "
         "tables of other numbers of samples.",
     ]
+
+
+def comparison(records: Sequence[Record]) -> str:
+    """One Markdown table of samplers and models, fewest evaluations first, then the best Fréchet distance."""
+    names = short_names(records)
+    teacher = of_samplers(records)[0]["key"]["model"]["name"]
+    titles = "| model | sampler | steps | NFE | Fréchet ↓ | precision ↑ | recall ↑ | class agreement ↑ | images/s ↑ |"
+    lines = [*heading(records), "", titles, "|---|---|---:|---:|---:|---:|---:|---:|---:|"]
+    done = [r for r in records if r["reason"] is None]
+    for r in sorted(done, key=lambda r: (r["nfe"], r["metrics"].get("frechet", float("inf")))):
+        key, speed = r["key"], r["images_per_second"]
+        name = f"**`{key['model']['name']}`**" if r.get("own") else f"`{teacher}`"
+        cells = [_number(r["metrics"].get(metric), metric) for metric in METRICS]
+        cells.append("" if speed is None else f"{speed:.3g}" if speed < 100 else f"{speed:.0f}")
+        lines.append(
+            f"| {name} | `{names[key['sampler']]}` | {key['steps']} | {r['nfe']} | {' | '.join(cells)} |"
+        )
+    failed = [r for r in records if r["reason"] is not None]
+    lines += [""] if failed else []
+    for r in failed:
+        what = r["key"]["model"]["name"] if r.get("own") else f"{names[r['key']['sampler']]} at {r['budget']}"
+        lines.append(f"Not run: `{what}`: {r['reason']}")
+    return "\n".join(lines) + "\n"
+
+
+def tables(records: Sequence[Record]) -> str:
+    """A Markdown table a budget, best Fréchet distance first."""
+    names = short_names(records)
+    lines = heading(records)
     for budget in sorted({r["budget"] for r in records}):
         lines += ["", f"## At most {budget} network evaluations", ""]
         lines += [
@@ -106,14 +151,18 @@ def _number(value: float | None, metric: str) -> str:
 
 
 def plot_nfe(records: Sequence[Record], path: Path) -> None:
-    """Fréchet distance against NFE, both logarithmic; the names stand in the order of the lines' right ends."""
+    """Fréchet distance against NFE, both logarithmic; the names stand in the order of the lines' right ends.
+
+    Models beside the samplers are stars with their names.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
-    names = short_names(records)
+    swept, beside = of_samplers(records), [r for r in of_models(records) if r["reason"] is None]
+    names = short_names(swept)
     lines = {
         spec: sorted(
-            {(r["nfe"], r["metrics"]["frechet"]) for r in records if r["key"]["sampler"] == spec and r["nfe"]}
+            {(r["nfe"], r["metrics"]["frechet"]) for r in swept if r["key"]["sampler"] == spec and r["nfe"]}
         )
         for spec in names
     }
@@ -131,7 +180,12 @@ def plot_nfe(records: Sequence[Record], path: Path) -> None:
             color=COLOURS[i % colours],
             label=names[spec],
         )
-    budgets = sorted({r["budget"] for r in records})
+    for r in beside:
+        place = r["nfe"], r["metrics"]["frechet"]
+        axes.plot(*place, "*", color="black", markersize=12, zorder=3)
+        name = r["key"]["model"]["name"]
+        axes.annotate(name, place, xytext=(8, 4), textcoords="offset points", fontweight="bold")
+    budgets = sorted({*(r["budget"] for r in swept), *(r["nfe"] for r in beside)})
     axes.set_xticks(budgets, [str(budget) for budget in budgets], minor=False)
     axes.set_xticks([], minor=True)
     axes.set(xlabel="network evaluations a sample (NFE)", ylabel="Fréchet distance (lower is better)")
@@ -189,6 +243,79 @@ def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path)
     plt.close(figure)
 
 
+def plot_comparison(records: Sequence[Record], path: Path) -> None:
+    """Recall against Fréchet distance of samplers at all budgets and of models, in one panel.
+
+    The points of a sampler are joined, a model beside it is a square; each has its NFE beside it. A larger one is
+    faster: its area grows with log(images/s).
+    """
+    import matplotlib.pyplot as plt
+
+    done = [r for r in records if r["reason"] is None]
+    names = short_names(of_samplers(done))
+    figure, axes = plt.subplots(figsize=(12, 7.5), layout="constrained")
+    known = [r["images_per_second"] for r in done if r["images_per_second"]]
+    slowest, fastest = (min(known), max(known)) if known else (1.0, 1.0)
+
+    def drawn(some: Sequence[Record], name: str, colour: str, marker: str) -> None:
+        places = [(r["metrics"]["frechet"], r["metrics"]["recall"]) for r in some]
+        areas = [_area(r["images_per_second"], slowest, fastest) for r in some]
+        axes.plot(*zip(*places, strict=True), "-", color=colour, alpha=0.4)
+        axes.scatter(
+            *zip(*places, strict=True), s=areas, color=colour, alpha=0.6, marker=marker, label=name, zorder=2
+        )
+        for r, place in zip(some, places, strict=True):
+            said = f"{name} ({r['nfe']})" if r.get("own") else str(r["nfe"])
+            axes.annotate(said, place, xytext=(7, 5), textcoords="offset points", fontsize=8)
+
+    for number, (spec, name) in enumerate(sorted(names.items(), key=lambda entry: entry[1])):
+        line = sorted((r for r in of_samplers(done) if r["key"]["sampler"] == spec), key=lambda r: r["nfe"])
+        drawn(line, name, COLOURS[number % len(COLOURS)], "o")
+    for number, r in enumerate(of_models(done), len(names)):
+        drawn([r], r["key"]["model"]["name"], COLOURS[number % len(COLOURS)], "s")
+    axes.set(
+        title="Quality, coverage, speed" + (": a larger mark is faster" if known else ""),
+        xlabel="quality: Fréchet distance (left is better)",
+        ylabel="coverage: recall (up is better)",
+        xscale="log",
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(0.1)
+    axes.grid(alpha=0.3, which="both")
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    legend.set_title("NFE beside each mark")
+    for handle in legend.legend_handles:
+        handle.set_sizes([40])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _area(speed: float | None, slowest: float, fastest: float) -> float:
+    if not speed or fastest <= slowest:
+        return 120.0
+    return 40.0 + 460.0 * math.log(speed / slowest) / math.log(fastest / slowest)
+
+
+def write(records: Sequence[Record], out: Path, stem: str, title: str, at: Sequence[int] = (10, 50)) -> Path:
+    """Writes the page of records and its pictures; returns the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    several = bool(of_models(records))
+    text = f"# {title}\n\n" + (comparison(records) if several else tables(records))
+    if len({r["budget"] for r in records}) > 1:
+        curve, triangle = f"{stem}-nfe.png", f"{stem}-triangle.png"
+        text += f"\n![Fréchet distance against NFE]({curve})\n"
+        plot_nfe(records, out / curve)
+        if all("recall" in r["metrics"] for r in records if r["reason"] is None):
+            text += f"\n![Quality, coverage, speed]({triangle})\n"
+            if several:
+                plot_comparison(records, out / triangle)
+            else:
+                plot_triangle(records, at, out / triangle)
+    page = out / f"{stem}.md"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Tables and pictures of samplers.")
     parser.add_argument("records", type=Path)
@@ -202,16 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = read(options.records)
     if options.speed is not None:
         records = with_speed(records, read(options.speed))
-    options.out.mkdir(parents=True, exist_ok=True)
-    text = "# Samplers\n\n" + tables(records)
-    if len({r["budget"] for r in records}) > 1:
-        curve, triangle = f"{options.stem}-nfe.png", f"{options.stem}-triangle.png"
-        text += f"\n![Fréchet distance against NFE]({curve})\n"
-        plot_nfe(records, options.out / curve)
-        if all("recall" in r["metrics"] for r in records if r["reason"] is None):
-            text += f"\n![Quality, coverage, speed]({triangle})\n"
-            plot_triangle(records, options.at or [10, 50], options.out / triangle)
-    (options.out / f"{options.stem}.md").write_text(text, encoding="utf-8")
+    write(records, options.out, options.stem, "Samplers", options.at or [10, 50])
     return 0
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from trilemma import Request
+from trilemma import Request, load
 from trilemma.bench import samplers
+from trilemma.cli.app import main
 from trilemma.errors import TrilemmaError, UsageError
+from trilemma.evaluate import Evaluator, evaluate
 from trilemma.registry import SamplerSpec
 from trilemma.testing.gaussian import GaussianDenoiser
+from trilemma.train.recipe import make_recipe
+from trilemma.train.trainer import train
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import DiscreteVP
 
@@ -95,3 +99,80 @@ def test_variants_are_measured_beside_the_defaults() -> None:
     assert samplers.contenders(["ddim"]) == ["ddim"]
     with pytest.raises(TypeError, match="not a tuple"):
         SamplerSpec("a", "b:c", "d", variants="eta=1")  # type: ignore[arg-type]
+
+
+RECIPE: dict[str, Any] = {
+    "steps": 2,
+    "batch_size": 8,
+    "tensorboard": False,
+    "dataset": {"spec": "mixture2d:n=200"},
+    "process": {"spec": "vp-continuous"},
+    "denoiser": {"spec": "mlp", "options": {"width": 8, "classes": 8}},
+    "objective": {"spec": "simple:drop=0.5"},
+    "evaluation": {"features": "points-features", "metrics": ["frechet"]},
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A model, and two whose cards say how they are drawn."""
+    folder = tmp_path_factory.mktemp("models")
+    cards: list[dict[str, Any]] = [
+        {},
+        {"sampler": "ddim", "steps": 3},
+        {"sampler": "ddpm", "steps": 2, "guidance": "cfg:scale=2"},
+    ]
+    made = []
+    for number, card in enumerate(cards):
+        recipe = make_recipe({**RECIPE, "name": f"model-{number}", "sampling": card})
+        made.append(str(train(recipe, folder / str(number)).model))
+    return made
+
+
+def bench(models: list[str], out: Path, *more: str) -> int:
+    names = ("--sampler", "ddim", "--sampler", "dpmpp-2m", "--nfe", "1", "--nfe", "2")
+    arguments = ["bench", "samplers", *models, *names, "-n", "40", "--only-quality", "--no-progress"]
+    return main([*arguments, "--out", str(out), *more])
+
+
+def test_models_beside_are_drawn_as_their_cards_say(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cells.jsonl"
+    assert bench(models, out, "--metric", "frechet", "--metric", "recall") == 0
+    cells = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [cell["reason"] for cell in cells] == [None] * 6
+    assert all({*cell["metrics"]} == {"frechet", "recall"} for cell in cells)
+    own = [cell for cell in cells if cell.get("own")]
+    assert [(cell["key"]["model"]["name"], cell["key"]["steps"], cell["nfe"]) for cell in own] == [
+        ("model-1", 3, 3),
+        # Two branches.
+        ("model-2", 2, 4),
+    ]
+    assert own[1]["key"]["guidance"] == "cfg:scale=2"
+    for cell, name in zip(own, models[1:], strict=True):
+        expected = evaluate(
+            Request(load(name, fused=True), 40, batch_size=250), Evaluator.of(load(models[0]))
+        )
+        assert cell["metrics"]["frechet"] == pytest.approx(expected["metrics"]["frechet"], rel=1e-6)
+    said = capsys.readouterr().out
+    assert "model-1, ddim" in said
+    assert "model-2, ddpm" in said
+    # All of it is there.
+    before = out.read_text()
+    assert bench(models, out, "--metric", "frechet", "--metric", "recall", "--json") == 0
+    assert out.read_text() == before
+
+
+def test_one_model_is_measured_as_before(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "cells.jsonl"
+    assert bench(models[:1], out) == 0
+    cells = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(cells) == 4
+    assert not any("own" in cell for cell in cells)
+
+
+def test_a_model_of_other_data_is_refused(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "cells.jsonl"
+    assert bench([models[0], "mnist"], out) != 0
+    assert not out.exists()

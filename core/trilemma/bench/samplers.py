@@ -1,4 +1,4 @@
-"""Quality, coverage and speed of samplers at equal numbers of network evaluations, on one model."""
+"""Quality, coverage and speed: samplers on one model at equal numbers of evaluations, and other models beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from trilemma import lookup
 from trilemma.checks import checked_integer
 from trilemma.engine.provenance import describe_model, versions
 from trilemma.engine.request import Request
+from trilemma.engine.resolve import asked_steps, default_sampler
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, one_line
 from trilemma.evaluate import Evaluator, evaluate
 from trilemma.interfaces.denoiser import Denoiser
@@ -83,6 +84,60 @@ def steps_within(sampler: Sampler, budget: int) -> int:
     raise UsageError(f"one step pays {sampler.nfe(1)} evaluations of the network, more than {budget}")
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A measurement: of a model with a sampler, at a budget or, where its card says how it is drawn, with its steps.
+
+    Attributes:
+        made: the sampler; or the reason why it could not be made.
+        spec: of the sampler.
+        owner: the distribution that it comes from, with its version.
+        budget: evaluations that a sample may pay; None for the steps and the guidance of the model's card.
+    """
+
+    model: Denoiser
+    made: Sampler | str
+    spec: str
+    owner: str
+    budget: int | None
+
+    @property
+    def own(self) -> bool:
+        """Whether the model is drawn as its card says."""
+        return self.budget is None
+
+    def steps(self) -> int:
+        """Returns the steps that the budget pays, or those of the model's card.
+
+        Raises:
+            UsageError: where it pays none, or there is no sampler.
+        """
+        if isinstance(self.made, str):
+            raise UsageError(self.made)
+        return asked_steps(None, self.model) if self.budget is None else steps_within(self.made, self.budget)
+
+    def evaluator(self, shared: Evaluator) -> Evaluator:
+        """Returns an evaluator, with those values of conditions that the card of a model beside names."""
+        return (
+            shared.with_cond((self.model.card or {}).get("evaluation", {}).get("cond", {}))
+            if self.own
+            else shared
+        )
+
+    def request(self, steps: int, conditions: Conditions) -> Request:
+        """Returns the request of its samples."""
+        return Request(
+            self.model,
+            conditions.n,
+            sampler=self.made,
+            steps=steps,
+            guidance=None if self.own else Unguided(),
+            batch_size=conditions.batch_size,
+            seed=conditions.seed,
+            progress=conditions.progress,
+        )
+
+
 def records(
     model: Denoiser,
     evaluator: Evaluator,
@@ -90,8 +145,12 @@ def records(
     budgets: Sequence[int],
     conditions: Conditions,
     out: Path | None = None,
+    beside: Sequence[Denoiser] = (),
 ) -> Iterator[Record]:
-    """Yields a record for each sampler and budget; one that cannot be run there says why as `reason`.
+    """Yields a record for each sampler and budget of a model, and one for each model beside it.
+
+    Those are drawn with the sampler, steps and guidance of their own cards; their records say `own`. All are measured
+    by one evaluator. A cell that cannot be run says why as `reason`.
 
     With `out`, records are appended to that file as they come, and a cell that it holds for the same weights, n,
     seed, dtype and versions is not measured again; one that failed is.
@@ -108,62 +167,52 @@ def records(
         made, spec = _built(given)
         built.setdefault(spec, (made, _owner(given)))
     known = _known(out) if out else []
-    shared = _shared(model, evaluator, conditions)
     # Budgets come first, so that a run that is stopped has every sampler at the smaller ones.
-    for budget in budgets:
-        for spec, (made, owner) in built.items():
-            record = _cell(model, evaluator, made, spec, budget, {**shared, "from": owner}, conditions, known)
-            if record not in known:
-                known.append(record)
-                if out:
-                    with telling(out), out.open("a", encoding="utf-8") as file:
-                        print(json.dumps(record, ensure_ascii=False), file=file, flush=True)
-            yield record
+    cells = [
+        _Cell(model, made, spec, owner, budget) for budget in budgets for spec, (made, owner) in built.items()
+    ]
+    for cell in (*cells, *map(_own_cell, beside)):
+        record = _record(cell, cell.evaluator(evaluator), conditions, known)
+        if record not in known:
+            known.append(record)
+            if out:
+                with telling(out), out.open("a", encoding="utf-8") as file:
+                    print(json.dumps(record, ensure_ascii=False), file=file, flush=True)
+        yield record
 
 
-def _cell(
-    model: Denoiser,
-    evaluator: Evaluator,
-    made: Sampler | str,
-    spec: str,
-    budget: int,
-    shared: Record,
-    conditions: Conditions,
-    known: Sequence[Record],
-) -> Record:
-    key: Record = {**shared, "sampler": spec, "steps": None}
+def _own_cell(model: Denoiser) -> _Cell:
+    given = model.usual_sampler or default_sampler(model.process)
+    made, spec = _built(given)
+    return _Cell(model, made, spec, _owner(given), None)
+
+
+def _record(cell: _Cell, evaluator: Evaluator, conditions: Conditions, known: Sequence[Record]) -> Record:
+    own: Record = {"own": True} if cell.own else {}
+    key: Record = {**_shared(cell.model, evaluator, conditions), "from": cell.owner}
+    key |= {"sampler": cell.spec, "steps": None}
+    if cell.own and cell.model.usual_guidance is not None:
+        key["guidance"] = cell.model.usual_guidance
     try:
-        if isinstance(made, str):
-            raise UsageError(made)
-        key["steps"] = steps_within(made, budget)
+        key["steps"] = cell.steps()
         for record in known:
             if record["key"] == key and record["reason"] is None:
-                return {**record, "budget": budget}
-        measured = evaluate(
-            Request(
-                model,
-                conditions.n,
-                sampler=made,
-                steps=key["steps"],
-                guidance=Unguided(),
-                batch_size=conditions.batch_size,
-                seed=conditions.seed,
-                progress=conditions.progress,
-            ),
-            evaluator,
-        )
+                return {**record, "budget": record["nfe"] if cell.own else cell.budget, **own}
+        measured = evaluate(cell.request(key["steps"], conditions), evaluator)
     except Exception as error:
         # Other people's samplers may raise anything; the others are still measured.
         text = str(error) if isinstance(error, TrilemmaError) else f"{type(error).__name__}: {error}"
-        return {"key": key, "budget": budget, "reason": one_line(text), "nfe": None, "metrics": {}}
+        found: Record = {"key": key, "budget": cell.budget, "reason": one_line(text), "nfe": None}
+        return {**found, "metrics": {}, **own}
     return {
         "key": key,
-        "budget": budget,
+        "budget": measured["nfe"] if cell.own else cell.budget,
         "reason": None,
         "nfe": measured["nfe"],
         "images_per_second": measured["images_per_second"] if conditions.speed else None,
         "backend": measured["backend"],
         "metrics": measured["metrics"],
+        **own,
     }
 
 

@@ -125,24 +125,34 @@ def show_samplers(records: Sequence[Mapping[str, Any]]) -> None:
         f"{first['model']['name']}: {first['n']:,} samples a cell, network in {first['network_dtype']}",
         style="bold",
     )
+    several = any(record.get("own") for record in records)
     metrics = list(dict.fromkeys(name for record in records for name in record["metrics"]))
     titles = [name.replace("-", "\n") for name in metrics]
-    table = plain_table("sampler", "budget", "steps", "NFE", *titles, "images\n/s")
+    table = plain_table(
+        "model or sampler" if several else "sampler", "budget", "steps", "NFE", *titles, "images\n/s"
+    )
     table.padding = (0, 1, 0, 0)
     table.columns[0].min_width = 16
     for column in table.columns[1:]:
         column.justify, column.overflow, column.min_width = "right", "fold", 3
     not_run = []
-    for record in sorted(records, key=lambda record: str(record["key"]["sampler"])):
-        key = record["key"]
+    for record in sorted(records, key=_name):
+        key, name = record["key"], _name(record)
         if record["reason"] is not None:
-            not_run.append(f"not run: {key['sampler']} at {record['budget']}: {record['reason']}")
+            at = "" if record.get("own") else f" at {record['budget']}"
+            not_run.append(f"not run: {name}{at}: {record['reason']}")
             continue
         values = [record["metrics"].get(name) for name in metrics]
         cells = ["–" if value is None else f"{value:.4g}" for value in values]
         speed = record["images_per_second"]
         numbers = (record["budget"], key["steps"], record["nfe"])
-        table.add_row(key["sampler"], *map(str, numbers), *cells, "" if speed is None else f"{speed:.1f}")
+        table.add_row(name, *map(str, numbers), *cells, "" if speed is None else f"{speed:.1f}")
     out.print(table)
     for line in not_run:
         out.print(line)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """The sampler of a record, or the model that is drawn as its card says, with its sampler."""
+    key = record["key"]
+    return f"{key['model']['name']}, {key['sampler']}" if record.get("own") else str(key["sampler"])

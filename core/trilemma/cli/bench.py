@@ -97,7 +97,14 @@ def loop(
 
 @command.command()
 def samplers(
-    model: Annotated[str, typer.Argument(help="A model's name or directory.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL [MODEL]...",
+            help="A model's name or directory, on which the samplers are measured; and others to measure beside it, "
+            "each with the sampler and steps of its card.",
+        ),
+    ],
     specs: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,6 +119,12 @@ def samplers(
             "--nfe",
             metavar="NFE",
             help="Network evaluations a sample may pay; repeatable [default: 4 6 8 10 15 20 30 50 100].",
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", metavar="SPEC", help="Metric; repeatable [default: those of the first model's card]."
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Samples a cell.")] = 2000,
@@ -129,9 +142,10 @@ def samplers(
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a cell.")] = False,
 ) -> None:
-    """Measure samplers at equal numbers of network evaluations: quality, coverage and speed.
+    """Measure samplers and models at equal numbers of network evaluations: quality, coverage and speed.
 
-    A sampler takes the most steps that a budget pays for.
+    A sampler takes the most steps that a budget pays for. Models are compared by the data set, features and metrics of
+    the first.
     """
     import torch
 
@@ -146,8 +160,10 @@ def samplers(
         raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
     if threads:
         torch.set_num_threads(threads)
-    network = trilemma.load(model, dtype=kind, fused=True)
-    evaluator = Evaluator.of(network)
+    network, *beside = (trilemma.load(model, dtype=kind, fused=True) for model in models)
+    evaluator = Evaluator.of(network, metrics=metrics)
+    for other in beside:
+        evaluator.check(other)
     conditions = Conditions(n, seed, batch_size, speed=not only_quality, progress=progress)
     found: list[dict[str, Any]] = []
     for record in records(
@@ -157,6 +173,7 @@ def samplers(
         budgets or BUDGETS,
         conditions,
         out,
+        beside,
     ):
         found.append(record)
         if as_json:

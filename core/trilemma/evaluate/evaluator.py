@@ -92,6 +92,12 @@ class Evaluator:
             return unseen
         return made
 
+    def with_cond(self, cond: Mapping[str, Any]) -> Evaluator:
+        """Returns this evaluator with other values of `cond`; it keeps the reference side where that is computed."""
+        made = replace(self, cond=cond)
+        vars(made).update({name: kept for name, kept in vars(self).items() if name not in vars(made)})
+        return made
+
     def _tests_are_new(self) -> bool:
         """Returns whether part of the data was held out of the training and none of its images was trained on."""
         if self.training is None or not self.training.held_out:
