@@ -13,6 +13,7 @@ from trilemma.interfaces.update import Step
 from trilemma.testing.gaussian import GaussianDenoiser
 from trilemma_plugins.ddpm.process import ContinuousVP
 from trilemma_plugins.distillation.consistency import Consistency
+from trilemma_plugins.processes.flow import Flow
 
 VARIANCE = 0.25
 SHAPE = (1, 2, 2)
@@ -83,6 +84,15 @@ def test_without_a_teacher_the_later_state_has_the_same_data_and_noise():
     among = later > process.earliest_time
     assert 0 < int(among.sum()) < 64
     torch.testing.assert_close(noise[0][among], noise[1][among], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_noise_alone_says_nothing_about_x0_under_pure_noise(teacher):
+    process = Flow()
+    student = GaussianDenoiser(process, [0.0], VARIANCE, "eps", SHAPE)
+    given = GaussianDenoiser(process, [0.0], VARIANCE, "v", SHAPE) if teacher else None
+    with pytest.raises(UsageError, match="says nothing about x0"):
+        loss(student, 4, given)
 
 
 @pytest.mark.parametrize("options", [{"steps": 1}, {"drop": -1.0}, {"huber": 0.0}])
