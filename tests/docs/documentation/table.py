@@ -52,7 +52,7 @@ REPLACEMENTS = (
     Replacement(r"--steps (?!2\b)\d+", "--steps 2", "fewer steps"),
     Replacement(
         r"(trilemma train \S+\.toml)",
-        r"\1 --no-progress --set steps=2 --set batch_size=8 --set checkpoint_every=1",
+        r"\1 --no-progress --set steps=2 --set batch_size=8 --set checkpoint_every=1 --set evaluation.n=0",
         "two steps of training",
     ),
     Replacement(
