@@ -75,6 +75,14 @@ process = { spec = "vp:schedule=cosine,T=64" }
 denoiser = { spec = "mlp", options = { width = 32 } }
 objective = { spec = "progressive:steps=8" }
 """
+RECOVERY = """
+name = "recovery"
+steps = 60
+dataset = { spec = "mixture2d:n=2000" }
+process = { spec = "vp" }
+denoiser = { spec = "energy-mlp", parameterization = "eps", options = { width = 32 } }
+objective = { spec = "recovery:steps=3,chain=5" }
+"""
 
 
 def recipe_of(name: str, place: Path) -> tuple[Path, list[str]]:
@@ -87,15 +95,9 @@ def recipe_of(name: str, place: Path) -> tuple[Path, list[str]]:
         ]
     if name == "energy":
         return ROOT / "points" / "recipes" / "energy.toml", [*SHORT, "steps=60"]
-    if name == "recovery":
-        return ROOT / "recovery" / "recipes" / "points.toml", [
-            *SHORT,
-            "steps=60",
-            "objective.spec=recovery:chain=5",
-        ]
     if name == "coder":
         return ROOT / "digits" / "recipes" / "coder.toml", [*SHORT, "steps=60"]
-    text = {"digits": DIGITS, "classifier": CLASSIFIER, "student": STUDENT}[name]
+    text = {"digits": DIGITS, "classifier": CLASSIFIER, "student": STUDENT, "recovery": RECOVERY}[name]
     file = place / "recipe.toml"
     file.write_text(text.replace("START", str(place / "teacher" / "model")))
     if name == "student":

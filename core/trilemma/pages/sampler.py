@@ -20,6 +20,8 @@ from trilemma.testing.exact_processes import AngleProcess, PhaseProcess
 
 SHOWN_STEPS = 5
 COUNTED_STEPS = (1, 10, 50)
+# Rows of a tableau that are shown, and columns of further states.
+MOST_ROWS, MOST_BACKS = 40, 3
 
 
 def sampler_page(component: Component) -> str:
@@ -176,18 +178,27 @@ def _rows(tableau: Tableau) -> str:
     bases = any(row.base for row in tableau.rows)
     titles = ["row", "t", *(["z_base"] if bases else []), "A"]
     backs = sorted({back for row in tableau.rows for back, _ in row.D})
-    titles += ["D (z)" if back == 0 else f"D (z, {back} before)" for back in backs]
+    together = len(backs) > MOST_BACKS
+    if together:
+        titles.append("D (z before)")
+    else:
+        titles += ["D (z)" if back == 0 else f"D (z, {back} before)" for back in backs]
     titles += ["B (f)" if lag == 0 else f"B (f, {lag} before)" for lag in lags] + ["C (ξ)"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---:|" * len(titles)]
-    for number, row in enumerate(tableau.rows, 1):
-        lines.append("| " + " | ".join(_cells(row, number, lags, bases, backs)) + " |")
-    return "\n".join(lines)
+    for number, row in enumerate(tableau.rows[:MOST_ROWS], 1):
+        lines.append("| " + " | ".join(_cells(row, number, lags, bases, None if together else backs)) + " |")
+    more = len(tableau.rows) - MOST_ROWS
+    return "\n".join(lines) + (f"\n\nAnd {more} more rows." if more > 0 else "")
 
 
-def _cells(row: Row, number: int, lags: list[int], bases: bool, backs: list[int]) -> list[str]:
+def _cells(row: Row, number: int, lags: list[int], bases: bool, backs: list[int] | None) -> list[str]:
+    """The cells of a row; all further states share one where `backs` is None."""
     base = ["z" if row.base == 0 else f"{row.base} before"] if bases else []
     terms, states = dict(row.B), dict(row.D)
-    weights = [_number(states[back]) if back in states else "" for back in backs]
+    if backs is None:
+        weights = [", ".join(f"{_number(weight)} (z, {back} before)" for back, weight in row.D)]
+    else:
+        weights = [_number(states[back]) if back in states else "" for back in backs]
     weights += [_number(terms[lag]) if lag in terms else "" for lag in lags]
     return [
         str(number),
