@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -20,6 +22,17 @@ def test_the_table_of_four_steps_is_the_papers():
     torch.testing.assert_close(FOUR.betas, beta, rtol=0, atol=5e-7)
     t = torch.arange(1, 5, dtype=torch.float64) / 4
     torch.testing.assert_close(FOUR.alpha(t).square(), alpha_bar, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_a_table_of_few_steps_is_the_process_at_few_times(steps):
+    """ᾱ_k = f(u_k)/f(10⁻³) with f(u) = exp(−½ u² 19.9 − 0.1 u), u_k = 10⁻³ + (1 − 10⁻³) k/T, of 2112.07804."""
+    process = DiscreteVP("few", T=steps)
+    times = spaced_times(process, steps, "trailing")
+    places = [1e-3 + (1 - 1e-3) * k / steps for k in range(steps, -1, -1)]
+    log = [-0.5 * u * u * 19.9 - 0.1 * u for u in places]
+    expected = torch.tensor([math.exp(value - log[-1]) for value in log], dtype=torch.float64)
+    torch.testing.assert_close(process.alpha(times).square(), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_the_coefficients_of_the_posterior_are_the_papers():
