@@ -131,7 +131,12 @@ def _program(argv: list[str]) -> int:
             return 0
         case ["python", script, *arguments]:
             sys.argv = [script, *arguments]
-            runpy.run_path(script, run_name="__main__")
+            # A script finds its neighbours, as Python lets it.
+            sys.path.insert(0, str(Path(script).parent.absolute()))
+            try:
+                runpy.run_path(script, run_name="__main__")
+            finally:
+                del sys.path[0]
             return 0
         case [program, *_]:
             _flush()
