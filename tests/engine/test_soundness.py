@@ -32,8 +32,9 @@ PROCESSES: list[Process] = [
     Flow(shift=3.0), VDM(),
 ]  # fmt: skip
 GRIDS = ("uniform", "quadratic", "leading", "trailing", "linspace", "squares", "lambda", "sigma", "karras")
-# These may draw too wide at few steps, and say so: explicit in time, or made for small even steps.
-TOLD = ("dpm", "euler-maruyama", "pndm")
+# These may draw too wide at few steps, and say so: explicit in time, or made for small even steps or levels of their
+# own.
+TOLD = ("dpm", "euler-maruyama", "pndm", "recovery-langevin")
 
 
 @pytest.mark.parametrize("name", samplers_of_components(1))

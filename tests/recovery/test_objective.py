@@ -114,7 +114,7 @@ def test_it_resumes_bit_for_bit(tmp_path, monkeypatch):
         "dataset": {"spec": "mixture2d:n=200"},
         "process": {"spec": "vp"},
         "denoiser": {"spec": "energy-mlp", "parameterization": "eps", "options": {"width": 8}},
-        "objective": {"spec": "recovery:steps=3,chain=3"},
+        "objective": {"spec": "recovery:steps=3,chain=3,step=1e-4"},
     }
     train(make_recipe(table), tmp_path / "whole")
 
@@ -149,3 +149,10 @@ def test_a_recipe_trains_and_samples_on_the_same_levels(name):
         sampler.grid, sampler.end, sampler.step, sampler.chain
     )  # fmt: skip
     assert last["sampling"]["steps"] == len(sampler.grid)
+
+
+def test_a_step_too_long_for_points_is_refused():
+    model = QuadraticEnergy(DiscreteVP(), "eps", (2, 1, 1), network="mlp", width=8)
+    with pytest.raises(UsageError, match=r"step=0.0002 is 1\.1 times as long as a chain bears at t=0.001"):
+        Recovery(steps=3).parts(model)
+    assert Recovery(steps=3, step=1e-4).parts(model) == {}

@@ -11,11 +11,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-import trilemma
 from trilemma import lookup
 from trilemma.cli.eval import command
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.evaluate import evaluator
+from trilemma.evaluate import evaluation, evaluator
 from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.testing import GaussianDenoiser
 from trilemma_plugins.vdm.metric import BitsPerDimension
@@ -107,7 +106,7 @@ def test_eval_draws_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     images = ((pixels() + 1) * 127.5).round().to(torch.uint8)
     split = InMemoryDataset(images, LABELS, tuple("0123456789"))
     real = lookup.build
-    monkeypatch.setattr(trilemma, "load", lambda name, **options: model, raising=False)
+    monkeypatch.setattr(evaluation, "load", lambda name, **options: model)
     monkeypatch.setattr(
         evaluator.lookup,
         "build",

@@ -25,7 +25,7 @@ class Transition:
         time: s, at which the network is asked; never below that of the last level.
         a, sigma: of q(z̃ | z).
         scale: s², the step in the units of a z.
-        from_prior: whether t is the prior.
+        from_prior: whether nothing of z is left at t, as at the prior.
     """
 
     start: float
@@ -76,7 +76,8 @@ def transitions(process: Process, times: Tensor, step: float, end: float = 0.0) 
         UsageError: for a last level that is not below the other times.
     """
     last = last_level(process, end)
-    if not last < float(times[-2]):
+    # A time found by a noise level may miss the last one by its rounding.
+    if not last < float(times[-2]) - 1e-9:
         raise UsageError(
             f"end={end!r} is not below {float(times[-2]):g}, the last time of the grid; give an earlier time, or 0"
         )
@@ -84,7 +85,7 @@ def transitions(process: Process, times: Tensor, step: float, end: float = 0.0) 
     psi, variance = (entry.flatten().tolist() for entry in process.transition(ends, times[:-1]))
     noise = process.sigma(ends).tolist()
     return [
-        Transition(t, s, a, math.sqrt(q), step * level / noise[-1] * q, t == 1)
+        Transition(t, s, a, math.sqrt(q), step * level / noise[-1] * q, t == 1 or not a)
         for t, s, a, q, level in zip(times.tolist(), ends.tolist(), psi, variance, noise, strict=False)
     ]
 

@@ -20,6 +20,9 @@ from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
 from trilemma_plugins.recovery.levels import Transition, check_chain, transitions
 
+# h κ, the step times the curvature of the energy, from which on a Langevin chain grows without bound.
+EXPLODES = 4.0
+
 
 @dataclass(frozen=True)
 class Recovery(Objective):
@@ -75,12 +78,20 @@ class Recovery(Objective):
         return {"gap": self.most}
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """Returns none; refuses a model that has no energy."""
+        """Returns none; refuses a model that has no energy, and chains that explode where the data are points."""
         if not isinstance(model, Denoiser) or model.process.components != 1 or not model.has_energy:
             raise UsageError(
                 "recovery trains a denoiser whose answer is the gradient of an energy of one component; set "
-                'denoiser.spec = "energy"'
+                'denoiser.spec = "energy-of"'
             )
+        for level in self.levels(model.process):
+            # Of data at one point the energy is that of the noise, −‖z − αx₀‖²/2σ².
+            sharpest = level.step * (1 / float(model.process.sigma(torch.tensor(level.time))) ** 2)
+            if sharpest >= EXPLODES:
+                raise UsageError(
+                    f"recovery: step={self.step:g} is {sharpest / EXPLODES:.2g} times as long as a chain bears at "
+                    f"t={level.time:g}; give a smaller step, or a later end"
+                )
         return {}
 
     def levels(self, process: Process) -> list[Transition]:

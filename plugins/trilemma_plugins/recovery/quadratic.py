@@ -52,7 +52,7 @@ class QuadraticEnergy(Denoiser):
         inner = cast(Denoiser, made)
         if inner.draws or inner.takes_to:
             raise UsageError(
-                "energy: the network draws normals or is told a second time; leave those options out"
+                "energy-of: the network draws normals or is told a second time; leave those options out"
             )
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
         self.network = inner

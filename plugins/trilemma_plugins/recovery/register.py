@@ -9,7 +9,7 @@ PAPER = "arXiv:2012.08125"
 def trilemma_register(registry: Registry) -> None:
     registry.denoiser(
         DenoiserSpec(
-            name="energy",
+            name="energy-of",
             target="trilemma_plugins.recovery.quadratic:QuadraticEnergy",
             summary="gradient of an energy, the square of what another network leaves of the state",
         )
