@@ -32,7 +32,10 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """Returns the context of a forward pass, which overrides the caller's own autocast."""
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
+        # Its cache of converted weights is one for all threads, and another thread that leaves a context empties it.
+        return torch.autocast(
+            self._device.type, self._dtype, enabled=self._dtype is not None, cache_enabled=False
+        )
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of the (scaled) loss."""
