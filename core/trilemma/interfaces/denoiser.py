@@ -89,7 +89,7 @@ class Denoiser(nn.Module):
         gradient: whether its answer is a gradient, see `gradient_of`. A call in inference mode leaves it, with
             copies of the tensors.
         fullgraph: whether it compiles into one graph (`torch.compile`); False where its forward branches on tensor
-            values.
+            values, and where its answer is a gradient.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
 
@@ -102,7 +102,11 @@ class Denoiser(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.gradient and cls.__call__ is Denoiser.__call__:
+        if not cls.gradient:
+            return
+        # A gradient is taken within the call.
+        cls.fullgraph = False
+        if cls.__call__ is Denoiser.__call__:
             cls.__call__ = _outside_of_inference  # type: ignore[method-assign]
 
     def __init__(
@@ -138,8 +142,7 @@ class Denoiser(nn.Module):
             UsageError: for a network that has none.
         """
         raise UsageError(
-            f"{type(self).__name__} has no energy: its answer is no gradient; give an energy model, such as one of "
-            "energy-mlp"
+            f"{type(self).__name__} has no energy: its answer is no gradient; give a model that writes `energy`"
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -15,6 +16,12 @@ from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
 
 T = TypeVar("T")
 _LOCK = threading.Lock()
+
+
+def _leave() -> None:
+    """Leaves the group of processes, a thread of which would abort a process that ends while it runs."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Processes:
@@ -56,6 +63,8 @@ class Processes:
                 f"{os.environ['WORLD_SIZE']} processes were launched and this one runs alone, since Accelerate was set "
                 "up for one before; train in a fresh process"
             )
+        if self.world > 1:
+            atexit.register(_leave)
         self.device = cast(torch.device, state.device)
         self.main = self.rank == 0
 

@@ -31,8 +31,6 @@ class EnergyMLP(MLP):
 
     components = (1,)
     gradient = True
-    # The gradient is taken within the call.
-    fullgraph = False
 
     def energy(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         """Returns F [B] of states z [B, C, H, W] at times t [B] and labels `class` [B]."""

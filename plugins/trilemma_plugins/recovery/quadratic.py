@@ -34,8 +34,6 @@ class QuadraticEnergy(Denoiser):
 
     components = (1,)
     gradient = True
-    # The gradient is taken within the call.
-    fullgraph = False
 
     def __init__(
         self,

@@ -50,8 +50,6 @@ class EnergyResNet(Denoiser):
 
     components = (1,)
     gradient = True
-    # The gradient is taken within the call.
-    fullgraph = False
 
     def __init__(
         self,
