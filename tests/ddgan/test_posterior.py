@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from trilemma.interfaces.spacing import spaced_times
-from trilemma_plugins.ddgan.posterior import earlier, normals, pair
+from trilemma.numerics.draws import standard_normals
+from trilemma_plugins.ddgan.posterior import earlier, pair
 from trilemma_plugins.ddim.sampler import DDIM
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP
 
@@ -67,8 +68,8 @@ def test_the_posterior_of_the_true_data_keeps_the_marginal(process):
     generator = torch.Generator().manual_seed(0)
     x0 = torch.full((200_000,), 0.7, dtype=torch.float64)
     s, t = torch.full_like(x0, 0.25), torch.full_like(x0, 0.75)
-    z_s, z_t = pair(process, x0, s, t, (normals(x0, generator), normals(x0, generator)))
-    again = earlier(process, z_t, x0, s, t, normals(x0, generator))
+    z_s, z_t = pair(process, x0, s, t, (standard_normals(x0, generator), standard_normals(x0, generator)))
+    again = earlier(process, z_t, x0, s, t, standard_normals(x0, generator))
     alpha, sigma = float(process.alpha(s[:1])), float(process.sigma(s[:1]))
     for state in (z_s, again):
         assert float(state.mean()) == pytest.approx(alpha * 0.7, abs=4 * sigma / 200_000**0.5)

@@ -18,8 +18,9 @@ from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
+from trilemma.numerics.draws import standard_normals
 from trilemma_plugins.ddgan.discriminator import Discriminator
-from trilemma_plugins.ddgan.posterior import earlier, normals, pair
+from trilemma_plugins.ddgan.posterior import earlier, pair
 
 DISCRIMINATOR = "discriminator"
 GENERATOR = "generator"
@@ -93,7 +94,7 @@ class DenoisingGAN(Objective):
         judge, process = step.parts[DISCRIMINATOR], step.denoiser.process
         s, t = self.draw_times(step.denoiser, len(step.x0), step.generator)
         cond = drop_conditions(step.denoiser, step.cond, self.drop, step.generator)
-        noise = normals(step.x0, step.generator), normals(step.x0, step.generator)
+        noise = standard_normals(step.x0, step.generator), standard_normals(step.x0, step.generator)
         z_s, z_t = pair(process, step.x0, s, t, noise)
         told = t.to(z_t.device, time_dtype(z_t.dtype))
         if update.name == GENERATOR:
@@ -134,4 +135,4 @@ class DenoisingGAN(Objective):
         process, parameterization = step.denoiser.process, step.denoiser.parameterization
         of_state, of_answer = convert(parameterization, "x0", *process.alpha_sigma(t))
         x0 = column(of_state, z_t) * z_t + column(of_answer, z_t) * answer
-        return earlier(process, z_t, x0, s, t, normals(z_t, step.generator))
+        return earlier(process, z_t, x0, s, t, standard_normals(z_t, step.generator))

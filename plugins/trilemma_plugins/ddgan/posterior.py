@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trilemma.interfaces.process import Process
@@ -53,8 +52,3 @@ def _transition(process: Process, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]
     (alpha_s, sigma_s), (alpha_t, sigma_t) = process.alpha_sigma(s), process.alpha_sigma(t)
     psi = alpha_t / alpha_s
     return psi, (sigma_t.square() - (psi * sigma_s).square()).clamp_min(0).sqrt()
-
-
-def normals(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns standard normals of a generator on the CPU, in the shape, dtype and device of a batch."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)

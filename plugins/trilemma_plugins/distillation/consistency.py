@@ -15,6 +15,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import Loss, Step, Update
+from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.distillation.guided import teacher_x0, with_scale
 from trilemma_plugins.distillation.reading import predicted_x0
@@ -87,7 +88,7 @@ class Consistency(Objective):
         u = uniform_draws(len(x0), step.generator)
         i = (u * self.steps).floor().long().clamp_max(self.steps - 1)
         t, s = times[i], times[i + 1]
-        noise = torch.randn(x0.shape, generator=step.generator, dtype=torch.float32).to(x0)
+        noise = standard_normals(x0, step.generator)
         told = with_scale(student, step, self.guidance)
         cond = drop_conditions(student, told, self.drop, step.generator)
         at_t, at_s = Scales.at(process, t), Scales.at(process, s)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
+from trilemma.numerics.draws import standard_normals
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Autoencoding(Objective):
         """Returns the loss, and its two terms for the log."""
         coder = _autoencoder(step.model)
         mean, log_variance = coder.encode(step.x0)
-        noise = torch.randn(mean.shape, generator=step.generator, dtype=torch.float32).to(mean)
+        noise = standard_normals(mean, step.generator)
         images = coder.decode(mean + (log_variance / 2).exp() * noise)
         mean, log_variance = mean.float(), log_variance.float()
         error = (images.float() - step.x0).square().mean()

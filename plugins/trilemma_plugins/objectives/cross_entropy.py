@@ -17,6 +17,7 @@ from trilemma.interfaces.denoiser import time_dtype
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
+from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
 
 Border = Literal["background", "reflect"]
@@ -105,6 +106,6 @@ class CrossEntropy(Objective):
         t = 1 - uniform_draws(len(images), step.generator, stratified=True)
         if process.table is not None:
             t = torch.ceil(t * process.table) / process.table
-        noise = torch.randn(images.shape, generator=step.generator, dtype=torch.float32).to(images)
+        noise = standard_normals(images, step.generator)
         z = process.perturb(images, t, noise)
         return step.network(z, t.to(images.device, time_dtype(images.dtype)))

@@ -14,6 +14,7 @@ from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.process import Process
 from trilemma.numerics.conversion import convert, functional
+from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
 
 Weighting = Literal["uniform", "truncated-snr", "min-snr", "edm"]
@@ -115,7 +116,7 @@ class Simple(Objective):
         """Returns the mean over batch and pixels of the weighted squared residual."""
         batch = len(x0)
         t = self.draw_times(denoiser.process, batch, generator)
-        noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
+        noise = standard_normals(x0, generator)
         cond = drop_conditions(denoiser, cond, self.drop, generator)
         z = denoiser.process.perturb(x0, t, noise)
         prediction = network(z, t.to(x0.device, time_dtype(x0.dtype)), **cond)

@@ -16,6 +16,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
+from trilemma.numerics.draws import standard_normals
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Adversarial(Objective):
     def generated(self, step: Step) -> Tensor:
         """Returns x̂₀ [B, ...] of fresh states of the prior."""
         generator = _generator(step.model)
-        noise = torch.randn(step.x0.shape, generator=step.generator, dtype=torch.float32).to(step.x0)
+        noise = standard_normals(step.x0, step.generator)
         t = torch.ones(len(noise), dtype=time_dtype(noise.dtype), device=noise.device)
         return step.network(generator.process.prior(noise), t).to(step.x0.dtype)
 

@@ -18,6 +18,7 @@ from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
+from trilemma.numerics.draws import standard_normals
 from trilemma_plugins.recovery.levels import Transition, check_chain, transitions
 
 # h κ, the step times the curvature of the energy, from which on a Langevin chain grows without bound.
@@ -139,7 +140,7 @@ class Recovery(Objective):
         z = column(_host([level.begin for level in chosen]), later) * later
         for _ in range(self.chain):
             answer = step.network(z, told, **cond).to(z.dtype)
-            z = keep * z + slope * answer + pull + root * _normals(z, generator)
+            z = keep * z + slope * answer + pull + root * standard_normals(z, generator)
         return z
 
 
@@ -147,8 +148,8 @@ def _pair(
     process: Process, x0: Tensor, chosen: list[Transition], times: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """z⁺ ~ q(z_s | x₀) and z̃ ~ q(z_t | z⁺) [B, ...]; from the prior z̃ is a draw of it."""
-    real = process.perturb(x0, times, _normals(x0, generator))
-    noise = _normals(x0, generator)
+    real = process.perturb(x0, times, standard_normals(x0, generator))
+    noise = standard_normals(x0, generator)
     later = column(_host([level.a for level in chosen]), x0) * real
     later = later + column(_host([level.sigma for level in chosen]), x0) * noise
     from_prior = _of([level.from_prior for level in chosen], x0)
@@ -161,7 +162,3 @@ def _host(values: list[float]) -> Tensor:
 
 def _of(values: list[float], like: Tensor) -> Tensor:
     return _host(values).to(like)
-
-
-def _normals(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
