@@ -70,8 +70,8 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([3.0, -4.0]).view(2, 1, 1))
 
-    def forward(self, z_s, z_t, t, cond):
-        return (self.weight * z_s).flatten(1).sum(1)
+    def forward(self, states, times, cond):
+        return (self.weight * states[0]).flatten(1).sum(1)
 
 
 @pytest.mark.parametrize("lazy", [1, 4, 15])
@@ -100,7 +100,7 @@ def test_both_networks_are_told_the_same_classes(drop, told, update):
     step = replace(step_of(objective, model), cond={"class": torch.arange(32) % 3})
     seen = []
     model.register_forward_pre_hook(lambda _, given, named: seen.append(named["class"]), with_kwargs=True)
-    step.parts["discriminator"].register_forward_pre_hook(lambda _, given: seen.append(given[3]["class"]))
+    step.parts["discriminator"].register_forward_pre_hook(lambda _, given: seen.append(given[2]["class"]))
     objective.update_loss(objective.updates()[update], step)
     assert len(seen) == 3 - update
     assert all(torch.equal(labels, seen[0]) for labels in seen)
@@ -110,7 +110,7 @@ def test_both_networks_are_told_the_same_classes(drop, told, update):
 def test_a_discriminator_is_told_the_class():
     judge = Discriminator((2, 1, 1), (ClassCondition("class", size=3, null=3),), 8)
     z, t = torch.randn(5, 2, 1, 1), torch.full((5,), 0.5)
-    found = [judge(z, z, t, {"class": torch.full((5,), label)}) for label in range(4)]
+    found = [judge((z, z), (t, t), {"class": torch.full((5,), label)}) for label in range(4)]
     assert all(not torch.allclose(found[0], other) for other in found[1:])
 
 
@@ -161,9 +161,9 @@ def test_r1_is_half_gamma_times_the_squared_slope():
     judge = step.parts["discriminator"]
     judge.register_forward_pre_hook(lambda _, given: asked.append(given))
     _, scalars = objective.update_loss(objective.updates()[0], step)
-    z_s, z_t, t, cond = asked[0]
+    (z_s, z_t), times, cond = asked[0]
     z_s = z_s.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(judge(z_s, z_t, t, cond).sum(), z_s)
+    (slope,) = torch.autograd.grad(judge((z_s, z_t), times, cond).sum(), z_s)
     assert float(scalars["r1"]) == pytest.approx(float(slope.square().sum() / len(z_s)), rel=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_both_networks_are_told_the_time_of_the_later_state():
     step = step_of(objective, model)
     told = []
     model.register_forward_pre_hook(lambda _, given: told.append(given[1]))
-    step.parts["discriminator"].register_forward_pre_hook(lambda _, given: told.append(given[2]))
+    step.parts["discriminator"].register_forward_pre_hook(lambda _, given: told.append(given[1][1]))
     objective.update_loss(objective.updates()[0], step)
     assert torch.equal(told[0], told[1])
     assert sorted(set((told[0] * 4).tolist())) == [1, 2, 3, 4]
@@ -214,7 +214,7 @@ def test_the_generator_s_loss_is_that_of_its_posterior_sample():
 def test_a_discriminator_fits_every_shape(shape):
     judge = Discriminator(shape, (), 4)
     z = torch.randn(5, *shape)
-    assert judge(z, z, torch.rand(5), {}).shape == (5,)
+    assert judge((z, z), (torch.rand(5), torch.rand(5)), {}).shape == (5,)
 
 
 def test_what_does_not_fit_is_refused():

@@ -205,6 +205,6 @@ def test_consistency_without_a_teacher_has_none_to_guide():
 def test_a_teacher_without_a_null_cannot_be_guided(monkeypatch):
     student = Listening(DiscreteVP("cosine"))
     teacher = GaussianMixtureDenoiser(student.process, MEANS[:1], 0.09, None, "v", SHAPE)
-    monkeypatch.setattr("trilemma_plugins.distillation.teacher.load", lambda name: teacher)
+    monkeypatch.setattr("trilemma_plugins.distillation.teacher.denoiser_beside", lambda *_: teacher)
     with pytest.raises(UsageError, match="a condition that has a null, and this one has none"):
         teacher_of(student, "one", "guidance")

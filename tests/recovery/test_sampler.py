@@ -122,6 +122,19 @@ def law_of(chain: int, step: float) -> tuple[float, float]:
     return centre, spread
 
 
+def test_by_curvature_the_least_width_is_exact_at_every_level():
+    """Of data at one point: h κ = b on each level, and c = √(1 − b/4) leaves 1/κ."""
+    cosine, b = DiscreteVP("cosine"), 1.0
+    times = torch.tensor([1.0, 0.9482, 0.8646, 0.6696, 0.3721, 0.156, 0.0], dtype=torch.float64)
+    for entry in transitions(cosine, times, b, 0.06, "curvature"):
+        kappa = 1 / float(cosine.sigma(torch.tensor([entry.time]).double())) ** 2
+        kappa += 0.0 if entry.from_prior else (entry.a / entry.sigma) ** 2
+        assert entry.step * kappa == pytest.approx(b, rel=1e-6)
+        # The stationary variance of z ← (1 − hκ/2) z + c √h ξ.
+        slope = entry.keep - entry.step / 2 / entry.noise**2
+        assert (1 - b / 4) * entry.step / (1 - slope**2) == pytest.approx(1 / kappa, rel=1e-6)
+
+
 def test_the_state_that_pulls_is_the_one_that_the_chain_began_with():
     rows = RecoveryLangevin(chain=3).plan(LINEAR, TIMES).rows
     assert [row.D[0][0] if row.D else None for row in rows[4:8]] == [None, 1, 2, 3]
@@ -142,7 +155,16 @@ def test_with_a_last_level_of_its_own_the_samples_are_the_means_of_its_states():
 
 
 @pytest.mark.parametrize(
-    "options", [{"chain": 0}, {"chain": True}, {"step": 0.0}, {"noise": -1.0}, {"end": 1.0}, {"end": -0.1}]
+    "options",
+    [
+        {"chain": 0},
+        {"chain": True},
+        {"step": 0.0},
+        {"noise": -1.0},
+        {"rule": "width"},
+        {"end": 1.0},
+        {"end": -0.1},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(UsageError):

@@ -107,3 +107,31 @@ def test_no_model_is_refused(tiny_recipe, tmp_path, start):
         train(read_recipe(tiny_recipe, ["steps=1", f"start={start}"]), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_energy_begins_with_the_network_that_it_is_made_of(tiny_recipe, tmp_path, model):
+    energy = [
+        *STILL, f"start={model}", "denoiser.spec=energy-of", "denoiser.parameterization=eps",
+        f"denoiser.options={OPTIONS[:-1]}, 'network': 'unet'}}",
+    ]  # fmt: skip
+    inner = weights(train(read_recipe(tiny_recipe, energy), tmp_path / "energy").model)
+    wanted = weights(model)
+    assert {key.removeprefix("network.") for key in inner} == set(wanted)
+    for key, tensor in wanted.items():
+        torch.testing.assert_close(inner[f"network.{key}"], tensor, rtol=1e-6, atol=1e-8)
+
+
+def test_a_network_that_draws_begins_with_one_that_does_not(tiny_recipe, tmp_path, model):
+    drawing = [
+        *STILL, f"start={model}", f"denoiser.options={OPTIONS[:-1]}, 'latent': 4}}",
+        "objective.spec=ddgan:steps=2,width=4",
+    ]  # fmt: skip
+    found, wanted = (
+        weights(train(read_recipe(tiny_recipe, drawing), tmp_path / "drawing").model),
+        weights(model),
+    )
+    further = set(found) - set(wanted)
+    assert further
+    assert all(key.startswith("latent_embedding.") for key in further)
+    for key, tensor in wanted.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-6, atol=1e-8)

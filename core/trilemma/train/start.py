@@ -25,8 +25,9 @@ class Start:
 def begin_with(denoiser: nn.Module, model: str) -> Start:
     """Gives a network the weights of a model, by its name or directory, and returns which they were.
 
-    A network may take conditions that the model does not. The weights of the parts that hear them, which are named as
-    the condition is (`NAME` or `NAME_…`), stay as they are.
+    A network may take conditions, or draw normals, that the model does not. The weights of the parts that hear them,
+    which are named as the condition or the draw is (`NAME` or `NAME_…`), stay as they are. Where the model is the
+    network that a denoiser is made of, that one takes them.
 
     Raises:
         UsageError: where the model's network is another one.
@@ -36,9 +37,12 @@ def begin_with(denoiser: nn.Module, model: str) -> Start:
     source = load(model)
     card = source.card or {}
     name = card["model"]["name"]
-    if misfit := _misfit(denoiser, source):
+    misfit = _misfit(denoiser, source)
+    inner = [part for part in denoiser.modules() if isinstance(part, Denoiser) and part is not denoiser]
+    fitting = [denoiser] if misfit is None else [part for part in inner if _misfit(part, source) is None]
+    if not fitting:
         raise UsageError(f"model {name} {misfit}")
-    denoiser.load_state_dict({**denoiser.state_dict(), **source.state_dict()})
+    fitting[0].load_state_dict({**fitting[0].state_dict(), **source.state_dict()})
     return Start(name, card["weights"]["sha256"], Training.of(card))
 
 
@@ -52,7 +56,7 @@ def _misfit(denoiser: nn.Module, source: nn.Module) -> str | None:
         return told
     found = {key: tuple(tensor.shape) for key, tensor in source.state_dict().items()}
     wanted = {key: tuple(tensor.shape) for key, tensor in denoiser.state_dict().items()}
-    further = _conditions(denoiser) - _conditions(source)
+    further = _told(denoiser) - _told(source)
     for key in [*wanted, *found]:
         if key not in found and any(_hears(key, name) for name in further):
             continue
@@ -64,12 +68,13 @@ def _misfit(denoiser: nn.Module, source: nn.Module) -> str | None:
     return None
 
 
-def _conditions(network: nn.Module) -> set[str]:
-    return set(network.conditions) if isinstance(network, Denoiser) else set()
+def _told(network: nn.Module) -> set[str]:
+    """The names of what a network is told beside state and time: its conditions and its draws."""
+    return {*network.conditions, *network.draws} if isinstance(network, Denoiser) else set()
 
 
 def _hears(key: str, name: str) -> bool:
-    """Returns whether a weight belongs to the part that hears the condition of a name."""
+    """Returns whether a weight belongs to the part that hears the condition or the draw of a name."""
     part = key.partition(".")[0]
     return part == name or part.startswith(f"{name}_")
 

@@ -66,8 +66,11 @@ class Discriminator(nn.Module):
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, SLOPE)
 
-    def forward(self, z_s: Tensor, z_t: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        """Returns the logits [B] of states [B, ...], the times t [B] of the later ones and their conditions."""
+    def forward(
+        self, states: Sequence[Tensor], times: Sequence[Tensor], cond: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Returns the logits [B] of states z_s, z_t [B, ...] at times s, t [B]; it is told t and the conditions."""
+        (z_s, z_t), t = states, times[1]
         exponent = torch.linspace(0, 3, FREQUENCIES, device=t.device, dtype=torch.float32)
         angles = t[:, None].float() * 10**exponent
         embedding = self.time(torch.cat([angles.cos(), angles.sin()], 1).to(z_s.dtype))

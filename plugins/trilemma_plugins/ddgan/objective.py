@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
+from trilemma.interfaces.adversarial import discriminator_loss, fooling_loss
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
+from trilemma.interfaces.feature_discriminator import FeatureDiscriminator
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
+from trilemma.models.beside import denoiser_beside
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
 from trilemma.numerics.draws import standard_normals
@@ -47,7 +49,10 @@ class DenoisingGAN(Objective):
         grid: of the times.
         gamma: γ of R1.
         lazy: steps from one penalty to the next.
-        width: of the discriminator's first block.
+        width: of the discriminator's first block, or of the heads on features.
+        judge: a trained denoiser, by name or directory, through whose features the discriminator sees both states;
+            "" for a discriminator that begins with nothing, which needs many more steps on images.
+        layers: names of the judge's modules whose outputs are the features.
         drop: probability of replacing the conditions of an example by the null ones, for both networks.
 
     Raises:
@@ -56,7 +61,8 @@ class DenoisingGAN(Objective):
 
     References:
         Xiao et al., Tackling the Generative Learning Trilemma with Denoising Diffusion GANs, arXiv:2112.07804;
-        Mescheder et al., Which Training Methods for GANs do actually Converge?, arXiv:1801.04406 (R1).
+        Mescheder et al., Which Training Methods for GANs do actually Converge?, arXiv:1801.04406 (R1);
+        Sauer et al., arXiv:2403.12015 (a discriminator on features of a denoiser).
     """
 
     steps: int = 0
@@ -64,6 +70,8 @@ class DenoisingGAN(Objective):
     gamma: float = 0.02
     lazy: int = 15
     width: int = 32
+    judge: str = ""
+    layers: tuple[str, ...] = ()
     drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
@@ -84,7 +92,10 @@ class DenoisingGAN(Objective):
                 "ddgan runs on a few steps of a process of one component; set steps, or a table such as "
                 "vp:schedule=few,T=4"
             )
-        return {DISCRIMINATOR: Discriminator(model.shape, tuple(model.conditions.values()), self.width)}
+        if not self.judge:
+            return {DISCRIMINATOR: Discriminator(model.shape, tuple(model.conditions.values()), self.width)}
+        seen = denoiser_beside(model, self.judge, "judge")
+        return {DISCRIMINATOR: FeatureDiscriminator(seen, self.layers, states=2, width=self.width)}
 
     def updates(self) -> tuple[Update, ...]:
         return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), Update(GENERATOR, (MODEL,)))
@@ -96,24 +107,17 @@ class DenoisingGAN(Objective):
         cond = drop_conditions(step.denoiser, step.cond, self.drop, step.generator)
         noise = standard_normals(step.x0, step.generator), standard_normals(step.x0, step.generator)
         z_s, z_t = pair(process, step.x0, s, t, noise)
-        told = t.to(z_t.device, time_dtype(z_t.dtype))
+        told_s, told_t = (time.to(z_t.device, time_dtype(z_t.dtype)) for time in (s, t))
+
+        def logits(state: Tensor) -> Tensor:
+            found: Tensor = judge((state, z_t), (told_s, told_t), cond)
+            return found
+
         if update.name == GENERATOR:
-            drawn = self._drawn(step, z_t, s, t, told, cond)
-            return F.softplus(-judge(drawn, z_t, told, cond)).mean()
+            return fooling_loss(logits(self._drawn(step, z_t, s, t, told_t, cond)))
         with torch.no_grad():
-            drawn = self._drawn(step, z_t, s, t, told, cond)
-        penalised = self.gamma > 0 and step.number % self.lazy == 0
-        with torch.set_grad_enabled(torch.is_grad_enabled() or penalised):
-            z_s = z_s.detach().requires_grad_(penalised)
-            true = judge(z_s, z_t, told, cond)
-            false = judge(drawn, z_t, told, cond)
-            loss = F.softplus(-true).mean() + F.softplus(false).mean()
-            scalars = {"gap": (true.mean() - false.mean()).detach()}
-            if not penalised:
-                return loss, scalars
-            (slope,) = torch.autograd.grad(true.sum(), z_s, create_graph=True)
-            penalty = self.gamma / 2 * slope.square().flatten(1).sum(1).mean()
-            return loss + self.lazy * penalty, {**scalars, "r1": penalty.detach()}
+            drawn = self._drawn(step, z_t, s, t, told_t, cond)
+        return discriminator_loss(logits, z_s, drawn, gamma=self.gamma, lazy=self.lazy, number=step.number)
 
     def draw_times(self, model: Denoiser, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns neighbours s < t [B] of the grid, float64, each pair as likely as any other."""

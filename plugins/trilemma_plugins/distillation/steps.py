@@ -50,6 +50,10 @@ class Scales:
         """Returns the scales of a process at times t [B]."""
         return cls(*process.alpha_sigma(t))
 
+    def state(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """Returns α x₀ + σ ε [B, ...]."""
+        return column(self.alpha, x0) * x0 + column(self.sigma, x0) * noise
+
     @property
     def snr(self) -> Tensor:
         """α²/σ² [B]."""

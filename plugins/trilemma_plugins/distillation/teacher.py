@@ -8,7 +8,7 @@ from torch import nn
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.models.loading import load
+from trilemma.models.beside import denoiser_beside
 from trilemma_plugins.distillation.guided import check_guided, guidance_condition
 
 # The name of the part beside the student.
@@ -41,20 +41,7 @@ def teacher_of(student: nn.Module, model: str, guidance: str = "") -> Denoiser:
         copied = copy.deepcopy(student)
         copied.eval().requires_grad_(False)
         return copied
-    teacher = load(model)
-    device = next((weight.device for weight in student.parameters()), None)
-    if not isinstance(teacher, Denoiser):
-        raise UsageError(f"the teacher {model} is no denoiser; name a denoiser")
-    if teacher.shape != student.shape or teacher.process != student.process:
-        raise UsageError(
-            f"the teacher {model} is of {teacher.shape} under {teacher.process!r}, the student of {student.shape} "
-            f"under {student.process!r}; give both the same [process] and data"
-        )
-    if missing := set(teacher.keywords) - set(student.keywords):
-        raise UsageError(
-            f"the teacher {model} is told {', '.join(sorted(missing))}, which the student is not; "
-            "give the student the same conditions, with the same nulls"
-        )
+    teacher = denoiser_beside(student, model, TEACHER)
     if guidance:
         check_guided(teacher, guidance)
-    return teacher.to(device)
+    return teacher

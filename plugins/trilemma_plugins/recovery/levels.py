@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.process import Process
+
+Rule = Literal["variance", "curvature"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Transition:
         start: t.
         time: s, at which the network is asked; never below that of the last level.
         a, sigma: of q(z̃ | z).
+        noise: σ_s of the states that are drawn.
         scale: s², the step in the units of a z.
         from_prior: whether nothing of z is left at t, as at the prior.
     """
@@ -32,8 +36,14 @@ class Transition:
     time: float
     a: float
     sigma: float
+    noise: float
     scale: float
     from_prior: bool
+
+    @property
+    def curvature(self) -> float:
+        """1/σ_s² + a²/σ², the largest of −log p(z | z̃): that of data at one point."""
+        return 1 / self.noise**2 + (0.0 if self.from_prior else (self.a / self.sigma) ** 2)
 
     @property
     def begin(self) -> float:
@@ -61,16 +71,18 @@ def last_level(process: Process, end: float) -> float:
     return end or process.earliest_time
 
 
-def transitions(process: Process, times: Tensor, step: float, end: float = 0.0) -> list[Transition]:
+def transitions(
+    process: Process, times: Tensor, step: float, end: float = 0.0, rule: Rule = "variance"
+) -> list[Transition]:
     """Returns the transitions of a grid, from the prior to the last level.
-
-        s² = b (σ_s/σ_0) σ²,   σ_0 that of the last level and b the option `step`
 
     Args:
         process: of one component.
         times: falling, float64 [steps + 1]; those below the last level are taken for it.
-        step: b.
+        step: b of the rule.
         end: time of the last level, see `last_level`.
+        rule: of the steps: "variance": s² = b (σ_s/σ_0) σ², σ_0 that of the last level (2012.08125); "curvature":
+            h = b/(1/σ_s² + a²/σ²), b times the square of the least width of p(z | z̃), so that b < 4 on every level.
 
     Raises:
         UsageError: for a last level that is not below the other times.
@@ -84,14 +96,18 @@ def transitions(process: Process, times: Tensor, step: float, end: float = 0.0) 
     ends = torch.cat([times[1:-1], times.new_tensor([last])])
     psi, variance = (entry.flatten().tolist() for entry in process.transition(ends, times[:-1]))
     noise = process.sigma(ends).tolist()
-    return [
-        Transition(t, s, a, math.sqrt(q), step * level / noise[-1] * q, t == 1 or not a)
-        for t, s, a, q, level in zip(times.tolist(), ends.tolist(), psi, variance, noise, strict=False)
-    ]
+    found = []
+    for t, s, a, q, level in zip(times.tolist(), ends.tolist(), psi, variance, noise, strict=False):
+        scale = step * level / noise[-1] * q
+        entry = Transition(t, s, a, math.sqrt(q), level, scale, t == 1 or not a)
+        if rule == "curvature":
+            entry = replace(entry, scale=step / entry.curvature / entry.begin**2)
+        found.append(entry)
+    return found
 
 
-def check_chain(name: str, chain: int, step: float, end: float) -> None:
-    """Refuses a number of steps K, their size b or a last level that no chain can have.
+def check_chain(name: str, chain: int, step: float, end: float, rule: str, noise: float) -> None:
+    """Refuses a number of steps K, their size b and its rule, a last level or a noise c that no chain can have.
 
     Raises:
         UsageError: with the component's `name`.
@@ -104,3 +120,7 @@ def check_chain(name: str, chain: int, step: float, end: float) -> None:
         raise UsageError(
             f"{name}: end={end!r} is no time of a last level; give one below 1, or 0 for the earliest"
         )
+    if rule not in get_args(Rule):
+        raise UsageError(f"{name}: unknown rule={rule!r}; expected {' or '.join(get_args(Rule))}")
+    if not 0 <= noise < math.inf:
+        raise UsageError(f"{name}: noise={noise!r} is out of range; give a number from 0, such as 0.99")

@@ -19,7 +19,7 @@ from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
 from trilemma.numerics.draws import standard_normals
-from trilemma_plugins.recovery.levels import Transition, check_chain, transitions
+from trilemma_plugins.recovery.levels import Rule, Transition, check_chain, transitions
 
 # h κ, the step times the curvature of the energy, from which on a Langevin chain grows without bound.
 EXPLODES = 4.0
@@ -43,6 +43,8 @@ class Recovery(Objective):
         grid: of the times.
         chain: K.
         step: b of the chain's steps, see `recovery-langevin`.
+        rule: of the chain's steps.
+        noise: c of the chain's steps.
         end: time of the last level; 0 for the earliest at which the network is asked.
         penalty: ρ.
         most: bound of the mean |F⁺ − F⁻|.
@@ -60,13 +62,15 @@ class Recovery(Objective):
     grid: Grid = "trailing"
     chain: int = 30
     step: float = 2e-4
+    rule: Rule = "variance"
+    noise: float = 1.0
     end: float = 0.0
     penalty: float = 1e-3
     most: float = 10.0
     drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
-        check_chain("recovery", self.chain, self.step, self.end)
+        check_chain("recovery", self.chain, self.step, self.end, self.rule, self.noise)
         check_drop("recovery", self.drop)
         if not 0 <= self.penalty < math.inf or not self.most > 0:
             raise UsageError(
@@ -87,7 +91,7 @@ class Recovery(Objective):
             )
         for level in self.levels(model.process):
             # Of data at one point the energy is that of the noise, −‖z − αx₀‖²/2σ².
-            sharpest = level.step * (1 / float(model.process.sigma(torch.tensor(level.time))) ** 2)
+            sharpest = level.step * level.curvature
             if sharpest >= EXPLODES:
                 raise UsageError(
                     f"recovery: step={self.step:g} is {sharpest / EXPLODES:.2g} times as long as a chain bears at "
@@ -98,7 +102,7 @@ class Recovery(Objective):
     def levels(self, process: Process) -> list[Transition]:
         """Returns the transitions of the grid, from the prior on."""
         steps = self.steps if isinstance(self.grid, str) else len(self.grid)
-        return transitions(process, spaced_times(process, steps, self.grid), self.step, self.end)
+        return transitions(process, spaced_times(process, steps, self.grid), self.step, self.end, self.rule)
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the loss, and the mean |F⁺ − F⁻| and F⁺."""
@@ -135,7 +139,7 @@ class Recovery(Objective):
         p, q = convert(model.parameterization, "score", *model.process.alpha_sigma(times))
         h = _host([level.step for level in chosen])
         keep = column(_host([level.keep for level in chosen]) + h / 2 * p, later)
-        slope, root = column(h / 2 * q, later), column(h.sqrt(), later)
+        slope, root = column(h / 2 * q, later), column(self.noise * h.sqrt(), later)
         pull = column(_host([level.pull for level in chosen]), later) * later
         z = column(_host([level.begin for level in chosen]), later) * later
         for _ in range(self.chain):
