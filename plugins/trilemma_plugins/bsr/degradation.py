@@ -180,7 +180,7 @@ def _in_rounds(image: Tensor, factor: int, size: tuple[int, int], variant: Varia
 
 
 def _scaled(image: Tensor, factor: int, final: tuple[int, int], draws: Draws) -> Tensor:
-    """An image resized up or down, or as it is; to half of the final size at least, as one down-sampling may come to."""
+    """An image resized up or down, or as it is; to half of the final size at least."""
     way = draws.uniform(0, 1)
     if way < 0.1:
         return image
