@@ -73,6 +73,25 @@ class Autoencoder(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] of codes [B, c, h, w] that are not normalised."""
 
+    def log_likelihood(self, x: Tensor, code: Tensor) -> Tensor:
+        """Returns log p(x | c) [B] in nats, of images x [B, C, H, W] and codes c [B, c, h, w] that are not normalised.
+
+        An autoencoder that is trained on the bound of log p(x) has one. Of images on grey levels p is a probability,
+        else a density.
+
+        Raises:
+            UsageError: for an autoencoder that has none.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no likelihood p(x | code); give an autoencoder that writes log_likelihood"
+        )
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log-variance [B, c, h, w] of the normalised codes of images x [B, C, H, W]."""
+        code, log_variance = self.encode(x)
+        mean, deviation = self._statistics(code)
+        return (code - mean) / deviation, log_variance - 2 * deviation.log()
+
     def normalised_code(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Returns the normalised codes [B, c, h, w] of images x: of the means, or with ξ ~ N(0, I) of samples.
 
@@ -90,8 +109,12 @@ class Autoencoder(nn.Module):
 
     def image(self, normalised: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] of normalised codes: decode(s ĉ + μ)."""
+        return self.decode(self.own_code(normalised))
+
+    def own_code(self, normalised: Tensor) -> Tensor:
+        """Returns s ĉ + μ, what normalised codes [B, c, h, w] are to `decode` and `log_likelihood`."""
         mean, deviation = self._statistics(normalised)
-        return self.decode(normalised * deviation + mean)
+        return normalised * deviation + mean
 
     @torch.no_grad()
     def normalise_over(self, batches: Iterable[Tensor]) -> None:

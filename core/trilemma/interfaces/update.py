@@ -61,7 +61,7 @@ class Step:
         model: the model that is trained.
         network: the module to call in its place: the model itself, or a wrapper of it.
         parts: the parts beside the model, by name.
-        x0: data [B, C, H, W].
+        x0: data [B, C, H, W]; images, where the autoencoder of a latent model is one of the parts.
         cond: conditions that the model takes, as tensors by name.
         values: values that the data set has of the examples, by name, such as `class` int64 [B].
         generator: CPU generator that every random draw comes from; keyed by (seed, step, update).

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
-from trilemma_plugins.vdm.bound import noise_error, reconstruction
+from trilemma.numerics.conversion import noise_error
+from trilemma_plugins.vdm.bound import reconstruction
 from trilemma_plugins.vdm.grey_levels import LEVELS
 from trilemma_plugins.vdm.importance_sampling import draw_continuous_times, draw_discrete_times
 from trilemma_plugins.vdm.time_interval import time_interval
