@@ -62,8 +62,8 @@ class _Run:
         for module in self.parts.living.values():
             module.train()
         draws = torch.Generator().manual_seed(5)
-        images = self.parts.coder is None or not isinstance(model, Denoiser)
-        x0 = torch.rand(BATCH, *(SHAPE if images else model.image_shape), generator=draws) * 2 - 1
+        shape = SHAPE if self.parts.coder is None else PICTURE
+        x0 = torch.rand(BATCH, *shape, generator=draws) * 2 - 1
         labels = torch.arange(BATCH) % len(NAMES)
         values = Values({LABEL: ClassColumn(labels, NAMES)}, torch.arange(BATCH))
         unseeded = torch.Generator()
