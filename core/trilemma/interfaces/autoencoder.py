@@ -54,6 +54,11 @@ class Autoencoder(nn.Module):
         self.register_buffer("code_deviation", torch.ones(channels))
         self.card: Mapping[str, Any] | None = None
 
+    @property
+    def last_weight(self) -> Tensor | None:
+        """The weight of the decoder's last layer, at which losses are weighed against each other; None names none."""
+        return None
+
     @abstractmethod
     def code_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Returns the shape (c, h, w) of the codes of images of a shape (C, H, W).

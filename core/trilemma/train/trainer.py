@@ -209,7 +209,7 @@ class _Run:
         norms = {}
         for index, learner in enumerate(self.learners):
             learner.set_rate(step, self.recipe.steps, 1.0 if self.rollback is None else LOWER_RATE)
-            if step % learner.update.every == 0:
+            if learner.update.due(step):
                 norms[learner.update.name] = self._update(step, index, examples)
         self.processes.share_buffers(self.parts.living.values())
         for name, average in self.parts.averages.items():
