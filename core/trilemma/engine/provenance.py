@@ -68,10 +68,10 @@ def describe(
             "time": float(resolved.times[0]),
         },
         "known": None
-        if resolved.known is None
+        if resolved.given is None
         else {
-            "sha256": digest(resolved.known.images),
-            "mask_sha256": digest(resolved.known.mask),
+            "sha256": digest(resolved.given.images),
+            "mask_sha256": digest(resolved.given.mask),
             "resample": request.resample,
             "jump": request.jump,
         },

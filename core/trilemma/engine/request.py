@@ -114,7 +114,8 @@ class Drawing(Common):
             rest depends on the region through the network alone, so its law is not that of the data given the region,
             whatever the number of steps. For example, of two pixels with variance 1 and correlation 0.8, of which one
             is kept at 1, the other has the mean 0.35 instead of 0.8. `resample` and the guidance `moment-matching` mend
-            that.
+            that. Of a latent model the code of `known` is kept at those places whose pixels are all kept, and the kept
+            pixels are put into the decoded image.
         mask: [M, 1 or C, H, W] of 0 and 1, 1 where `known` is kept; sample i takes entry i modulo M.
         resample: passes that every `jump` steps take, with the noise put back in between (2201.09865). It costs as many
             times the evaluations, and needs a sampler of one step a row.

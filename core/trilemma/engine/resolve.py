@@ -79,7 +79,8 @@ def resolve(request: Request) -> Resolved:
         program=program,
         noise=_noise(request, process, program, plan.times),
         indices=indices,
-        known=known,
+        known=None if known is None else known.seen_by(model.view, model.shape),
+        given=known,
         shape=shape,
         dtype=request.dtype or network_dtype or torch.float32,
         network_dtype=network_dtype or request.dtype or torch.float32,
@@ -216,10 +217,6 @@ def _checked_images(request: Request, model: Denoiser) -> Known | None:
         return None
     region = known_region(checked_images("known", request.known, shape), request.mask, shape)
     _check_one_component(model.process, "inpainting")
-    if not model.view.keeps_places:
-        raise UsageError(
-            "the model draws codes, in which no pixel of known= can be kept; start from images by start="
-        )
     return region
 
 
