@@ -43,6 +43,10 @@ def command(
             help="Split the samples are compared with: train or test [default: the model's, or train]."
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split that metrics of the model itself are measured on [default: test]."),
+    ] = None,
     untrained: Annotated[
         bool,
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
@@ -74,6 +78,7 @@ def command(
         features=features,
         metrics=metrics,
         reference=reference,
+        measured=split,
     )
     if told := pairs(cond or ()):
         evaluator = dataclasses.replace(evaluator, cond={**evaluator.cond, **values(told, network)})

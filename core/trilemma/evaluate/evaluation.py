@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,14 @@ from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.building import build_alike
 from trilemma.models.loading import load
+
+Model = TypeVar("Model", Denoiser, Autoencoder)
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
@@ -116,12 +119,17 @@ def _described(given: Mapping[str, Any], more: Mapping[str, Any]) -> str:
 
 
 def evaluate_model(
-    model: Denoiser, evaluator: Evaluator, *, n: int = 10_000, batch_size: int = 250, seed: int = 0
+    model: Denoiser | Autoencoder,
+    evaluator: Evaluator,
+    *,
+    n: int = 10_000,
+    batch_size: int = 250,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measures a model by metrics that draw no samples, where an evaluator has no others; `of_the_model` in the record.
 
     Args:
-        n: images of the split that is not the reference, at most all.
+        n: images of the split that `Evaluator.measured_split` says, at most all.
         seed: of every random draw.
 
     Raises:
@@ -150,7 +158,7 @@ def load_measured(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     **given: Any,
-) -> tuple[Denoiser, Evaluator]:
+) -> tuple[Any, Evaluator]:
     """Returns a model, loaded to be measured, and the evaluator that its card names.
 
     Args:
@@ -167,7 +175,7 @@ def load_measured(
     return load(model, device=device, dtype=dtype) if evaluator.of_the_model else network, evaluator
 
 
-def untrained(model: Denoiser, seed: int) -> Denoiser:
+def untrained(model: Model, seed: int) -> Model:
     """Returns a fresh initialisation, decided by `seed`, of the network that a model's card describes.
 
     Raises:
@@ -177,9 +185,9 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         raise UsageError(
             "this model has no card to build an untrained one from; give a model's name or directory"
         )
-    fresh: Denoiser = build_alike(model, model.card, seed)
+    fresh: Model = build_alike(model, model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
-    like = model.own_tensors()[0]
+    like = next(iter(model.state_dict().values()))
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
 
 
