@@ -36,8 +36,13 @@ class SpectralNorms(nn.Module):
 
     def forward(self, networks: Iterable[nn.Module]) -> Tensor:
         """Returns Σ_l σ_max(W_l), single, with its gradient to the weights; the networks are those of the start."""
-        total = torch.zeros(())
-        for number, stack in enumerate(_stacks(networks).values()):
+        stacks = _stacks(networks).values()
+        total = torch.zeros((), device=next(iter(stacks))[0].device)
+        with torch.autocast(total.device.type, enabled=False):
+            return self._sum(stacks, total)
+
+    def _sum(self, stacks: Iterable[list[Tensor]], total: Tensor) -> Tensor:
+        for number, stack in enumerate(stacks):
             W = torch.stack([_matrix(weight).float() for weight in stack])
             u, v = self.get_buffer(f"left{number}"), self.get_buffer(f"right{number}")
             if self.training:
@@ -45,7 +50,7 @@ class SpectralNorms(nn.Module):
                     for buffer, found in zip((u, v), _iterated(W, v, _EACH), strict=True):
                         buffer.copy_(found)
             # Copies, since the next step writes to the buffers.
-            total = total.to(W.device) + torch.einsum("lo,loi,li->", u.clone(), W, v.clone())
+            total = total + torch.einsum("lo,loi,li->", u.clone(), W, v.clone())
         return total
 
 
