@@ -62,7 +62,7 @@ class GreyLevels(Autoencoder):
         return expectation(*self._laws(code))
 
     def log_likelihood(self, x: Tensor, code: Tensor) -> Tensor:
-        laws = (entry.float() if entry.dtype != torch.float64 else entry for entry in self._laws(code))
+        laws = (entry.to(torch.promote_types(entry.dtype, torch.float32)) for entry in self._laws(code))
         return log_probability(x, *laws).flatten(1).sum(1)
 
     def _laws(self, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:

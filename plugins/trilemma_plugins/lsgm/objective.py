@@ -133,7 +133,7 @@ class LatentScoreModel(Objective):
         assert isinstance(coder, Autoencoder)
         times = self.times(step.denoiser.process)
         with torch.set_grad_enabled(torch.is_grad_enabled() and update.name != PRIOR):
-            mean, log_variance = (entry.float() for entry in coder.posterior(x))
+            mean, log_variance = (_wide(entry) for entry in coder.posterior(x))
             code = mean + (log_variance / 2).exp() * standard_normals(mean, step.generator)
         u = uniform_draws(len(x), step.generator, self.stratified)
         drawn = times.draw("ll" if update.name == AUTOENCODER else self.weighting, u)
@@ -146,7 +146,7 @@ class LatentScoreModel(Objective):
             return _bits(weighted, x).mean() + spectrum
         low, high = times.ends
         first = code + float((low / (1 - low)).sqrt()) * standard_normals(code, step.generator)
-        reconstruction = -coder.log_likelihood(x, coder.own_code(first)).float()
+        reconstruction = -_wide(coder.log_likelihood(x, coder.own_code(first)))
         beside = last_divergence(code, high) - entropy(log_variance, low)
         descended = _bits(reconstruction + k * beside + weighted, x).mean() + spectrum
         likelihood = drawn.likelihood.to(error) * error.detach()
@@ -173,6 +173,11 @@ class LatentScoreModel(Objective):
             return step.x0.new_zeros(())
         norms = step.parts[SPECTRUM]((step.model, step.parts[AUTOENCODER]))
         return _bits(self.spectral * norms, step.x0)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """A value of a network in float32 at least."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _bits(nats: Tensor, x: Tensor) -> Tensor:
