@@ -40,8 +40,12 @@ T = TypeVar("T")
 STEPS = 50
 
 
-def resolve(request: Request) -> Resolved:
+def resolve(request: Request, until: float | None = None) -> Resolved:
     """Returns a request with every name looked up and every default filled in.
+
+    Args:
+        request: as it was made.
+        until: the time at which it stops, its states then being the samples; None for the data.
 
     Raises:
         UsageError: for an impossible request.
@@ -54,7 +58,7 @@ def resolve(request: Request) -> Resolved:
     sampler, sampler_spec = _sampler(request, model)
     steps = check_steps(process.table, asked_steps(request.steps, model))
     passes = (request.resample, request.jump)
-    plan = planned(sampler, process, steps, model.parameterization, request.strength, passes)
+    plan = planned(sampler, process, steps, model.parameterization, request.strength, passes, until)
     warn(plan, process, request.latent is None and request.start is None)
     given = request.cond or {}
     guidance, guidance_spec = _guidance(request, model, given)
