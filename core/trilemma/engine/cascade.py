@@ -232,7 +232,7 @@ class Level:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the record of the stage says of it: nothing where the model is told no level."""
+        """Entries of the record of the stage: none where the model is told no level."""
         return {} if self.told is None else {"noise": self.noise, "stopped_at": self.time}
 
 

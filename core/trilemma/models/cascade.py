@@ -158,7 +158,7 @@ def check_noise(number: int, stage: Stage, before: Denoiser | None) -> None:
         )
     image = stage.model.conditions[stage.image]
     assert isinstance(image, ImageCondition)
-    stops = before.process.components == 1 and before.view.keeps_places and image.shape == before.image_shape
+    stops = before.process.components == 1 and before.view.is_direct and image.shape == before.image_shape
     if stage.truncated and not stops:
         raise UsageError(
             f"stage {number + 1}: truncated needs a stage before it of one component, that draws images of the size "
