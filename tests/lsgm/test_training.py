@@ -113,7 +113,7 @@ def test_it_goes_on_from_a_trained_autoencoder(run: TrainingResult, tmp_path) ->
     ("changes", "message"),
     [
         ({"objective": {"spec": "simple"}}, "trains no autoencoder"),
-        ({"latent": None}, "add \\[latent\\] spec"),
+        ({"latent": None}, "add a table \\[latent\\]"),
         ({"latent": {"spec": "small-coder"}}, "no likelihood"),
         ({"latent": {"spec": "grey-levels", "options": {"network": "small-coder", "chanels": 2}}}, "chanels"),
         ({"process": {"spec": "sub-vp"}}, "variance-preserving"),

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d
 
+from trilemma.errors import UsageError
 from trilemma.interfaces.autoencoder import Autoencoder
 
 # Images that an autoencoder is given in one call, which bounds its memory.
@@ -118,3 +119,17 @@ class Latent(DataView):
         with torch.no_grad():
             pieces = [function(piece.to(own.device, own.dtype)).to(values) for piece in values.split(AT_ONCE)]
         return torch.cat(pieces)
+
+
+def autoencoder_of(model: nn.Module) -> Autoencoder:
+    """Returns the autoencoder whose codes a latent model draws.
+
+    Raises:
+        UsageError: for another model.
+    """
+    view = getattr(model, "view", None)
+    if not isinstance(view, Latent):
+        raise UsageError(
+            "this objective trains a latent model; add a table [latent] that names its autoencoder"
+        )
+    return view.autoencoder

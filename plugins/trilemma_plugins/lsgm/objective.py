@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.autoencoder import Autoencoder
-from trilemma.interfaces.data_view import Latent
+from trilemma.interfaces.data_view import autoencoder_of
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.process import Process
@@ -89,12 +89,9 @@ class LatentScoreModel(Objective):
         check_drop("lsgm", self.drop)
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        if not isinstance(model, Denoiser) or not isinstance(model.view, Latent):
-            raise UsageError(
-                "lsgm trains a latent model and its autoencoder; add [latent] spec, such as grey-levels"
-            )
+        coder = autoencoder_of(model)
+        assert isinstance(model, Denoiser)
         self.times(model.process)
-        coder = model.view.autoencoder
         if type(coder).log_likelihood is Autoencoder.log_likelihood:
             raise UsageError(
                 f'lsgm: {type(coder).__name__} has no likelihood p(x | code); set latent.spec = "grey-levels" and name '
