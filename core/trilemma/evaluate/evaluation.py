@@ -23,6 +23,7 @@ from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.building import build_alike
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load
 
 Model = TypeVar("Model", Denoiser, Autoencoder)
@@ -54,9 +55,12 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     record = dict(chunks.provenance)
     record["cond"] = asked.told or record["cond"] or None
     record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
-    return record | {
-        "of_the_model": evaluator.measure_model(model, asked.n, request.batch_size, request.seed)
-    }
+    alone = (
+        {}
+        if isinstance(model, Cascade)
+        else evaluator.measure_model(model, asked.n, request.batch_size, request.seed)
+    )
+    return record | {"of_the_model": alone}
 
 
 def check_request(request: Request, evaluator: Evaluator) -> None:
@@ -71,7 +75,7 @@ def check_request(request: Request, evaluator: Evaluator) -> None:
 class _Asked(NamedTuple):
     """The samples of an evaluation, not drawn yet: their labels, and which conditions they are given, in words."""
 
-    model: Denoiser
+    model: Denoiser | Cascade
     n: int
     chunks: SampleChunks
     labels: Tensor | None
@@ -80,7 +84,15 @@ class _Asked(NamedTuple):
 
 def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
-    model = resolved_model(request.model, request.device)
+    model = request.model
+    if isinstance(model, str | Path):
+        model = load(model, device=request.device, fused=True)
+    if not isinstance(model, Cascade):
+        model = resolved_model(model, request.device)
+    elif evaluator.of_the_model:
+        raise UsageError(
+            f"{', '.join(evaluator.of_the_model)} measures a single model, and this is a cascade; leave it out"
+        )
     evaluator.check(model)
     given, labels = _training_values(model, evaluator, n) if request.cond is None else ({}, None)
     more = dict(evaluator.cond) if request.cond is None else {}
@@ -93,7 +105,9 @@ def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     return _Asked(model, n, chunks, labels, _described(given, more))
 
 
-def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dict[str, Any], Tensor | None]:
+def _training_values(
+    model: Denoiser | Cascade, evaluator: Evaluator, n: int
+) -> tuple[dict[str, Any], Tensor | None]:
     """The values of n training images for each condition of the model that the data have, and their labels."""
     training, labels = evaluator.split("train"), evaluator.training_labels
     columns: Mapping[str, Column] = getattr(training, "columns", {})

@@ -19,6 +19,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
 from trilemma.machine.memory import check_memory
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load_of
 from trilemma.models.places import is_model
 from trilemma.registry import building, catalog
@@ -116,7 +117,7 @@ class Evaluator:
             return False
         return self.splits.rule == HELD_OUT_RULE or self.splits.trained_on(self.training) == ["train"]
 
-    def check(self, model: Denoiser | Autoencoder) -> None:
+    def check(self, model: Denoiser | Autoencoder | Cascade) -> None:
         """Refuses a model whose samples are no images of the data set and the feature network.
 
         Raises:
@@ -267,7 +268,7 @@ class Evaluator:
         values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
-    def describe_splits(self, model: Denoiser | Autoencoder) -> dict[str, Any]:
+    def describe_splits(self, model: Denoiser | Autoencoder | Cascade) -> dict[str, Any]:
         """Returns the rule by which a data set without splits was split, and the parts a model saw in training.
 
         The rule is None for a data set with splits; the parts are None where they are not known.
