@@ -121,6 +121,10 @@ def test_spectral_norms_are_the_largest_singular_values() -> None:
         first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(5, 7))
         second = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(4, 2, 2))
         norms = SpectralNorms((first, second))
+        # The vectors follow the weights.
+        for module in (first, second):
+            for entry in module.parameters():
+                nn.init.normal_(entry)
 
     def exact() -> Tensor:
         layers = [first[0], first[2], *second]
