@@ -103,7 +103,7 @@ def test_one_picture_and_a_folder(folder, tmp_path, capsys):
         (lambda folder: (folder / "z.png").write_bytes(b"none"), [], "cannot read"),
         (lambda folder: Image.new("L", (9, 9)).save(folder / "a.bmp"), [], "two pictures of"),
         (lambda folder: (folder / "a.png").unlink(), [], "holds no pictures"),
-        (lambda folder: None, ["--noise", "0.99"], "noise=0.99 is beyond what the model was trained with"),
+        (lambda folder: None, ["--noise", "0.99"], "noise=0.99 is beyond what its model was trained with"),
         (lambda folder: None, ["--noise", "-1"], "noise=-1"),
         (lambda folder: None, ["--sampler", "dimm"], "unknown sampler 'dimm'"),
     ],

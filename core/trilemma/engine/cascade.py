@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from trilemma.engine.batches import Chunk
-from trilemma.engine.noise import keyed_normal
 from trilemma.engine.request import OF_STAGES, OF_TOLD_IMAGES, Request
 from trilemma.engine.sampling import SampleChunks, Samples
+from trilemma.engine.told_images import with_noise
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.interfaces.condition import ImageCondition, Prepared, ScalarCondition
+from trilemma.interfaces.condition.noise import told_log_snr
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.cascade import Cascade, Stage, check_noise
 from trilemma.models.loading import load
-from trilemma.numerics.noise_levels import level_of, log_snr_of, noised
-from trilemma.numerics.normal import PRIOR
+from trilemma.numerics.noise_levels import level_of, log_snr_of
 from trilemma.numerics.step_keys import step_key
 
 # Options that mean nothing for a cascade as a whole.
@@ -35,8 +35,6 @@ _COSTS = ("nfe", "backend", "capture")
 
 # Stream of the seeds of stages.
 _SEEDS = 7
-# Number of the noise on told images, beside those of the prior and of images to start from.
-_TOLD = 2
 
 
 def chunks_of(request: Request) -> SampleChunks:
@@ -196,12 +194,8 @@ class Handed(Prepared):
         if self.level.time is not None:
             return self._told(images * self.level.scale)
         told = self._told(images.clamp(-1, 1) if self.clip else images)
-        if self.level.noise:
-            given = told[self.condition.name]
-            noise = keyed_normal(self.seed, indices, _TOLD, given.shape[1:], PRIOR, given.dtype, given.device)
-            level = torch.tensor([self.level.noise], dtype=torch.float64)
-            told[self.condition.name] = noised(given, level, noise)
-        return told
+        name = self.condition.name
+        return told | {name: with_noise(told[name], self.level.noise, self.seed, indices)}
 
     def example(self, device: torch.device) -> dict[str, Tensor]:
         return self._told(torch.zeros(1, *self.condition.shape, device=device))
@@ -257,19 +251,18 @@ def _level(stage: Stage, before: Denoiser | None) -> Level:
         return Level()
     condition = stage.model.conditions[stage.level]
     assert isinstance(condition, ScalarCondition)
-    log_snr = log_snr_of(torch.tensor(float(stage.noise), dtype=torch.float64))
     if not stage.truncated or not stage.noise:
-        return Level(float(stage.noise), float(log_snr.clamp(condition.low, condition.high)))
+        return Level(float(stage.noise), told_log_snr(condition, stage.noise))
     process = before.process
-    time = process.time_of_log_snr(log_snr)
+    time = process.time_of_log_snr(log_snr_of(torch.tensor(float(stage.noise), dtype=torch.float64)))
     if process.table is not None:
         # A table has the level that is next to it and no noisier.
         time = (time * process.table + 1e-6).floor().clamp_min(1) / process.table
-    log_snr = process.log_snr(time)
+    noise = float(level_of(process.log_snr(time)))
     alpha, sigma = process.alpha_sigma(time)
     return Level(
-        float(level_of(log_snr)),
-        float(log_snr.clamp(condition.low, condition.high)),
+        noise,
+        told_log_snr(condition, noise),
         float(time),
         float((alpha.square() + sigma.square()).rsqrt()),
     )

@@ -9,19 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.checks import checked_number
 from trilemma.engine.drawing import sample
-from trilemma.engine.noise import keyed_normal
+from trilemma.engine.told_images import with_noise
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ImageCondition, ScalarCondition
+from trilemma.interfaces.condition.noise import told_log_snr
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.numerics.noise_levels import level_of, log_snr_of, noised
-from trilemma.numerics.normal import PRIOR
 
 # Of a tile's side that it shares with its neighbour at least.
 _OVERLAP = 4
-# Number of the noise on told images, beside those of the prior and of images to start from.
-_TOLD = 2
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,6 @@ class Upscaler:
         return whole / total, drawn.provenance
 
     def _told(self, tiles: Tensor, noise: float, seed: int) -> dict[str, Any]:
-        s = torch.tensor([checked_number(noise, "noise", 0, 1)], dtype=torch.float64)
         if self.level is None:
             if noise:
                 raise UsageError(
@@ -136,16 +131,8 @@ class Upscaler:
             return {self.image: tiles}
         scalar = self.model.conditions[self.level]
         assert isinstance(scalar, ScalarCondition)
-        most = float(level_of(torch.tensor(scalar.low, dtype=torch.float64)))
-        if float(s) > most + 1e-9:
-            raise UsageError(
-                f"noise={noise:g} is beyond what the model was trained with; give at most {most:.4g}"
-            )
-        told = float(log_snr_of(s).clamp(scalar.low, scalar.high))
-        if noise:
-            normals = keyed_normal(seed, torch.arange(len(tiles)), _TOLD, tiles.shape[1:], PRIOR)
-            tiles = noised(tiles, s, normals)
-        return {self.image: tiles, self.level: told}
+        told = told_log_snr(scalar, noise)
+        return {self.image: with_noise(tiles, noise, seed, torch.arange(len(tiles))), self.level: told}
 
 
 def _starts(side: int, tile: int) -> list[int]:

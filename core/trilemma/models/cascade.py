@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from trilemma.checks import checked_number
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import Condition, ImageCondition, ScalarCondition
+from trilemma.interfaces.condition.noise import told_log_snr
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.numerics.noise_levels import level_of
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,7 @@ def check_noise(number: int, stage: Stage, before: Denoiser | None) -> None:
         )
     condition = stage.model.conditions[stage.level]
     assert isinstance(condition, ScalarCondition)
-    most = float(level_of(torch.tensor(condition.low, dtype=torch.float64)))
-    if level > most + 1e-9:
-        raise UsageError(
-            f"stage {number + 1}: noise={level:g} is beyond what its model was trained with; give at most {most:.4g}"
-        )
+    told_log_snr(condition, level, f"stage {number + 1}: ")
     image = stage.model.conditions[stage.image]
     assert isinstance(image, ImageCondition)
     stops = before.process.components == 1 and before.view.is_direct and image.shape == before.image_shape

@@ -11,11 +11,12 @@ from torch.nn.functional import pad
 
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ImageCondition, ScalarCondition
+from trilemma.interfaces.condition.noise import most_noise
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.draws import standard_normals
-from trilemma.numerics.noise_levels import level_of, log_snr_of, noised
+from trilemma.numerics.noise_levels import log_snr_of, noised
 
 NARROWEST, WIDEST = 0.4, 0.6
 
@@ -90,8 +91,7 @@ class ConditioningAugmentation(Objective):
         deviations = NARROWEST + (WIDEST - NARROWEST) * torch.rand(count, **draw)
         chosen = torch.rand(count, **draw) < self.blur
         images = torch.where(chosen.to(images.device).view(-1, 1, 1, 1), blurred(images, deviations), images)
-        most = level_of(torch.tensor(scalar.low))
-        level = most * torch.rand(count, **draw)
+        level = most_noise(scalar) * torch.rand(count, **draw)
         log_snr = log_snr_of(level).clamp(scalar.low, scalar.high)
         prepared = scalar.prepare(log_snr.tolist()).take(torch.arange(count))
         noise = standard_normals(images, generator)
