@@ -70,23 +70,25 @@ def folder(tmp_path, register):
 
 
 def test_the_curve_has_its_minimum_where_the_faults_meet(folder, tmp_path, capsys):
-    out = tmp_path / "results" / "noise"
+    out = tmp_path / "results" / "noise.png"
     command = ["sweep", str(folder), "--option", "stage.2.noise=0,0.22,0.6", "-n", "1000", "--no-progress"]
     assert main([*command, "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[1].startswith("stage.2.noise=0.22: frechet ")
-    records = json.loads(out.with_name("noise.json").read_text())
+    records = json.loads(out.with_suffix(".json").read_text())
     distances = [record["metrics"]["frechet"] for record in records]
     assert [record["value"] for record in records] == [0, 0.22, 0.6]
     assert [record["stages"][1]["noise"] for record in records] == [0, 0.22, 0.6]
     assert distances[1] < 0.2 * min(distances[0], distances[2])
     # Four means of 0.16 each.
     assert distances[0] == pytest.approx(4 * 0.16**2, rel=0.15)
-    text = out.with_name("noise.md").read_text()
+    text = out.with_suffix(".md").read_text()
     assert "| stage.2.noise | frechet | NFE | images/s |" in text
     assert len([line for line in text.splitlines() if line.startswith("| 0")]) == 3
-    assert out.with_name("noise.png").read_bytes()[:4] == b"\x89PNG"
+    assert out.read_bytes()[:4] == b"\x89PNG"
+    assert main([*command, "--out", str(tmp_path / "noise")]) == 2
+    assert "is no FILE.png, which the curve needs" in capsys.readouterr().err
 
 
 def test_other_options_and_json(folder, capsys):

@@ -58,7 +58,12 @@ def command(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Split the samples are compared with.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also write OUT.json, OUT.md and the curve, OUT.png.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="FILE.png for the curve; FILE.json and the table FILE.md are written beside it.",
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
     progress: Annotated[bool, option("progress")] = True,
@@ -70,6 +75,8 @@ def command(
     from trilemma import evaluate
     from trilemma.engine.request import Request
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out} is no FILE.png, which the curve needs; give one")
     draw = None if out is None else _drawing()
     if threads:
         torch.set_num_threads(threads)
@@ -152,7 +159,7 @@ def _write(out: Path, records: Sequence[Mapping[str, Any]], figure_of: Callable[
         axes.grid(True, alpha=0.3)
     contents = {".json": json.dumps(list(records), indent=1, ensure_ascii=False), ".md": table(records)}
     for suffix, text in contents.items():
-        with replacing(out.with_name(out.name + suffix)) as file:
+        with replacing(out.with_suffix(suffix)) as file:
             file.write(text.encode())
-    with replacing(out.with_name(f"{out.name}.png")) as file:
+    with replacing(out) as file:
         figure.savefig(file, format="png", dpi=150)
