@@ -92,3 +92,4 @@ def test_a_patch_that_is_kept_in_part_is_drawn_and_its_kept_pixels_are_put_back(
     assert torch.equal(second[..., :3], images()[..., :3])
     assert torch.equal(second[..., 3:], first[..., 3:])
     assert not torch.equal(first[..., 2], second[..., 2])
+    assert not torch.allclose(second[..., 3:], images()[..., 3:], atol=1e-2)
