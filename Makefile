@@ -68,9 +68,9 @@ $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.install
 	touch $@
 
 # The other libraries that the parity tests compare with, without the vision packages and services that they ask for and
-# their samplers do not need.
+# what is compared does not need.
 $(VENV)/.peers: $(VENV)/.test
-	$(pip_install) --no-deps azula k-diffusion torchdiffeq torchsde trampoline
+	$(pip_install) --no-deps azula k-diffusion lightning-utilities torchdiffeq torchmetrics torchsde trampoline
 	touch $@
 
 $(VENV)/.requirements: constraints.txt

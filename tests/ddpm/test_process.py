@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trilemma.errors import UsageError
+from trilemma_plugins.ddpm.geometric import GeometricVP
 from trilemma_plugins.ddpm.process import ContinuousVP, DiscreteVP, VariancePreserving
 
 PROCESSES = [
@@ -20,6 +21,7 @@ PROCESSES = [
     DiscreteVP("cosine", T=7),
     ContinuousVP(),
     ContinuousVP("cosine"),
+    GeometricVP(),
 ]
 every_process = pytest.mark.parametrize("process", PROCESSES, ids=str)
 
@@ -78,7 +80,7 @@ def test_between_table_points_log_alpha_bar_is_linear() -> None:
     assert between == pytest.approx(0.75 * left + 0.25 * right, rel=1e-13)
 
 
-@pytest.mark.parametrize("process", [p for p in PROCESSES if p.table or p.schedule == "linear"], ids=str)
+@pytest.mark.parametrize("process", [p for p in PROCESSES if p.table or p == ContinuousVP()], ids=str)
 def test_time_zero_is_the_data(process: VariancePreserving) -> None:
     zero = torch.zeros(1, dtype=torch.float64)
     assert process.alpha(zero).item() == 1
@@ -150,3 +152,21 @@ def test_bad_options_are_refused_in_one_line(make: object, word: str) -> None:
     with pytest.raises(UsageError, match=word) as error:
         make()  # type: ignore[operator]
     assert "\n" not in str(error.value)
+
+
+def test_the_geometric_variance_is_the_published_one() -> None:
+    """σ² = σ²_min (σ²_max/σ²_min)^t and g² = σ² ln(ratio)/(1 − σ²)."""
+    process, t = GeometricVP(), torch.linspace(0, 1, 101, dtype=torch.float64)
+    ratio = 0.999 / 3e-5
+    variance = 3e-5 * ratio**t
+    torch.testing.assert_close(process.sigma(t).square(), variance, rtol=1e-12, atol=0)
+    torch.testing.assert_close(process.alpha(t).square(), 1 - variance, rtol=1e-11, atol=0)
+    g2 = variance * math.log(ratio) / (1 - variance)
+    torch.testing.assert_close(process.diffusion(t)[:, 0, 0].square(), g2, rtol=1e-11, atol=0)
+    torch.testing.assert_close(process.time_of_log_snr(process.log_snr(t)), t, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.9), (0.5, 0.5), (0.1, 1.0)])
+def test_geometric_variances_that_do_not_rise_are_refused(low: float, high: float) -> None:
+    with pytest.raises(UsageError, match="variance_min < variance_max"):
+        GeometricVP(low, high)

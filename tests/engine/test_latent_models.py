@@ -142,9 +142,13 @@ def test_images_are_inverted_through_their_codes(model):
         trilemma.invert(model, torch.zeros(2, 2, 1, 1))
 
 
-def test_no_pixel_of_a_code_can_be_kept(model, one_line):
-    known, mask = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
-    with pytest.raises(UsageError, match="the model draws codes") as caught:
+def test_kept_pixels_are_kept_in_the_images(model, one_line):
+    known, mask = image_of(torch.tensor([[0.4, -0.2]])), torch.ones(1, 1, 2, 2)
+    drawn = trilemma.sample(model, 3, known=known, mask=mask, steps=4, trajectory=True)
+    assert torch.equal(drawn.samples, known.expand(3, -1, -1, -1))
+    torch.testing.assert_close(image_of(drawn.trajectory[-1]), known.expand(3, -1, -1, -1))
+    mask[..., 0] = 0
+    with pytest.raises(UsageError, match="keeps no whole patch of 2×2 pixels") as caught:
         trilemma.sample(model, known=known, mask=mask)
     one_line(caught.value)
 

@@ -127,6 +127,8 @@ BAD: dict[str, list[Any]] = {
         {"class": []},
     ],
     "latent.autoencoder": [*NOT_TEXT, "", "mnst", "./nowhere", "mnist", "x" * 5000],
+    "latent.spec": [*NOT_TEXT, "", "small-codr", "unet", "small-coder", "small-coder:chanels=2"],
+    "latent.options": [5, "a", [], {}, {"channels": 2}],
     "start": [5, True, "", "mnst", "./nowhere", "mnist", "x" * 5000, []],
     "validation.dataset": [5, True, "", "digts", "digits:splt=test", "points", []],
     "validation.fraction": [*NOT_NUMBERS, 0.6, 1, math.inf],

@@ -50,7 +50,7 @@ def test_each_stage_begins_with_the_model_of_the_one_before(staged, tiny_recipe,
 
 def test_values_are_merged_table_by_table_and_overrides_reach_every_stage(staged):
     first, second = read_stages(staged, ["optimizer.lr=0.5", "batch_size=4"])
-    made = second.recipe({"first": staged})
+    made = second.recipe({"first": staged}, staged)
     assert made.optimizer.lr == 0.5
     assert made.optimizer.warmup == 4
     assert made.objective.spec == "simple:drop=0.5"
@@ -90,3 +90,41 @@ def test_a_bad_stage_is_refused_before_the_first_is_trained(staged, tmp_path):
     with pytest.raises(UsageError, match="steps"):
         train_stages(read_stages(staged), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+KINDS = """
+steps = 1
+batch_size = 8
+tensorboard = false
+dataset = { spec = "digits" }
+
+[[stage]]
+name = "codes"
+autoencoder = { spec = "small-coder" }
+objective = { spec = "autoencoding" }
+
+[[stage]]
+name = "first"
+latent = { autoencoder = "{codes}" }
+process = { spec = "vp" }
+denoiser = { spec = "mlp", options = { width = 8, depth = 1 } }
+objective = { spec = "simple" }
+
+[[stage]]
+name = "second"
+latent = { autoencoder = "{codes}" }
+process = { spec = "vp" }
+denoiser = { spec = "mlp", options = { width = 8, depth = 1 } }
+objective = { spec = "simple" }
+"""
+
+
+def test_a_stage_begins_with_the_last_model_of_its_own_kind(tmp_path):
+    path = tmp_path / "kinds.toml"
+    path.write_text(KINDS)
+    results = train_stages(read_stages(path), tmp_path / "runs")
+    codes, first, second = (trilemma.load(result.model).card for result in results)
+    assert "start" not in codes["provenance"] | first["provenance"]
+    assert second["provenance"]["start"] == "first"
+    assert first["latent"]["sha256"] == second["latent"]["sha256"] == codes["weights"]["sha256"]
+    assert second["provenance"]["start_sha256"] == first["weights"]["sha256"]

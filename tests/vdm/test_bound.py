@@ -19,8 +19,9 @@ from support.gaussian_data import (
     corners,
     with_interior,
 )
+from trilemma.numerics.conversion import noise_error
 from trilemma.numerics.low_discrepancy import uniform_draws
-from trilemma_plugins.vdm.bound import bits_per_dimension, noise_error, prior_kl, reconstruction
+from trilemma_plugins.vdm.bound import bits_per_dimension, prior_kl, reconstruction
 from trilemma_plugins.vdm.grey_levels import level_indices, level_log_probabilities, level_values
 from trilemma_plugins.vdm.interior import Cosine, Interior, Linear, Monotone
 from trilemma_plugins.vdm.objective import VariationalBound

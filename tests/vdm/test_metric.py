@@ -35,7 +35,7 @@ def gaussian(**options: Any) -> GaussianDenoiser:
 
 def test_the_terms_add_up() -> None:
     found = BitsPerDimension(draws=2).measure(gaussian(), pixels(), LABELS, 40, 0)
-    assert list(found) == ["bpd", "prior", "diffusion", "reconstruction", "interval", "images"]
+    assert list(found) == ["bpd", "prior", "diffusion", "reconstruction", "interval", "images", "estimate"]
     assert found["bpd"] == pytest.approx(found["prior"] + found["diffusion"] + found["reconstruction"])
     assert found["images"] == 96
     assert found["interval"] > 0
@@ -65,7 +65,8 @@ def test_the_flow_is_the_density() -> None:
         gaussian(), images, None, 250, 0
     )
     entropy = math.log2(0.3 * math.sqrt(2 * math.pi * math.e)) - math.log2(2 / 255)
-    assert list(found) == ["bpd", "interval", "images"]
+    assert list(found) == ["bpd", "interval", "images", "estimate"]
+    assert found["estimate"] == "flow"
     assert found["bpd"] == pytest.approx(entropy, abs=2 * found["interval"])
 
 

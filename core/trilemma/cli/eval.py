@@ -10,6 +10,7 @@ import typer
 from trilemma.cli.answer import print_json
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
+from trilemma.cli.stages import stages_of
 
 if TYPE_CHECKING:
     from trilemma.evaluate import Evaluator
@@ -24,6 +25,13 @@ def command(
         list[str] | None,
         typer.Option(
             "--cond", metavar="NAME=VALUE", help="Condition that the data set does not give; repeatable."
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER:OPTIONS",
+            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
         ),
     ] = None,
     n: Annotated[int, option("n", "-n")] = 10_000,
@@ -43,6 +51,10 @@ def command(
             help="Split the samples are compared with: train or test [default: the model's, or train]."
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split that metrics of the model itself are measured on [default: test]."),
+    ] = None,
     untrained: Annotated[
         bool,
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
@@ -55,6 +67,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Draw samples of MODEL and measure them: Fréchet distance, precision, recall, class agreement, speed."""
+    of_stages = stages_of(stage or ())
+
     import torch
 
     from trilemma import evaluate
@@ -74,6 +88,7 @@ def command(
         features=features,
         metrics=metrics,
         reference=reference,
+        measured=split,
     )
     if told := pairs(cond or ()):
         evaluator = dataclasses.replace(evaluator, cond={**evaluator.cond, **values(told, network)})
@@ -92,6 +107,7 @@ def command(
         batch_size=batch_size,
         seed=seed,
         progress=progress,
+        stages=of_stages,
     )
     record = evaluate.evaluate(request, evaluator)
     record["untrained"] = untrained
@@ -120,9 +136,9 @@ def _print_table(record: dict[str, Any]) -> None:
     reference, real = record["reference"], record["baseline"]
     name = record["model"]["name"] + (", untrained" if record["untrained"] else "")
     guided = f", {record['guidance']}" if record["guidance"] else ""
-    table = Table(
-        title=f"{name}: {record['n']:,} samples by {record['sampler']}, {record['steps']} steps{guided}"
-    )
+    stages = record.get("stages") or [record]
+    way = ", then ".join(f"{stage['sampler']}, {stage['steps']} steps" for stage in stages)
+    table = Table(title=f"{name}: {record['n']:,} samples by {way}{guided}")
     table.add_column("metric")
     table.add_column("samples", justify="right")
     if real:

@@ -12,7 +12,8 @@ import typer
 from trilemma.cli.answer import print_json
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
-from trilemma.errors import UsageError, shown
+from trilemma.cli.stages import stages_of
+from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
     from trilemma.output.destination import Sink
@@ -89,7 +90,7 @@ def command(
 ) -> None:
     """Draw samples from MODEL into a picture, an array or a folder of pictures."""
     told = pairs(cond or ())
-    of_stages = _of_stages(stage or ())
+    of_stages = stages_of(stage or ())
 
     import torch
 
@@ -167,23 +168,6 @@ def command(
         print_json(kept)
     elif not quiet:
         typer.echo(_summary(kept))
-
-
-def _of_stages(texts: list[str] | tuple[str, ...]) -> dict[int, dict[str, Any]] | None:
-    from trilemma.registry.spec import Spec, parse_spec
-
-    found: dict[int, dict[str, Any]] = {}
-    for text in texts:
-        number, colon, options = (part.strip() for part in text.partition(":"))
-        if not number.isdecimal() or not colon or int(number) in found:
-            raise UsageError(
-                f"--stage {shown(text)} is not NUMBER:OPTIONS, given once a stage; write for example --stage 2:steps=10"
-            )
-        found[int(number)] = {
-            key: str(value) if isinstance(value, Spec) else value
-            for key, value in parse_spec(f"stage:{options}").options.items()
-        }
-    return found or None
 
 
 def _missing(sinks: Sequence[Sink]) -> Sequence[int]:

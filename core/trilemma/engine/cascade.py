@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from trilemma.engine.batches import Chunk
-from trilemma.engine.request import OF_STAGES, Request
+from trilemma.engine.request import OF_STAGES, OF_TOLD_IMAGES, Request
 from trilemma.engine.sampling import SampleChunks, Samples
+from trilemma.engine.told_images import with_noise
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.interfaces.condition import ImageCondition, Prepared
-from trilemma.models.cascade import Cascade, Stage
+from trilemma.interfaces.condition import ImageCondition, Prepared, ScalarCondition
+from trilemma.interfaces.condition.noise import told_log_snr
+from trilemma.interfaces.denoiser import Denoiser
+from trilemma.models.cascade import Cascade, Stage, check_noise
 from trilemma.models.loading import load
+from trilemma.numerics.noise_levels import level_of, log_snr_of
 from trilemma.numerics.step_keys import step_key
 
 # Options that mean nothing for a cascade as a whole.
@@ -74,9 +78,11 @@ class CascadeChunks(SampleChunks):
         self._before: list[_Before] = []
         self._kept: list[Tensor] = []
         *earlier, last = _requests(request, cascade)
+        self._levels = _levels(request, cascade)
         for number, of_stage in enumerate(earlier):
             with _saying(number):
-                self._before.append(_Before(number, SampleChunks(self._told(number, of_stage))))
+                chunks = SampleChunks(self._told(number, of_stage), self._levels[number + 1].time)
+            self._before.append(_Before(number, chunks))
         with _saying(len(earlier)):
             super().__init__(self._told(len(earlier), last))
 
@@ -102,7 +108,10 @@ class CascadeChunks(SampleChunks):
             "cond": _given_to_all(self._asked, records),
             "seed": self._asked.seed,
             "nfe": sum(record["nfe"] for record in records),
-            "stages": [{key: record[key] for key in (*_OF_A_STAGE, *_DECIDING)} for record in records],
+            "stages": [
+                {key: record[key] for key in (*_OF_A_STAGE, *_DECIDING)} | level.record
+                for record, level in zip(records, self._levels, strict=True)
+            ],
             "costs": [{key: record[key] for key in _COSTS} for record in records],
         }
 
@@ -113,8 +122,17 @@ class CascadeChunks(SampleChunks):
             return request
         condition = stage.model.conditions[stage.image]
         assert isinstance(condition, ImageCondition)
-        handed = Handed({}, condition=condition, before=self._before[-1], clip=stage.clip)
-        return replace(request, cond={**(request.cond or {}), stage.image: handed})
+        level = self._levels[number]
+        handed = Handed(
+            {},
+            condition=condition,
+            before=self._before[-1],
+            clip=stage.clip,
+            level=level,
+            seed=stage_seed(self._asked.seed, number),
+        )
+        told = {} if stage.level is None else {stage.level: level.told}
+        return replace(request, cond={**(request.cond or {}), stage.image: handed, **told})
 
     def _draw(self, chunk: Chunk) -> Tensor:
         drawn = super()._draw(chunk)
@@ -153,22 +171,31 @@ class Handed(Prepared):
         condition: whose value it is.
         before: the stage that draws them.
         clip: whether they are clamped to [−1, 1].
+        level: of the noise on them.
+        seed: of that noise.
     """
 
     condition: ImageCondition
     before: _Before
     clip: bool
+    level: Level
+    seed: int
 
     def __len__(self) -> int:
         return len(self.before.chunks.resolved.indices)
 
     @property
     def identity(self) -> str:
-        return f"images of stage {self.before.number + 1}" + (", clamped" if self.clip else "")
+        clamped = ", clamped" if self.clip and self.level.time is None else ""
+        return f"images of stage {self.before.number + 1}{clamped}"
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         images = self.before.images(indices).to(indices.device)
-        return self._told(images.clamp(-1, 1) if self.clip else images)
+        if self.level.time is not None:
+            return self._told(images * self.level.scale)
+        told = self._told(images.clamp(-1, 1) if self.clip else images)
+        name = self.condition.name
+        return told | {name: with_noise(told[name], self.level.noise, self.seed, indices)}
 
     def example(self, device: torch.device) -> dict[str, Tensor]:
         return self._told(torch.zeros(1, *self.condition.shape, device=device))
@@ -178,6 +205,67 @@ class Handed(Prepared):
 
     def _told(self, images: Tensor) -> dict[str, Tensor]:
         return dict(self.condition.told(images).tensors)
+
+
+@dataclass(frozen=True)
+class Level:
+    """The noise on the images that a stage is told: √(1 − s²) x + s ξ.
+
+    Attributes:
+        noise: s.
+        told: λ, as the model is told it; None where it is not.
+        time: at which the stage before stops, so that its states are these images times 1/scale; None where it
+            finishes.
+        scale: 1/√(α² + σ²) of that time.
+    """
+
+    noise: float = 0.0
+    told: float | None = None
+    time: float | None = None
+    scale: float = 1.0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Entries of the record of the stage: none where the model is told no level."""
+        return {} if self.told is None else {"noise": self.noise, "stopped_at": self.time}
+
+
+def _levels(request: Request, cascade: Cascade) -> list[Level]:
+    """The noise on the images of every stage.
+
+    Raises:
+        UsageError: for a level that a stage cannot be told.
+    """
+    found = []
+    for number, stage in enumerate(cascade.stages):
+        own = (request.stages or {}).get(number + 1, {})
+        asked = replace(stage, **{name: own[name] for name in OF_TOLD_IMAGES if name in own})
+        before = cascade.stages[number - 1].model if number else None
+        check_noise(number, asked, before)
+        found.append(_level(asked, before))
+    return found
+
+
+def _level(stage: Stage, before: Denoiser | None) -> Level:
+    if stage.level is None or before is None:
+        return Level()
+    condition = stage.model.conditions[stage.level]
+    assert isinstance(condition, ScalarCondition)
+    if not stage.truncated or not stage.noise:
+        return Level(float(stage.noise), told_log_snr(condition, stage.noise))
+    process = before.process
+    time = process.time_of_log_snr(log_snr_of(torch.tensor(float(stage.noise), dtype=torch.float64)))
+    if process.table is not None:
+        # A table has the level that is next to it and no noisier.
+        time = (time * process.table + 1e-6).floor().clamp_min(1) / process.table
+    noise = float(level_of(process.log_snr(time)))
+    alpha, sigma = process.alpha_sigma(time)
+    return Level(
+        noise,
+        told_log_snr(condition, noise),
+        float(time),
+        float((alpha.square() + sigma.square()).rsqrt()),
+    )
 
 
 def _requests(request: Request, cascade: Cascade) -> list[Request]:
@@ -213,7 +301,7 @@ def _of_stage(request: Request, stage: Stage, number: int, own: Mapping[str, Any
         "sampler": stage.sampler,
         "steps": stage.steps,
         "guidance": stage.guidance,
-        **own,
+        **{name: value for name, value in own.items() if name not in OF_TOLD_IMAGES},
     }
     options |= {"cond": {**stage.cond, **taken, **own.get("cond", {})}, "stages": None, "all_stages": False}
     if not last:
@@ -222,7 +310,7 @@ def _of_stage(request: Request, stage: Stage, number: int, own: Mapping[str, Any
 
 
 def _takes(stage: Stage, name: str) -> bool:
-    return name in stage.model.conditions and name != stage.image
+    return name in stage.model.conditions and name not in (stage.image, stage.level)
 
 
 def _given_to_all(request: Request, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

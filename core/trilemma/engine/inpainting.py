@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trilemma.engine.images import chosen
 from trilemma.errors import UsageError
+from trilemma.interfaces.data_view import DataView
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,26 @@ class Known:
     def of(self, indices: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images and masks [B, C, H, W] of samples `indices` [B], in the dtype and on the device of `like`."""
         return chosen(self.images, indices, like), chosen(self.mask, indices, like)
+
+    def pasted(self, images: Tensor, indices: Tensor) -> Tensor:
+        """Returns images [B, C, H, W] of samples `indices` [B] with the region in place of their own pixels."""
+        given, mask = self.of(indices, images)
+        return torch.where(mask.bool(), given, images)
+
+    def seen_by(self, view: DataView, shape: Sequence[int]) -> Known:
+        """Returns the region of the data, of a shape, that the images stand for.
+
+        Raises:
+            UsageError: where no number of the data stands for kept pixels alone.
+        """
+        found = Known(view.data(self.images), view.mask(self.mask, shape))
+        if not view.is_direct and not bool(found.mask.flatten(1).any(1).all()):
+            height, width = self.mask.shape[2] // shape[1], self.mask.shape[3] // shape[2]
+            raise UsageError(
+                f"the mask keeps no whole patch of {height}×{width} pixels, which one place of the codes stands for; "
+                "keep more, or start from images by start="
+            )
+        return found
 
     def imposed(self, state: Tensor, indices: Tensor, noise: Tensor, level: tuple[float, float]) -> Tensor:
         """Returns m (α x + σ ξ) + (1 − m) z as a new tensor."""

@@ -112,7 +112,7 @@ def _inverted(request: InversionRequest) -> Inverted:
 
 def _data(model: Denoiser, images: Tensor) -> Tensor:
     """The data of images, which are checked where they are something else than the images themselves."""
-    if model.view.keeps_places:
+    if model.view.is_direct:
         return images
     return model.view.data(checked_images("x", images, model.image_shape))
 

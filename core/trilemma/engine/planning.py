@@ -48,6 +48,7 @@ def planned(
     parameterization: str,
     strength: float | None = None,
     passes: tuple[int, int] = (1, 1),
+    until: float | None = None,
 ) -> Planned:
     """Returns a sampler's times and its plan for a process, lowered for a network of this parameterization.
 
@@ -58,12 +59,14 @@ def planned(
         parameterization: of the network's output.
         strength: largest time that is run; None for all.
         passes: (resample, jump), see `trilemma.engine.resampling`.
+        until: the last time, whose states are drawn, in place of that of the data; None for that.
 
     Raises:
-        UsageError: for a strength below all times, or a resampling of a plan with stages or a history.
+        UsageError: for a strength below all times, a last time above them, or a resampling of a plan with stages or a
+            history.
         TrilemmaError: for a plan that cannot be run.
     """
-    asked = (sampler, process, steps, parameterization, strength, passes)
+    asked = (sampler, process, steps, parameterization, strength, passes, until)
     if steps <= LONGEST and _is_value(sampler) and _is_value(process):
         return _kept(_written(sampler, process), *asked)
     return _plan(*asked)
@@ -83,12 +86,15 @@ def _plan(
     parameterization: str,
     strength: float | None,
     passes: tuple[int, int],
+    until: float | None,
 ) -> Planned:
     # A plan made under inference mode could not be used outside of it.
     with torch.inference_mode(False), torch.no_grad():
         times = sampler.times(process, steps)
         if strength is not None:
             times = _below(times, strength)
+        if until is not None:
+            times = _down_to(times, until)
         name = registered_name(type(sampler), "sampler")
         check_start(name, sampler, process, times)
         if not sampler.has_plan:
@@ -137,6 +143,21 @@ def _below(times: Tensor, strength: float) -> Tensor:
             "be run; give a larger strength or more steps"
         )
     return kept
+
+
+def _down_to(times: Tensor, until: float) -> Tensor:
+    """The times of a grid above a last one, and that one.
+
+    Raises:
+        UsageError: for a time above all of them.
+    """
+    kept = times[times > until + 1e-9]
+    if not len(kept):
+        raise UsageError(
+            f"the last time {until:g} is above {float(times[0]):g}, the first of the grid: no step would be run; give "
+            "less noise"
+        )
+    return torch.cat([kept, kept.new_tensor([until])])
 
 
 def _is_value(component: object) -> bool:

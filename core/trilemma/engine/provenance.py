@@ -15,6 +15,7 @@ from trilemma import lookup
 from trilemma.engine.graphs import Capture
 from trilemma.engine.images import digest
 from trilemma.engine.resolved import Resolved
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.weights import weights_digest
 from trilemma.version import __version__
@@ -68,10 +69,10 @@ def describe(
             "time": float(resolved.times[0]),
         },
         "known": None
-        if resolved.known is None
+        if resolved.given is None
         else {
-            "sha256": digest(resolved.known.images),
-            "mask_sha256": digest(resolved.known.mask),
+            "sha256": digest(resolved.given.images),
+            "mask_sha256": digest(resolved.given.mask),
             "resample": request.resample,
             "jump": request.jump,
         },
@@ -91,7 +92,7 @@ def describe(
     }
 
 
-def describe_model(model: Denoiser) -> dict[str, Any]:
+def describe_model(model: Denoiser | Autoencoder) -> dict[str, Any]:
     """Returns name and sha256 of a model, and those of the autoencoder of a latent model.
 
     The sha256 is that of the file that its weights were loaded from, else of its tensors. The name of a model without a
@@ -102,7 +103,8 @@ def describe_model(model: Denoiser) -> dict[str, Any]:
         name, stated = getattr(model, "described_as", type(model).__name__), None
     else:
         name, stated = model.card["model"]["name"], model.card["weights"]["sha256"]
-    return {"name": name, "sha256": weights_digest(model, stated), **model.view.record()}
+    beside = model.view.record() if isinstance(model, Denoiser) else {}
+    return {"name": name, "sha256": weights_digest(model, stated), **beside}
 
 
 def versions() -> dict[str, str]:

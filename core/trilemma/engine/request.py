@@ -24,6 +24,8 @@ Callback: TypeAlias = Callable[[int, int, float, Tensor], None]
 
 # Options that each stage of a cascade has for itself.
 OF_STAGES = ("sampler", "steps", "guidance", "cond")
+# Options of the images that a stage is told.
+OF_TOLD_IMAGES = ("noise", "truncated")
 
 NOISES = ("keyed", "brownian")
 CAPTURES = ("auto", "loop", "step", "off")
@@ -114,7 +116,8 @@ class Drawing(Common):
             rest depends on the region through the network alone, so its law is not that of the data given the region,
             whatever the number of steps. For example, of two pixels with variance 1 and correlation 0.8, of which one
             is kept at 1, the other has the mean 0.35 instead of 0.8. `resample` and the guidance `moment-matching` mend
-            that.
+            that. Of a latent model the code of `known` is kept at those places whose pixels are all kept, and the kept
+            pixels are put into the decoded image.
         mask: [M, 1 or C, H, W] of 0 and 1, 1 where `known` is kept; sample i takes entry i modulo M.
         resample: passes that every `jump` steps take, with the noise put back in between (2201.09865). It costs as many
             times the evaluations, and needs a sampler of one step a row.
@@ -178,8 +181,8 @@ class Request(Drawing, Batching):
             captured is launched row by row, with the same result; the provenance says which capture ran, and why no
             other.
         stages: of a cascade, options of single stages by their number from 1, such as {2: {"steps": 10}}: sampler,
-            steps, guidance and cond. The other options of a stage are those of the cascade's card; those that are not a
-            stage's own go for all, `callback`, `progress` and `trajectory` for the last.
+            steps, guidance, cond, noise and truncated. The other options of a stage are those of the cascade's card;
+            those that are not a stage's own go for all, `callback`, `progress` and `trajectory` for the last.
         all_stages: of a cascade, also keep the images of the stages before the last. The command line writes them to
             FILE.stage-1.png, or into stage-1/ of a folder.
         trajectory: also keep the state before the first row and after each, codes for a latent model; a graph of all
@@ -199,9 +202,9 @@ class Request(Drawing, Batching):
         for number, options in (self.stages or {}).items():
             checked_integer(number, "stages", 1, what="is no number of a stage")
             for name in options:
-                if name not in OF_STAGES:
+                if name not in (known := (*OF_STAGES, *OF_TOLD_IMAGES)):
                     raise UsageError(
-                        f"stages: stage {number} has no option {name!r}; its own are {', '.join(OF_STAGES)}"
+                        f"stages: stage {number} has no option {name!r}; its own are {', '.join(known)}"
                     )
 
     @property

@@ -40,8 +40,12 @@ T = TypeVar("T")
 STEPS = 50
 
 
-def resolve(request: Request) -> Resolved:
+def resolve(request: Request, until: float | None = None) -> Resolved:
     """Returns a request with every name looked up and every default filled in.
+
+    Args:
+        request: as it was made.
+        until: the time at which it stops, its states then being the samples; None for the data.
 
     Raises:
         UsageError: for an impossible request.
@@ -54,7 +58,7 @@ def resolve(request: Request) -> Resolved:
     sampler, sampler_spec = _sampler(request, model)
     steps = check_steps(process.table, asked_steps(request.steps, model))
     passes = (request.resample, request.jump)
-    plan = planned(sampler, process, steps, model.parameterization, request.strength, passes)
+    plan = planned(sampler, process, steps, model.parameterization, request.strength, passes, until)
     warn(plan, process, request.latent is None and request.start is None)
     given = request.cond or {}
     guidance, guidance_spec = _guidance(request, model, given)
@@ -79,7 +83,8 @@ def resolve(request: Request) -> Resolved:
         program=program,
         noise=_noise(request, process, program, plan.times),
         indices=indices,
-        known=known,
+        known=None if known is None else known.seen_by(model.view, model.shape),
+        given=known,
         shape=shape,
         dtype=request.dtype or network_dtype or torch.float32,
         network_dtype=network_dtype or request.dtype or torch.float32,
@@ -216,10 +221,6 @@ def _checked_images(request: Request, model: Denoiser) -> Known | None:
         return None
     region = known_region(checked_images("known", request.known, shape), request.mask, shape)
     _check_one_component(model.process, "inpainting")
-    if not model.view.keeps_places:
-        raise UsageError(
-            "the model draws codes, in which no pixel of known= can be kept; start from images by start="
-        )
     return region
 
 

@@ -41,7 +41,8 @@ class Resolved:
         program: the lowered plan under the guidance; None for a sampler that runs its own `sample`.
         noise: where ξ is taken from.
         indices: of the samples.
-        known: the region that is given; None for none.
+        known: the region of the data that is kept; None for none.
+        given: the region of the images that it comes from.
         shape: of one state, (K·C, H, W).
         dtype, device: of the states; network_dtype: of the networks.
     """
@@ -59,6 +60,7 @@ class Resolved:
     noise: NoiseSource
     indices: Sequence[int]
     known: Known | None
+    given: Known | None
     shape: tuple[int, ...]
     dtype: torch.dtype
     network_dtype: torch.dtype
@@ -186,9 +188,10 @@ class Resolved:
             return states
         data = states[:, : self.model.shape[0]]
         images = self.model.view.images(data)
-        if images is not data:
-            self.check_finite(images, indices)
-        return images
+        if images is data:
+            return images
+        self.check_finite(images, indices)
+        return images if self.given is None else self.given.pasted(images, indices)
 
     def check_finite(self, samples: Tensor, indices: Tensor) -> None:
         """Raises TrilemmaError where a finished sample is not finite."""

@@ -86,6 +86,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
 
     Args:
         request: the request to draw.
+        until: the time at which it stops, its states then being the samples; None for the data.
 
     Attributes:
         resolved: the request, checked and resolved.
@@ -100,8 +101,8 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """The running requests of the stages before the last one of a cascade; none for a single model."""
         return ()
 
-    def __init__(self, request: Request) -> None:
-        self.resolved: Resolved = resolve(request)
+    def __init__(self, request: Request, until: float | None = None) -> None:
+        self.resolved: Resolved = resolve(request, until)
         # Of the caller: inference mode, gradients.
         self._modes = (False, True)
         self._path: list[tuple[float, Tensor]] | None = [] if request.trajectory else None

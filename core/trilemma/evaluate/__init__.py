@@ -2,6 +2,7 @@
 
 from trilemma.evaluate.evaluation import check_request, evaluate, evaluate_model, load_measured, untrained
 from trilemma.evaluate.evaluator import METRICS, Evaluator
+from trilemma.evaluate.sweep import Swept, parse_swept, sweep
 from trilemma.interfaces.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
 
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "Metric",
     "ModelMetric",
     "Observation",
+    "Swept",
     "check_request",
     "evaluate",
     "evaluate_model",
     "load_measured",
+    "parse_swept",
+    "sweep",
     "untrained",
 ]

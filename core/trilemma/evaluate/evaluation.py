@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,15 @@ from trilemma.engine.resolve import resolved_model
 from trilemma.engine.sampling import SampleChunks
 from trilemma.errors import UsageError
 from trilemma.evaluate.evaluator import Evaluator, stratified, to_eight_bits
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.building import build_alike
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load
+
+Model = TypeVar("Model", Denoiser, Autoencoder)
 
 
 def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
@@ -51,9 +55,12 @@ def evaluate(request: Request, evaluator: Evaluator) -> dict[str, Any]:
     record = dict(chunks.provenance)
     record["cond"] = asked.told or record["cond"] or None
     record |= {**evaluator.describe(), "splits": evaluator.describe_splits(model), "metrics": values}
-    return record | {
-        "of_the_model": evaluator.measure_model(model, asked.n, request.batch_size, request.seed)
-    }
+    alone = (
+        {}
+        if isinstance(model, Cascade)
+        else evaluator.measure_model(model, asked.n, request.batch_size, request.seed)
+    )
+    return record | {"of_the_model": alone}
 
 
 def check_request(request: Request, evaluator: Evaluator) -> None:
@@ -68,7 +75,7 @@ def check_request(request: Request, evaluator: Evaluator) -> None:
 class _Asked(NamedTuple):
     """The samples of an evaluation, not drawn yet: their labels, and which conditions they are given, in words."""
 
-    model: Denoiser
+    model: Denoiser | Cascade
     n: int
     chunks: SampleChunks
     labels: Tensor | None
@@ -77,7 +84,15 @@ class _Asked(NamedTuple):
 
 def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     n = checked_integer(request.n, "n", 1, what="is not a number of samples")
-    model = resolved_model(request.model, request.device)
+    model = request.model
+    if isinstance(model, str | Path):
+        model = load(model, device=request.device, fused=True)
+    if not isinstance(model, Cascade):
+        model = resolved_model(model, request.device)
+    elif evaluator.of_the_model:
+        raise UsageError(
+            f"{', '.join(evaluator.of_the_model)} measures a single model, and this is a cascade; leave it out"
+        )
     evaluator.check(model)
     given, labels = _training_values(model, evaluator, n) if request.cond is None else ({}, None)
     more = dict(evaluator.cond) if request.cond is None else {}
@@ -90,7 +105,9 @@ def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     return _Asked(model, n, chunks, labels, _described(given, more))
 
 
-def _training_values(model: Denoiser, evaluator: Evaluator, n: int) -> tuple[dict[str, Any], Tensor | None]:
+def _training_values(
+    model: Denoiser | Cascade, evaluator: Evaluator, n: int
+) -> tuple[dict[str, Any], Tensor | None]:
     """The values of n training images for each condition of the model that the data have, and their labels."""
     training, labels = evaluator.split("train"), evaluator.training_labels
     columns: Mapping[str, Column] = getattr(training, "columns", {})
@@ -116,12 +133,17 @@ def _described(given: Mapping[str, Any], more: Mapping[str, Any]) -> str:
 
 
 def evaluate_model(
-    model: Denoiser, evaluator: Evaluator, *, n: int = 10_000, batch_size: int = 250, seed: int = 0
+    model: Denoiser | Autoencoder,
+    evaluator: Evaluator,
+    *,
+    n: int = 10_000,
+    batch_size: int = 250,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measures a model by metrics that draw no samples, where an evaluator has no others; `of_the_model` in the record.
 
     Args:
-        n: images of the split that is not the reference, at most all.
+        n: images of the split that `Evaluator.measured_split` says, at most all.
         seed: of every random draw.
 
     Raises:
@@ -150,7 +172,7 @@ def load_measured(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     **given: Any,
-) -> tuple[Denoiser, Evaluator]:
+) -> tuple[Any, Evaluator]:
     """Returns a model, loaded to be measured, and the evaluator that its card names.
 
     Args:
@@ -167,7 +189,7 @@ def load_measured(
     return load(model, device=device, dtype=dtype) if evaluator.of_the_model else network, evaluator
 
 
-def untrained(model: Denoiser, seed: int) -> Denoiser:
+def untrained(model: Model, seed: int) -> Model:
     """Returns a fresh initialisation, decided by `seed`, of the network that a model's card describes.
 
     Raises:
@@ -177,9 +199,9 @@ def untrained(model: Denoiser, seed: int) -> Denoiser:
         raise UsageError(
             "this model has no card to build an untrained one from; give a model's name or directory"
         )
-    fresh: Denoiser = build_alike(model, model.card, seed)
+    fresh: Model = build_alike(model, model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
-    like = model.own_tensors()[0]
+    like = next(iter(model.state_dict().values()))
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
 
 

@@ -14,14 +14,18 @@ from trilemma import lookup
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.splits import HELD_OUT_RULE, LabelledImages, Splits, Training
 from trilemma.files.paths import user_path
+from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
 from trilemma.machine.memory import check_memory
+from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load_of
 from trilemma.models.places import is_model
 from trilemma.registry import building, catalog
 
+# Of models without samples.
+METRICS_OF_CODES = ("reconstruction",)
 METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
 OTHER_SPLIT = {"train": "test", "test": "train"}
@@ -43,6 +47,7 @@ class Evaluator:
         reference: the split the samples are compared with.
         cond: values of those conditions of the model that the data set does not give, by name.
         training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
+        measured: the split that metrics without samples are measured on, such as `test`; see `measured_split`.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -54,15 +59,17 @@ class Evaluator:
     reference: str = "train"
     cond: Mapping[str, Any] = field(default_factory=dict)
     training: Training | None = None
+    measured: str | None = None
 
     @classmethod
     def of(
         cls,
-        model: Denoiser,
+        model: Denoiser | Autoencoder,
         dataset: str | None = None,
         features: str | None = None,
         metrics: Sequence[str] | None = None,
         reference: str | None = None,
+        measured: str | None = None,
     ) -> Evaluator:
         """Builds the evaluator that a model's card names; what is given here takes precedence over the card.
 
@@ -77,13 +84,15 @@ class Evaluator:
         named = dataset or advised.get("dataset") or card.get("data", {}).get("dataset")
         if not named:
             raise UsageError("the model's card names no data set; give one as --dataset")
+        usual = METRICS_OF_CODES if isinstance(model, Autoencoder) else METRICS
         made = cls(
             named,
             features or advised.get("features"),
-            tuple(metrics or advised.get("metrics", METRICS)),
+            tuple(metrics or advised.get("metrics", usual)),
             reference or advised.get("reference", "train"),
             advised.get("cond", {}),
             Training.of(card),
+            measured,
         )
         if not reference and "reference" not in advised and made._tests_are_new():
             # The data set is read already.
@@ -108,12 +117,18 @@ class Evaluator:
             return False
         return self.splits.rule == HELD_OUT_RULE or self.splits.trained_on(self.training) == ["train"]
 
-    def check(self, model: Denoiser) -> None:
+    def check(self, model: Denoiser | Autoencoder | Cascade) -> None:
         """Refuses a model whose samples are no images of the data set and the feature network.
 
         Raises:
-            UsageError: where shapes differ, or labels are not among the model's classes.
+            UsageError: where shapes differ, or labels are not among the model's classes, and for a metric that does not
+                measure such a model.
         """
+        for spec, metric in self.of_the_model.items():
+            if not isinstance(model, metric.measures):
+                raise UsageError(
+                    f"{spec} does not measure a {type(model).__name__}; give another as --metric"
+                )
         data = self.split(self.reference)
         shape = tuple(model.image_shape)
         if _shape_of(data) != shape:
@@ -136,16 +151,7 @@ class Evaluator:
     @cached_property
     def network(self) -> FeatureNetwork:
         """The feature network."""
-        if self.features is not None:
-            return _feature_network(self.features)
-        shape = _shape_of(self.split(self.reference))
-        for name in building.default_features():
-            if (network := _feature_network(name)).takes(shape):
-                return network
-        raise UsageError(
-            f"the model's card names no feature network, and none of the default ones takes images of shape {shape}; "
-            "give one as --features NAME"
-        )
+        return feature_network(self.features, _shape_of(self.split(self.reference)))
 
     @cached_property
     def components(self) -> dict[str, AnyMetric | ModelMetric]:
@@ -157,6 +163,8 @@ class Evaluator:
                 raise UsageError(
                     f"{spec} is a feature network, not a metric; name a metric, for example frechet"
                 )
+            if isinstance(metric, ModelMetric):
+                metric = metric.seen_by(self.features)
             found[given if isinstance(given, str) else spec] = metric
         return found
 
@@ -229,13 +237,17 @@ class Evaluator:
             spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()
         }
 
-    def measured_split(self, model: Denoiser) -> str:
-        """Returns the split for metrics without samples: the one that is not the reference, or the reference where the
-        model was trained on the other split alone."""
+    def measured_split(self, model: Denoiser | Autoencoder) -> str:
+        """Returns the split for metrics without samples: by default the one that is not the reference, or the reference
+        where the model was trained on the other split alone."""
+        if self.measured is not None:
+            return self.measured
         other = OTHER_SPLIT[self.reference]
         return self.reference if self.splits.trained_on(Training.of(model.card)) == [other] else other
 
-    def measure_model(self, model: Denoiser, n: int, batch_size: int, seed: int) -> dict[str, dict[str, Any]]:
+    def measure_model(
+        self, model: Denoiser | Autoencoder, n: int, batch_size: int, seed: int
+    ) -> dict[str, dict[str, Any]]:
         """Returns the metrics without samples on n images, at most all, of `measured_split`."""
         if not self.of_the_model:
             return {}
@@ -256,7 +268,7 @@ class Evaluator:
         values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
         return {"split": split, "images": len(chosen), "metrics": values}
 
-    def describe_splits(self, model: Denoiser) -> dict[str, Any]:
+    def describe_splits(self, model: Denoiser | Autoencoder | Cascade) -> dict[str, Any]:
         """Returns the rule by which a data set without splits was split, and the parts a model saw in training.
 
         The rule is None for a data set with splits; the parts are None where they are not known.
@@ -276,6 +288,23 @@ class Evaluator:
             "reference": {"split": self.reference, "images": self.reference_counts},
             **({"cond_given": dict(self.cond)} if self.cond else {}),
         }
+
+
+def feature_network(given: str | None, shape: tuple[int, ...]) -> FeatureNetwork:
+    """Returns the feature network of a name; for None, the first of the default ones that takes images of a shape.
+
+    Raises:
+        UsageError: for another component, or where none takes them.
+    """
+    if given is not None:
+        return _feature_network(given)
+    for name in building.default_features():
+        if (network := _feature_network(name)).takes(shape):
+            return network
+    raise UsageError(
+        f"the model's card names no feature network, and none of the default ones takes images of shape {shape}; "
+        "give one as --features NAME"
+    )
 
 
 def _feature_network(given: str) -> FeatureNetwork:

@@ -106,7 +106,7 @@ class Splits:
         self.rule: str | None = None
 
     def part(self, name: str) -> LabelledImages:
-        """Returns a part by its name.
+        """Returns a part by its name: train, test, or any other split that the data set has.
 
         Raises:
             UsageError: for a data set that has one of the two splits alone, or fewer than two images and no split.
@@ -116,7 +116,7 @@ class Splits:
             try:
                 self._own(name)
             except UsageError:
-                if self._has(*(other for other in NAMES if other != name)):
+                if name not in NAMES or self._has(*(other for other in NAMES if other != name)):
                     raise
                 self._split()
         return self._parts[name]

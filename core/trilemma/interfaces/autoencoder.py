@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.tiling import tiled
 
 # Bounds of log σ², which `bounded` keeps: e^±30 is in the range of float32 and of bfloat16.
 LOWEST, HIGHEST = -30.0, 20.0
@@ -38,6 +39,8 @@ class Autoencoder(nn.Module):
         code_mean: μ [c]; 0 until `normalise_over` has seen a training set.
         code_deviation: s [c]; 1 until then.
         card: the parsed model.toml it was loaded from, None for a network that was not.
+        tile: side of the tiles in which `image` decodes codes that are larger, in places of the code; 0 for whole
+            codes. A quarter of it overlaps; see `trilemma.interfaces.tiling`.
 
     References:
         Kingma & Welling, Auto-Encoding Variational Bayes, arXiv:1312.6114; Rombach et al., High-Resolution Image
@@ -53,6 +56,17 @@ class Autoencoder(nn.Module):
         self.register_buffer("code_mean", torch.zeros(channels))
         self.register_buffer("code_deviation", torch.ones(channels))
         self.card: Mapping[str, Any] | None = None
+        self.tile: int = 0
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape (C, H, W) of the images that it is made for."""
+        return self.shape
+
+    @property
+    def last_weight(self) -> Tensor | None:
+        """The weight of the decoder's last layer, at which losses are weighed against each other; None names none."""
+        return None
 
     @abstractmethod
     def code_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -73,6 +87,25 @@ class Autoencoder(nn.Module):
     def decode(self, code: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] of codes [B, c, h, w] that are not normalised."""
 
+    def log_likelihood(self, x: Tensor, code: Tensor) -> Tensor:
+        """Returns log p(x | c) [B] in nats, of images x [B, C, H, W] and codes c [B, c, h, w] that are not normalised.
+
+        An autoencoder that is trained on the bound of log p(x) has one. Of images on grey levels p is a probability,
+        else a density.
+
+        Raises:
+            UsageError: for an autoencoder that has none.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no likelihood p(x | code); give an autoencoder that writes log_likelihood"
+        )
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log-variance [B, c, h, w] of the normalised codes of images x [B, C, H, W]."""
+        code, log_variance = self.encode(x)
+        mean, deviation = self._statistics(code)
+        return (code - mean) / deviation, log_variance - 2 * deviation.log()
+
     def normalised_code(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Returns the normalised codes [B, c, h, w] of images x: of the means, or with ξ ~ N(0, I) of samples.
 
@@ -90,8 +123,15 @@ class Autoencoder(nn.Module):
 
     def image(self, normalised: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] of normalised codes: decode(s ĉ + μ)."""
+        code = self.own_code(normalised)
+        if not self.tile or max(code.shape[2:]) <= self.tile:
+            return self.decode(code)
+        return tiled(self.decode, code, self.tile, self.tile // 4)
+
+    def own_code(self, normalised: Tensor) -> Tensor:
+        """Returns s ĉ + μ, what normalised codes [B, c, h, w] are to `decode` and `log_likelihood`."""
         mean, deviation = self._statistics(normalised)
-        return self.decode(normalised * deviation + mean)
+        return normalised * deviation + mean
 
     @torch.no_grad()
     def normalise_over(self, batches: Iterable[Tensor]) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
 
+from trilemma.errors import UsageError
 from trilemma.interfaces.autoencoder import Autoencoder
 
 # Images that an autoencoder is given in one call, which bounds its memory.
@@ -31,10 +33,19 @@ class DataView(ABC):
     def data(self, images: Tensor) -> Tensor:
         """Returns the data [B, ...] of images [B, C, H, W] in [−1, 1], in their dtype and on their device."""
 
+    @abstractmethod
+    def mask(self, mask: Tensor, shape: Sequence[int]) -> Tensor:
+        """Returns 1 where a number of data of a shape stands for kept pixels alone, else 0: [B, ...] of a mask.
+
+        Args:
+            mask: [B, C, H, W] of the images, 1 for kept pixels.
+            shape: of the data.
+        """
+
     @property
-    def keeps_places(self) -> bool:
-        """True where a pixel of an image is one number of the data, as a mask of pixels needs it."""
-        return True
+    def is_direct(self) -> bool:
+        """True where the data are the images themselves."""
+        return False
 
     def record(self) -> Mapping[str, Any]:
         """Returns what the record of a model says of it."""
@@ -58,6 +69,13 @@ class Direct(DataView):
     def data(self, images: Tensor) -> Tensor:
         return images
 
+    def mask(self, mask: Tensor, shape: Sequence[int]) -> Tensor:
+        return mask
+
+    @property
+    def is_direct(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class Latent(DataView):
@@ -76,10 +94,6 @@ class Latent(DataView):
     def image_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         return self.shape
 
-    @property
-    def keeps_places(self) -> bool:
-        return False
-
     def follow(self, device: torch.device) -> None:
         self.autoencoder.to(device)
 
@@ -88,6 +102,12 @@ class Latent(DataView):
 
     def data(self, images: Tensor) -> Tensor:
         return self._through(self.autoencoder.normalised_code, images)
+
+    def mask(self, mask: Tensor, shape: Sequence[int]) -> Tensor:
+        """Returns 1 at the places of a code whose patches of pixels are kept whole."""
+        channels, *sides = shape
+        lost = adaptive_max_pool2d(1 - mask.amin(1, keepdim=True).float(), tuple(sides))
+        return (1 - lost).to(mask.dtype).expand(-1, channels, -1, -1)
 
     def record(self) -> Mapping[str, Any]:
         card = self.autoencoder.card or {}
@@ -99,3 +119,17 @@ class Latent(DataView):
         with torch.no_grad():
             pieces = [function(piece.to(own.device, own.dtype)).to(values) for piece in values.split(AT_ONCE)]
         return torch.cat(pieces)
+
+
+def autoencoder_of(model: nn.Module) -> Autoencoder:
+    """Returns the autoencoder whose codes a latent model draws.
+
+    Raises:
+        UsageError: for another model.
+    """
+    view = getattr(model, "view", None)
+    if not isinstance(view, Latent):
+        raise UsageError(
+            "this objective trains a latent model; add a table [latent] that names its autoencoder"
+        )
+    return view.autoencoder

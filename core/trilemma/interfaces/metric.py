@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.registry.options import WithOptions
@@ -99,18 +99,25 @@ class ModelMetric(WithOptions, ABC):
 
     Attributes:
         lower_is_better: whether a lower first number is the better one.
+        measures: the kinds of models that it measures.
     """
 
     lower_is_better: bool = True
+    measures: ClassVar[tuple[type[nn.Module], ...]] = (Denoiser,)
+
+    def seen_by(self, features: str | None) -> ModelMetric:
+        """Returns the metric with the feature network of an evaluation, by name, where it needs one and has none."""
+        return self
 
     @abstractmethod
     def measure(
-        self, model: Denoiser, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
+        self, model: Any, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
     ) -> dict[str, float | str]:
         """Returns the measured numbers by name; the first stands for all of them.
 
         Args:
-            model: in evaluation mode, with its own operators: they can be differentiated.
+            model: of one of the kinds that it `measures`, in evaluation mode, with its own operators: they can be
+                differentiated.
             images: with pixels in [−1, 1], [N, C, H, W].
             labels: int64 [N], None where there are none.
             batch_size: images in one call of the network.

@@ -30,7 +30,8 @@ class Objective:
         """Returns the parts beside the model, by name; called once, before the first step.
 
         Initial weights that are drawn here depend on the recipe's seed alone. A part may be loaded from a model on
-        disk, or begin as a copy of `model`.
+        disk, or begin as a copy of `model`. Where it is the autoencoder of a latent model, see `autoencoder_of`,
+        that one learns: x₀ are then images, not their codes, and the model is written with what it has become.
         """
         return {}
 

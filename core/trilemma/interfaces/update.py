@@ -26,17 +26,19 @@ class Update:
     Attributes:
         name: of the update; its losses are logged and its optimizer is set, in `[optimizer.NAME]`, under it.
         learns: names of the parts that learn, "model" being the one that is trained; no other receives gradients.
-        every: steps from one such update to the next; it is made in step 0.
+        every: steps from one such update to the next; it is made in those that it divides.
         optimizer: values that replace those of the recipe's `[optimizer]`, such as lr or betas.
+        since: the first step in which it is made.
 
     Raises:
-        ValueError: for a name that is no identifier, an update that nothing learns from, or every < 1.
+        ValueError: for a name that is no identifier, an update that nothing learns from, every < 1 or since < 0.
     """
 
     name: str
     learns: tuple[str, ...] = (MODEL,)
     every: int = 1
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    since: int = 0
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -51,6 +53,12 @@ class Update:
             raise ValueError(
                 f"update {self.name!r}: every={self.every!r} is no number of steps; give 1 or more"
             )
+        if self.since < 0:
+            raise ValueError(f"update {self.name!r}: since={self.since!r} is no step; give 0 or more")
+
+    def due(self, step: int) -> bool:
+        """Returns whether it is made in a step."""
+        return step >= self.since and step % self.every == 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Step:
         model: the model that is trained.
         network: the module to call in its place: the model itself, or a wrapper of it.
         parts: the parts beside the model, by name.
-        x0: data [B, C, H, W].
+        x0: data [B, C, H, W]; images, where the autoencoder of a latent model is one of the parts.
         cond: conditions that the model takes, as tensors by name.
         values: values that the data set has of the examples, by name, such as `class` int64 [B].
         generator: CPU generator that every random draw comes from; keyed by (seed, step, update).

@@ -33,6 +33,9 @@ KEYS: Final[Mapping[str, Keys]] = {
             "cond": dict,
             "image": str,
             "clip": bool,
+            "level": str,
+            "noise": float,
+            "truncated": bool,
         },
     ),
 }
@@ -48,6 +51,7 @@ IN_TOML: Final[Mapping[type, str]] = {
     dict: "a table",
     list: "an array",
     int: "an integer",
+    float: "a number",
     bool: "true or false",
 }
 

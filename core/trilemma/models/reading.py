@@ -78,7 +78,8 @@ def _check_one(file: Path, name: str, table: Any) -> None:
     _check_keys(file, f"{name}.", set(table), set(required), set(optional))
     for key, value in table.items():
         expected = {**required, **optional}[key]
-        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        types = (int, float) if expected is float else expected
+        if not isinstance(value, types) or (expected in (int, float) and isinstance(value, bool)):
             raise ModelError(
                 f"{file}: {name}.{key} = {shown(value)} is not {IN_TOML[expected]}; restore the model"
             )

@@ -60,6 +60,20 @@ def convert(source: str, target: str, alpha: Tensor, sigma: Tensor) -> tuple[Ten
     return p, q
 
 
+def noise_error(
+    prediction: Tensor, parameterization: str, x: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
+    """Returns ‖ε − ε̂‖² [B] of a prediction [B, ...] in any parameterization, at levels α, σ broadcastable against it.
+
+    The residual of the network's own output is computed and rescaled: an x̂₀ near the data would lose digits if it were
+    converted to ε first.
+    """
+    a, b = functional(parameterization, alpha, sigma)
+    residual = a * x + b * noise - prediction
+    factor = convert(parameterization, "eps", alpha, sigma)[1]
+    return (factor * residual).square().flatten(1).sum(1)
+
+
 def check_components(parameterization: str, components: int) -> None:
     """Raises UsageError for a parameterization that K components do not have."""
     if components > 1 and parameterization not in OF_SEVERAL_COMPONENTS:

@@ -15,6 +15,7 @@ from trilemma.interfaces.autoencoder import Autoencoder, bounded
 from trilemma.interfaces.classifier import Classifier
 from trilemma.interfaces.column import ClassColumn, Values
 from trilemma.interfaces.condition import LABEL
+from trilemma.interfaces.data_view import Latent
 from trilemma.interfaces.denoiser import Denoiser, gradient_of
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.objective import Objective
@@ -30,14 +31,16 @@ from trilemma.train.log_names import check_scalars, named
 from trilemma.train.parts import Parts, shared_parameters
 
 BATCH, SHAPE, NAMES = 16, (1, 2, 2), ("a", "b", "c")
+# Of the images whose codes have that shape.
+PICTURE = (1, 4, 4)
 CPU = torch.device("cpu")
 
 
 def update_checks(objective: Objective) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yields pairs of a name and a check of an objective with an `update_loss` of its own, on small networks.
 
-    Each is made on the first of a denoiser of every parameterization, a classifier, features and an autoencoder that
-    the objective does not refuse.
+    Each is made on the first of a denoiser of every parameterization, a classifier, features, an autoencoder and a
+    latent model that the objective does not refuse.
     """
     yield "parts and updates fit together", lambda: _parts(_run(objective))
     yield "parts begin alike again", lambda: _again(objective)
@@ -59,7 +62,8 @@ class _Run:
         for module in self.parts.living.values():
             module.train()
         draws = torch.Generator().manual_seed(5)
-        x0 = torch.rand(BATCH, *SHAPE, generator=draws) * 2 - 1
+        shape = SHAPE if self.parts.coder is None else PICTURE
+        x0 = torch.rand(BATCH, *shape, generator=draws) * 2 - 1
         labels = torch.arange(BATCH) % len(NAMES)
         values = Values({LABEL: ClassColumn(labels, NAMES)}, torch.arange(BATCH))
         unseeded = torch.Generator()
@@ -87,6 +91,10 @@ def _models() -> Iterator[nn.Module]:
         yield _Classifier(None)
         yield _Features()
         yield _Autoencoder()
+        for process in processes_of_one_component():
+            latent = _Denoiser(process, "eps")
+            latent.view = Latent(_Autoencoder(PICTURE), PICTURE)
+            yield latent
 
 
 def _run(objective: Objective) -> _Run:
@@ -222,7 +230,12 @@ def _numbers(run: _Run) -> str:
 
 
 def _draws(run: _Run) -> str:
+    states = {name: copy.deepcopy(module.state_dict()) for name, module in run.parts.modules.items()}
+
     def all_losses(seed: int) -> list[float]:
+        # A loss may write to buffers, such as running means; both begin with the same ones.
+        for name, module in run.parts.modules.items():
+            module.load_state_dict(states[name])
         return [float(run.loss(update, seed)[0].detach()) for update in run.updates]
 
     assert all_losses(1) == all_losses(1), "a generator of the same seed gives another loss"
@@ -302,12 +315,16 @@ class _Features(Features):
 
 
 class _Autoencoder(Autoencoder):
-    def __init__(self) -> None:
-        super().__init__(SHAPE, 2)
-        self.down, self.up = nn.Conv2d(1, 4, 2, stride=2), nn.ConvTranspose2d(2, 1, 2, stride=2)
+    """Codes of half the sides, whose p(x | c) is normal."""
+
+    def __init__(self, shape: tuple[int, ...] = SHAPE) -> None:
+        channels = SHAPE[0]
+        super().__init__(shape, channels)
+        self.down = nn.Conv2d(1, 2 * channels, 2, stride=2)
+        self.up = nn.ConvTranspose2d(channels, 1, 2, stride=2)
 
     def code_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        return 2, shape[1] // 2, shape[2] // 2
+        return SHAPE[0], shape[1] // 2, shape[2] // 2
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.down(x).chunk(2, 1)
@@ -316,3 +333,6 @@ class _Autoencoder(Autoencoder):
     def decode(self, code: Tensor) -> Tensor:
         answer: Tensor = self.up(code)
         return answer
+
+    def log_likelihood(self, x: Tensor, code: Tensor) -> Tensor:
+        return -(x - self.decode(code)).square().flatten(1).sum(1) / 2

@@ -38,21 +38,27 @@ class Reader:
         model: the model, whose conditions are taken.
         device: where the examples go.
         provided: names of conditions that the objective makes itself.
+        images: whether x₀ are the images of a latent model, and not their codes.
 
     Raises:
         UsageError: for a condition of the model that the data set does not have.
     """
 
     def __init__(
-        self, dataset: Dataset, model: nn.Module, device: torch.device, provided: Collection[str] = ()
+        self,
+        dataset: Dataset,
+        model: nn.Module,
+        device: torch.device,
+        provided: Collection[str] = (),
+        images: bool = False,
     ) -> None:
         self.dataset, self._device = dataset, device
         self._conditions = (
             ConditionSource(model, dataset, device, provided) if isinstance(model, Denoiser) else None
         )
-        self._view = model.view if isinstance(model, Denoiser) else None
+        self._view = model.view if isinstance(model, Denoiser) and not images else None
         # Of x₀.
-        self.shape = tuple(model.shape if isinstance(model, Denoiser) else dataset.shape)
+        self.shape = tuple(model.shape if isinstance(model, Denoiser) and not images else dataset.shape)
 
     def read(self, indices: Tensor) -> Examples:
         """Returns the examples at indices [B]."""

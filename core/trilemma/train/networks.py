@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from trilemma.errors import UsageError
 from trilemma.train.table import Table
 
 
@@ -30,11 +31,27 @@ class Named(Table):
 
 @dataclass(frozen=True)
 class Latent(Table):
-    """The trained autoencoder whose codes are the data of the denoiser, by its name or directory."""
+    """The autoencoder whose codes are the data of the denoiser.
 
-    autoencoder: str
+    Args:
+        autoencoder: a trained one, by its name or directory.
+        spec, options: in its place, one that the objective trains from the start, beside the denoiser.
+    """
+
+    autoencoder: str | None = None
+    spec: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     prefix: ClassVar[str] = "latent."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.autoencoder is None) == (self.spec is None):
+            raise UsageError(
+                "recipe: [latent] names one autoencoder; give latent.autoencoder, a trained one, or latent.spec"
+            )
+        if self.options and self.spec is None:
+            raise UsageError("recipe: latent.options are those of latent.spec; drop them")
 
 
 @dataclass(frozen=True)

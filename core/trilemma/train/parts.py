@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from trilemma.errors import UsageError
+from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.data_view import Latent
+from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import MODEL, Update
 from trilemma.models.construction import Constructing
@@ -63,6 +68,13 @@ class Parts:
         return self.modules[MODEL]
 
     @property
+    def coder(self) -> str | None:
+        """Name of the part that is the autoencoder of the model, whose codes the model learns while it learns."""
+        view = getattr(self.model, "view", None)
+        own = view.autoencoder if isinstance(view, Latent) else None
+        return next((name for name, module in self.beside.items() if module is own), None)
+
+    @property
     def living(self) -> dict[str, nn.Module]:
         """The parts that are not frozen, by name."""
         return {name: module for name, module in self.modules.items() if name not in self._frozen}
@@ -100,13 +112,19 @@ class Parts:
             module.train()
 
     def evaluated(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Returns copies, in evaluation mode, of the averaged parts and the others themselves, beside this model."""
+        """Returns copies, in evaluation mode, of the averaged parts and the others themselves, beside this model.
+
+        A model whose autoencoder is one of them sees its images through that.
+        """
         found: dict[str, nn.Module] = {MODEL: model}
         for name, module in self.beside.items():
             found[name] = module.eval()
             if name in self.averages:
                 found[name] = copy.deepcopy(module)
                 found[name].load_state_dict(self.averages[name].state_dict())
+        if self.coder is not None:
+            assert isinstance(model, Denoiser) and isinstance(model.view, Latent)  # noqa: PT018
+            model.view = replace(model.view, autoencoder=cast(Autoencoder, found[self.coder]))
         return found
 
     def final(self) -> dict[str, Tensor]:

@@ -43,14 +43,15 @@ from trilemma.train.data_order import DataOrder
 from trilemma.train.evaluation import check_evaluation
 from trilemma.train.examples import Reader
 from trilemma.train.log_names import check_scalars
+from trilemma.train.networks import Latent as LatentTable
 from trilemma.train.parts import Parts, shared_parameters
 from trilemma.train.precision import Precision
 from trilemma.train.processes import Processes
 from trilemma.train.recipe import Recipe, Sampling
 from trilemma.train.start import Start, begin_with
 
-# Stream of keys of the step that is tried before the first.
-TRIAL = 5
+# Streams of keys: of the step that is tried before the first, and of an autoencoder's initial weights.
+TRIAL, CODER = 5, 10
 _USUAL_STEPS = 50
 # Copies of the weights in a checkpoint: themselves, their average and two moments.
 _COPIES = 4
@@ -65,6 +66,7 @@ class Prepared:
         validation: those that the losses of the averaged weights are measured on; None for none.
         fingerprints: of the recipe, and of the data set as a whole.
         card: of the model that it will write.
+        coder_card: of the autoencoder that it will write with it; None where none learns.
         order: gives the examples of each step.
     """
 
@@ -74,6 +76,7 @@ class Prepared:
     objective: Objective
     parts: Parts
     card: dict[str, Any]
+    coder_card: dict[str, Any] | None
     order: DataOrder
 
 
@@ -100,17 +103,11 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     card = _card(recipe, dataset)
     start: Start | None = None
     with _saying(recipe.kind):
-        coder: Autoencoder | None = None
-        if recipe.latent is not None:
-            coder = load_of(Autoencoder, recipe.latent.autoencoder)  # type: ignore[type-abstract]
+        coder = None if recipe.latent is None else _coder(recipe.latent, card, recipe.seed)
         model: nn.Module = build(card, recipe.seed, coder)
-    digest = None if coder is None else str((coder.card or {})["weights"]["sha256"])
-    if digest is not None:
-        card["latent"]["sha256"] = digest
+    digest = None if coder is None else (coder.card or {}).get("weights", {}).get("sha256")
     with _saying("objective"):
         provided = _provided(objective, model)
-    data = Reader(dataset, model, processes.device, provided)
-    measured = None if validation is None else Reader(validation, model, processes.device, provided)
     if recipe.start is not None:
         with _saying("start"):
             start = begin_with(model, recipe.start)
@@ -132,13 +129,24 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     with _saying("objective"):
         parts = Parts(objective, model, recipe.seed, processes.device)
         _check_apart(parts)
+        if parts.coder is None and recipe.latent is not None and recipe.latent.spec is not None:
+            raise UsageError(
+                f"{recipe.objective.spec} trains no autoencoder, and latent.spec is an untrained one; name a trained "
+                "one as latent.autoencoder"
+            )
         for update in parts.updates:
             recipe.optimizer.of(update)
+    together = parts.coder is not None
+    if digest is not None and not together:
+        card["latent"]["sha256"] = digest
+    data = Reader(dataset, model, processes.device, provided, together)
+    measured = None if validation is None else Reader(validation, model, processes.device, provided, together)
     recipe.optimizer.check_names(parts.updates)
     _check_samples(recipe, model)
     _check_evaluation(recipe, model, card)
     fingerprints = fingerprint, data_fingerprint
-    prepared = Prepared(data, measured, fingerprints, objective, parts, card, order)
+    coder_card = _coder_card(coder, card) if coder is not None and together else None
+    prepared = Prepared(data, measured, fingerprints, objective, parts, card, coder_card, order)
     _try(recipe, prepared, precision, processes)
     _check_space(folder, parts)
     return prepared
@@ -215,6 +223,31 @@ def _check_data(dataset: Dataset, spec: str) -> None:
             raise DataError(
                 f"dataset {spec}: the class {name!a} is no UTF-8, which the model's card is written in; rename it"
             ) from error
+
+
+def _coder(latent: LatentTable, card: dict[str, Any], seed: int) -> Autoencoder:
+    """The autoencoder of a recipe, trained or, with a card but for its weights, untrained."""
+    if latent.autoencoder is not None:
+        return load_of(Autoencoder, latent.autoencoder)  # type: ignore[type-abstract]
+    name = card["model"]["name"] + "-codes"
+    own = {
+        "model": {**card["model"], "name": name, "summary": f"the codes of {card['model']['name']}"},
+        "autoencoder": {"spec": latent.spec, "options": dict(latent.options)},
+        "data": card["data"],
+    }
+    own["model"]["kind"] = "autoencoder"
+    made = cast(Autoencoder, build(own, step_key(seed, 0, CODER)))
+    made.card = own
+    return made
+
+
+def _coder_card(coder: Autoencoder, card: dict[str, Any]) -> dict[str, Any]:
+    """The card of an autoencoder that has learned beside the model of a card."""
+    own = dict(coder.card or {})
+    weights = own.pop("weights", None)
+    own.pop("format", None)
+    begun = {} if weights is None else {"start": own["model"]["name"], "start_sha256": weights["sha256"]}
+    return {**own, "provenance": {**card["provenance"], **begun}}
 
 
 def _provided(objective: Objective, model: nn.Module) -> tuple[str, ...]:

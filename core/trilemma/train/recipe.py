@@ -237,6 +237,13 @@ class Recipe(Table):
 INSIDE = "autoencoder"
 
 _TRAINED = ("denoiser", "autoencoder", "classifier", "features")
+
+
+def kinds_in(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the kinds of the networks that the table of a recipe names: one, where it is right."""
+    return tuple(kind for kind in _TRAINED if kind in table)
+
+
 _BESIDE_THE_WEIGHTS = {
     *("name", "summary", "licence", "checkpoint_every", "keep", "log_every", "tensorboard", "weights_dtype"),
     *("samples", "validation", "sampling", "evaluation", "start"),

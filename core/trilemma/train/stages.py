@@ -1,4 +1,4 @@
-"""Recipes of several stages: trainings one after the other, each beginning with the model of the one before."""
+"""Recipes of several stages: trainings one after the other, each beginning with the model of one before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trilemma.errors import UsageError, shown
-from trilemma.train.recipe import Recipe, make_recipe, overridden, recipe_table
+from trilemma.train.recipe import Recipe, kinds_in, make_recipe, overridden, recipe_table
 from trilemma.train.trainer import TrainingResult, train
 
 KEY = "stage"
@@ -26,11 +26,16 @@ class Stage:
     name: str
     table: Mapping[str, Any]
 
-    def recipe(self, models: Mapping[str, Path]) -> Recipe:
-        """Returns the recipe, given the models of the stages before by their names."""
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of the model that it trains; not one of them, where it is no recipe."""
+        return kinds_in(self.table)
+
+    def recipe(self, models: Mapping[str, Path], start: Path | None = None) -> Recipe:
+        """Returns the recipe, given the models of the stages before by their names, and the one it begins with."""
         table: dict[str, Any] = _filled(self.table, {name: str(path) for name, path in models.items()})
-        if models:
-            table.setdefault("start", str(list(models.values())[-1]))
+        if start is not None:
+            table.setdefault("start", str(start))
         return make_recipe(table)
 
 
@@ -38,8 +43,8 @@ def read_stages(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Stage,
     """Returns the stages of a recipe in a TOML file; () for a recipe of one training.
 
     Each table `[[stage]]` has a `name` and the values that replace those of the recipe in this stage. A stage begins
-    with the weights of the stage before, unless it sets `start`; in its strings, {NAME} stands for the model directory
-    of an earlier stage NAME.
+    with the weights of the last stage before it that trains a model of the same kind, such as a denoiser, unless it
+    sets `start`; in its strings, {NAME} stands for the model directory of an earlier stage NAME.
 
     Args:
         path: of the file.
@@ -82,8 +87,11 @@ def train_stages(
         TrilemmaError: as `trilemma.train.train` does; a stage that is no recipe is refused before the first.
     """
     models = {stage.name: folder / stage.name / "model" for stage in stages}
-    before = [dict(list(models.items())[:number]) for number in range(len(stages))]
-    recipes = [stage.recipe(known) for stage, known in zip(stages, before, strict=True)]
+    recipes: list[Recipe] = []
+    for number, stage in enumerate(stages):
+        known = {before.name: models[before.name] for before in stages[:number]}
+        alike = [models[before.name] for before in stages[:number] if before.kinds == stage.kinds]
+        recipes.append(stage.recipe(known, alike[-1] if alike else None))
     results = []
     for stage, recipe in zip(stages, recipes, strict=True):
         results.append(train(recipe, models[stage.name].parent, progress=progress))

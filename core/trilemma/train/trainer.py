@@ -17,7 +17,7 @@ from tqdm import tqdm
 from trilemma.errors import ModelError, UsageError
 from trilemma.files.partials import remove_stale
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.update import loss_and_scalars
+from trilemma.interfaces.update import MODEL, loss_and_scalars
 from trilemma.machine.global_generators import seeded
 from trilemma.models import card as model_directory
 from trilemma.models.places import model_path
@@ -103,7 +103,7 @@ class _Run:
         self.progress = progress and self.main
         prepared = prepare(recipe, folder, self.processes)
         self.objective, self.card, self.order = prepared.objective, prepared.card, prepared.order
-        self.parts = prepared.parts
+        self.parts, self.coder_card = prepared.parts, prepared.coder_card
         self.data, self.validation = prepared.data, prepared.validation
         frozen = self.parts.frozen_fingerprint()
         self.identity = Identity(*prepared.fingerprints, self.processes.world, frozen)
@@ -209,7 +209,7 @@ class _Run:
         norms = {}
         for index, learner in enumerate(self.learners):
             learner.set_rate(step, self.recipe.steps, 1.0 if self.rollback is None else LOWER_RATE)
-            if step % learner.update.every == 0:
+            if learner.update.due(step):
                 norms[learner.update.name] = self._update(step, index, examples)
         self.processes.share_buffers(self.parts.living.values())
         for name, average in self.parts.averages.items():
@@ -284,6 +284,7 @@ class _Run:
             stack.enter_context(locked(self.folder))
             remove_stale_checkpoints(self.folder / "checkpoints")
             remove_stale(self.folder / "model")
+            remove_stale(self.folder / INSIDE)
             remove_stale(self.folder / "log.jsonl")
         except OSError as error:
             raise ModelError(
@@ -395,7 +396,7 @@ class _Run:
     def _validate(self, reader: Reader, log: RunLog | None, step: int) -> dict[str, float]:
         recipe = self.recipe
         losses = validation_losses(
-            self.parts.evaluated(self._averaged()),
+            self._evaluated(),
             self.parts.updates,
             self.objective,
             reader,
@@ -431,9 +432,13 @@ class _Run:
 
     def _averaged(self) -> nn.Module:
         """The model with the weights that would be written now, to look at."""
+        return self._evaluated()[MODEL]
+
+    def _evaluated(self) -> dict[str, nn.Module]:
+        """It and the parts beside it."""
         model = fresh_model(self.parts.model, self.card, self.processes.device)
         model.load_state_dict(self.parts.final())
-        return model.eval().requires_grad_(False)
+        return self.parts.evaluated(model.eval().requires_grad_(False))
 
     def _all_examples(self) -> Iterator[Tensor]:
         for indices in torch.arange(len(self.data.dataset)).split(self.recipe.batch_size):
@@ -442,25 +447,37 @@ class _Run:
     def _export(self) -> Path:
         target = self.folder / "model"
         if self.main:
-            dtype = getattr(torch, self.recipe.weights_dtype)
-            model = self._averaged()
+            written = self._evaluated()
+            model = written[MODEL]
             with torch.no_grad():
                 self.objective.finish(model, self._all_examples())
-            tensors = {
-                name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
-                for name, tensor in model.state_dict().items()
-            }
-            for name, tensor in tensors.items():
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise ModelError(
-                        f"{name} does not fit into {self.recipe.weights_dtype}; "
-                        'set weights_dtype = "float32" and run again, nothing is trained anew'
-                    )
-            latent = self.recipe.latent
-            inside = {} if latent is None else {INSIDE: model_path(latent.autoencoder)}
-            model_directory.save_model(target, self.card, tensors, inside)
+            inside, latent = {}, self.recipe.latent
+            if self.parts.coder is not None:
+                assert self.coder_card is not None
+                inside = {INSIDE: self.folder / INSIDE}
+                coder = written[self.parts.coder]
+                model_directory.save_model(inside[INSIDE], self.coder_card, self._stored(coder))
+            elif latent is not None:
+                assert latent.autoencoder is not None
+                inside = {INSIDE: model_path(latent.autoencoder)}
+            model_directory.save_model(target, self.card, self._stored(model), inside)
         self.processes.wait()
         return target
+
+    def _stored(self, network: nn.Module) -> dict[str, Tensor]:
+        """The weights of a network in the dtype in which they are written."""
+        dtype = getattr(torch, self.recipe.weights_dtype)
+        tensors = {
+            name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for name, tensor in network.state_dict().items()
+        }
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise ModelError(
+                    f"{name} does not fit into {self.recipe.weights_dtype}; "
+                    'set weights_dtype = "float32" and run again, nothing is trained anew'
+                )
+        return tensors
 
 
 @contextlib.contextmanager

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from trilemma import lookup
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.process import Process
-
-_INTERVALS = 1024
+from trilemma.numerics.time_table import TimeTable
 
 
 class MixedScoreDenoiser(Denoiser):
@@ -60,21 +58,10 @@ class MixedScoreDenoiser(Denoiser):
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
         self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner
-        # A table, linear in √t, so that no time is read back from a device while sampling.
-        root = torch.linspace(process.earliest_time**0.5, 1, _INTERVALS + 1, dtype=torch.float64)
-        t = root.square()
-        ratio = process.last_component(t)[2] / process.moments(t)[1][..., -1, -1]
-        self.register_buffer("ratios", ratio.float(), persistent=False)
-        self._first, self._step = float(root[0]), float(root[1] - root[0])
+        self.ratio = TimeTable(
+            lambda t: process.last_component(t)[2] / process.moments(t)[1][..., -1, -1], process.earliest_time
+        )
 
     def forward(self, z: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         last = z[:, -self.shape[0] :]
-        return self._ratio(t).to(z.dtype).view(-1, 1, 1, 1) * last + cast(Tensor, self.network(z, t, **cond))
-
-    def _ratio(self, t: Tensor) -> Tensor:
-        """r(t) [B]."""
-        place = ((t.float().sqrt() - self._first) / self._step).clamp(0, _INTERVALS)
-        index = place.long().clamp_max(_INTERVALS - 1)
-        # The ratios have the dtype that the network was moved to.
-        ratios = cast(Tensor, self.ratios)
-        return torch.lerp(ratios[index].float(), ratios[index + 1].float(), place - index)
+        return self.ratio(t).to(z.dtype).view(-1, 1, 1, 1) * last + cast(Tensor, self.network(z, t, **cond))

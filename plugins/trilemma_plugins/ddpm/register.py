@@ -21,6 +21,14 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:2011.13456, arXiv:2202.00512",
         )
     )
+    registry.process(
+        ProcessSpec(
+            name="vp-geometric",
+            target="trilemma_plugins.ddpm.geometric:GeometricVP",
+            summary="variance-preserving process in continuous time, its variance rising geometrically",
+            reference="arXiv:2106.05931",
+        )
+    )
     registry.sampler(
         SamplerSpec(
             name="ddpm",

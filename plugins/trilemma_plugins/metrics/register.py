@@ -40,6 +40,13 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.metric(
         MetricSpec(
+            name="reconstruction",
+            target="trilemma_plugins.metrics.reconstruction:Reconstruction",
+            summary="PSNR, SSIM and Fréchet distance of images that went through an autoencoder",
+        )
+    )
+    registry.metric(
+        MetricSpec(
             name="mnist-features",
             target="trilemma_plugins.metrics.features:MnistFeatures",
             summary="feature network of the other metrics: a classifier of MNIST digits, 64 features",

@@ -21,11 +21,3 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:1512.00567, arXiv:2105.05233",
         )
     )
-    registry.objective(
-        ObjectiveSpec(
-            name="autoencoding",
-            target="trilemma_plugins.objectives.autoencoding:Autoencoding",
-            summary="squared error of an autoencoder and the divergence of its codes from normal ones",
-            reference="arXiv:1312.6114, arXiv:2112.10752",
-        )
-    )

@@ -13,7 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-from trilemma.numerics.conversion import convert, functional
 from trilemma_plugins.vdm.grey_levels import LEVELS, level_indices, level_values
 
 
@@ -55,20 +54,6 @@ def discrete_weight(gamma_s: Tensor, gamma_t: Tensor, steps: int) -> Tensor:
 def continuous_weight(slope: Tensor) -> Tensor:
     """Returns ½ γ'(t), the weight of ‖ε − ε̂(z_t)‖² in the bound of continuous time, for t uniform in [0, 1]."""
     return slope / 2
-
-
-def noise_error(
-    prediction: Tensor, parameterization: str, x: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor
-) -> Tensor:
-    """Returns ‖ε − ε̂‖² [B] of a prediction [B, ...] in any parameterization, at levels α, σ broadcastable against it.
-
-    The residual of the network's own output is computed and rescaled: an x̂₀ near the data would lose digits if it were
-    converted to ε first.
-    """
-    a, b = functional(parameterization, alpha, sigma)
-    residual = a * x + b * noise - prediction
-    factor = convert(parameterization, "eps", alpha, sigma)[1]
-    return (factor * residual).square().flatten(1).sum(1)
 
 
 def bits_per_dimension(nats: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.process import Process
-from trilemma_plugins.vdm.bound import noise_error, reconstruction
+from trilemma.numerics.conversion import noise_error
+from trilemma_plugins.vdm.bound import reconstruction
 from trilemma_plugins.vdm.grey_levels import LEVELS
 from trilemma_plugins.vdm.importance_sampling import draw_continuous_times, draw_discrete_times
 from trilemma_plugins.vdm.time_interval import time_interval
@@ -41,6 +42,28 @@ def bound_terms(
         steps: T, on processes of one component.
         first: t₀; by default the process's own. Any t₀ gives a bound.
     """
+    terms, y, deviation = diffusion_terms(model, x, cond, generator, steps, first)
+    return {**terms, "reconstruction": reconstruction(x, y, torch.ones_like(deviation), deviation, levels)}
+
+
+def diffusion_terms(
+    model: Denoiser,
+    x: Tensor,
+    cond: Mapping[str, Tensor],
+    generator: torch.Generator,
+    steps: int | None = None,
+    first: float | None = None,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Draws the terms "prior" and "diffusion" [B] of data x [B, ...] once; with them y = x + d ε, drawn at t₀, and d.
+
+    With q(y|x) = N(x, d²) and D numbers x, their sum is a bound of KL(q(y|x) ‖ p), and
+
+        E_q[−log p(y)] ≤ prior + diffusion + ½ D log(2πe d²).
+
+    Args:
+        model, cond, generator, steps, first: as of `bound_terms`.
+        x: of any kind, such as codes.
+    """
     process = model.process
     if process.table is not None and steps is None:
         steps = process.table - 1
@@ -54,12 +77,8 @@ def bound_terms(
     alpha, sigma = (level.to(x).view(-1, *[1] * (x.dim() - 1)) for level in process.last_component(t)[1:])
     error = noise_error(prediction, model.parameterization, x, noise, alpha, sigma)
     earliest, latest = interval
-    z0, deviation = _pixels(process, earliest, _noised(process, earliest.expand(len(x)), x, generator)[0])
-    return {
-        "prior": _prior(process, latest, x),
-        "diffusion": weight.to(error) * error,
-        "reconstruction": reconstruction(x, z0, torch.ones_like(deviation), deviation, levels),
-    }
+    y, deviation = _pixels(process, earliest, _noised(process, earliest.expand(len(x)), x, generator)[0])
+    return {"prior": _prior(process, latest, x), "diffusion": weight.to(error) * error}, y, deviation
 
 
 def _noised(process: Process, t: Tensor, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

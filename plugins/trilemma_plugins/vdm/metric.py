@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +14,14 @@ from torch import Tensor
 from trilemma.checks import checked_integer
 from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import ModelMetric
+from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.data_view import Latent
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.numerics.grids import MOST_STEPS
 from trilemma_plugins.vdm.bound import bits_per_dimension
 from trilemma_plugins.vdm.dequantization import DEQUANTIZATIONS
 from trilemma_plugins.vdm.flow_likelihood import log_likelihood
+from trilemma_plugins.vdm.latent_likelihood import latent_bound_terms, latent_flow_terms
 from trilemma_plugins.vdm.likelihood_bound import bound_terms
 
 Method = Literal["bound", "flow"]
@@ -37,6 +41,11 @@ class BitsPerDimension(ModelMetric):
 
     A network trained on grey levels alone concentrates its density in peaks around them, narrower than that width: use
     "noise" for it.
+
+    Of a latent model whose autoencoder has a likelihood of grey levels both are of images, through its codes
+    (`trilemma_plugins.vdm.latent_likelihood`); the flow is that of the codes, and dequantizes nothing.
+
+    `estimate` in the record says which of the two was measured: "bound", the evidence lower bound (ELBO), or "flow".
 
     A model with a null class is measured with it, so that P is that of the image alone; one without with the labels.
 
@@ -93,10 +102,12 @@ class BitsPerDimension(ModelMetric):
                 f"bpd: this process has {model.process.components} components, of which only the bound in continuous "
                 "time is known; leave out method and steps"
             )
-        if tuple(images.shape[1:]) != model.shape:
+        if tuple(images.shape[1:]) != model.image_shape:
             raise UsageError(
-                f"bpd: the images are {tuple(images.shape[1:])}, the model's {model.shape}; give its own data set"
+                f"bpd: the images are {tuple(images.shape[1:])}, the model's {model.image_shape}; give its own data set"
             )
+        if isinstance(model.view, Latent):
+            self._check_latent(model.view.autoencoder)
         found: dict[str, list[Tensor]] = {}
         generator = torch.Generator().manual_seed(seed)
         like = next((p for p in model.own_tensors() if p.is_floating_point()), torch.zeros(()))
@@ -117,18 +128,59 @@ class BitsPerDimension(ModelMetric):
             raise TrilemmaError("bpd: the model's answers are not finite; check its weights")
         error = float(total.std()) / math.sqrt(len(total)) if len(total) > 1 else math.nan
         parts = {name: float(term.mean()) for name, term in terms.items()} if len(terms) > 1 else {}
-        return {"bpd": float(total.mean()), **parts, "interval": 1.96 * error, "images": float(len(total))}
+        return {
+            "bpd": float(total.mean()),
+            **parts,
+            "interval": 1.96 * error,
+            "images": float(len(total)),
+            "estimate": self.method,
+        }
+
+    def _check_latent(self, coder: Autoencoder) -> None:
+        if type(coder).log_likelihood is Autoencoder.log_likelihood:
+            raise UsageError(
+                f"bpd: the autoencoder {type(coder).__name__} of this model has no likelihood of pixels; give a model "
+                "that was trained with one"
+            )
+        if self.method == "flow" and self.dequantization != "noise":
+            raise UsageError("bpd: the flow of a latent model dequantizes nothing; leave out dequantization")
 
     def _nats(
         self, model: Denoiser, x: Tensor, cond: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
+        if isinstance(model.view, Latent):
+            return self._latent_nats(model, model.view.autoencoder, x, cond, generator)
         if self.method == "flow":
             dequantize = DEQUANTIZATIONS[self.dequantization]
             points, beside = dequantize(model.process, x, generator, first=self.first)
             log_p, _ = log_likelihood(model, points, cond, generator, self.tolerance, self.probes, self.first)
             return {"flow": beside - log_p}
         draws = [bound_terms(model, x, cond, generator, self.steps, self.first) for _ in range(self.draws)]
-        return {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
+        return _mean(draws)
+
+    def _latent_nats(
+        self,
+        model: Denoiser,
+        coder: Autoencoder,
+        x: Tensor,
+        cond: dict[str, Tensor],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        if self.method == "flow":
+            return latent_flow_terms(
+                model, coder, x, cond, generator, self.tolerance, self.probes, self.first
+            )
+        return _mean(
+            [
+                latent_bound_terms(model, coder, x, cond, generator, self.steps, self.first)
+                for _ in range(self.draws)
+            ]
+        )
+
+
+def _mean(draws: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The means of terms over draws."""
+    return {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
 
 
 def _conditions(model: Denoiser, labels: Tensor | None, entries: Tensor) -> dict[str, Tensor]:

@@ -13,13 +13,13 @@ from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
+from trilemma.numerics.conversion import noise_error
 from trilemma.numerics.grids import MOST_STEPS
 from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.vdm.bound import (
     bits_per_dimension,
     continuous_weight,
     discrete_weight,
-    noise_error,
     prior_kl,
     reconstruction,
 )

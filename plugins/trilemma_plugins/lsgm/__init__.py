@@ -1,0 +1,1 @@
+"""Score-based generative modelling in latent space: encoder, decoder and score prior, trained together."""
