@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trilemma.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from trilemma.engine.autoencoding import autoencode as autoencode
+    from trilemma.engine.autoencode import autoencode as autoencode
     from trilemma.engine.drawing import sample as sample
     from trilemma.engine.drawing import sample_chunks as sample_chunks
     from trilemma.engine.energy import energy as energy
@@ -147,7 +147,7 @@ _HOMES = {
     "Update": "interfaces.update",
     "UsageError": "errors",
     "Weighted": "interfaces.guidance",
-    "autoencode": "engine.autoencoding",
+    "autoencode": "engine.autoencode",
     "dataset": "lookup",
     "denoiser": "lookup",
     "encoder": "lookup",

@@ -18,7 +18,7 @@ def bytes_of(network):
 
 
 def test_the_latent_model_of_digits_and_its_autoencoder_take_four_megabytes(tmp_path):
-    first, second = read_stages(PLUGINS / "models" / "recipes" / "ldm-mnist.toml")
+    first, second = read_stages(PLUGINS / "autoencoder" / "recipes" / "mnist.toml")
     coding = first.recipe({})
     drawing = second.recipe({"mnist-codes": tmp_path})
     assert drawing.latent.autoencoder == str(tmp_path)

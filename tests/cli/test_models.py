@@ -24,6 +24,8 @@ BUNDLED = {
     "mnist": "denoiser",
     "vdm-mnist": "denoiser",
     "cld-mnist": "denoiser",
+    "mnist-8": "denoiser",
+    "recovery-mnist": "denoiser",
     "mnist-features": "features",
     "image-features": "features",
     "mnist-classifier": "classifier",

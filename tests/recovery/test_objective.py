@@ -145,7 +145,10 @@ def test_a_recipe_trains_and_samples_on_the_same_levels(name):
     last = stages[-1].table
     objective = trilemma.objective(last["objective"]["spec"])
     sampler = trilemma.sampler(last["sampling"]["sampler"])
-    assert [stage.name for stage in stages][-2:] == ["matching", "recovery"]
+    assert [stage.name for stage in stages][-2:] == [
+        "matching",
+        {"points": "recovery", "mnist": "recovery-mnist"}[name],
+    ]
     for option in ("end", "step", "rule", "noise", "chain"):
         assert getattr(objective, option) == getattr(sampler, option), option
     assert tuple(objective.grid) == sampler.grid

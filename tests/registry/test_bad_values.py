@@ -33,7 +33,11 @@ ANY_SIGN = {
 NAMES = {"drop"}
 UNBOUNDED = {("sampler euler", "s_tmax"), ("sampler heun", "s_tmax"), ("sampler sa-solver", "rho_max")}
 # Given too, so that what is refused is the option and not what is missing; their content is not looked at.
-NEEDED = {"dataset images": {"root": "pictures"}, "guidance autoguidance": {"model": "mnist"}}
+NEEDED = {
+    "dataset images": {"root": "pictures"},
+    "dataset degraded": {"of": "images:root=pictures"},
+    "guidance autoguidance": {"model": "mnist"},
+}
 
 CASES = [
     pytest.param(kind, entry.address, name, id=f"{kind}-{entry.address}-{name}")

@@ -15,7 +15,7 @@ class TimeTable(nn.Module):
     Nothing is read back from a device while a network is sampled. The table is no part of the weights.
 
     Args:
-        function: f(t) of times [N], float64, in float64.
+        function: f(t) of times [N], float64, in float64: [N] or [N, k].
         first: smallest t; below it the value there is taken.
         intervals: cells of the table.
     """
@@ -27,9 +27,10 @@ class TimeTable(nn.Module):
         self._first, self._step, self._intervals = float(root[0]), float(root[1] - root[0]), intervals
 
     def forward(self, t: Tensor) -> Tensor:
-        """Returns f(t) [B], float32, of times t [B]."""
+        """Returns f(t) [B] or [B, k], float32, of times t [B]."""
         place = ((t.float().sqrt() - self._first) / self._step).clamp(0, self._intervals)
         index = place.long().clamp_max(self._intervals - 1)
         # The values have the dtype that the network was moved to.
         values = cast(Tensor, self.values)
-        return torch.lerp(values[index].float(), values[index + 1].float(), place - index)
+        share = (place - index).view(-1, *[1] * (values.dim() - 1))
+        return torch.lerp(values[index].float(), values[index + 1].float(), share)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trilemma.checks import checked_integer
-from trilemma.errors import UsageError
+from trilemma.errors import PluginUnavailable, UsageError
 from trilemma.interfaces.column import ImageColumn
 from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
@@ -54,13 +54,19 @@ class Degraded(Dataset):
     ) -> None:
         checked_integer(factor, "degraded: factor", 1, 16)
         checked_integer(copies, "degraded: copies", 1, 2**20)
+        checked_integer(seed, "degraded: seed", 0, 2**32 - 1, what="is not a seed")
         if size is not None:
             checked_integer(size, "degraded: size", 1, 8192)
         if by not in (*VARIANTS, *RULES):
             raise UsageError(f"degraded: unknown by={by!r}; choose from {', '.join((*VARIANTS, *RULES))}")
         if copies > 1 and by in RULES:
             raise UsageError(f"degraded: copies={copies} of the same picture by {by}; leave copies out")
-        self._of: Dataset = building.build("dataset", of, **({} if split is None else {"split": split}))[0]
+        try:
+            self._of: Dataset = building.build("dataset", of, **({} if split is None else {"split": split}))[
+                0
+            ]
+        except (UsageError, PluginUnavailable) as error:
+            raise UsageError(f"degraded: {'of' if split is None else 'of or split'}: {error}") from error
         self._degradation = Degradation(by, factor, seed) if by in VARIANTS else None
         self._size, self._factor, self._by, self._seed = size, factor, by, seed
         channels, height, width = self._of.shape

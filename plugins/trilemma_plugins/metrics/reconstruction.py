@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from trilemma.engine.autoencoding import autoencode, autoencoder_of
-from trilemma.errors import TrilemmaError
+from trilemma.engine.autoencode import autoencode, autoencoder_of
+from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate import ModelMetric
 from trilemma.evaluate.evaluator import feature_network, pixels_of, to_eight_bits
 from trilemma.interfaces.autoencoder import Autoencoder
@@ -30,26 +30,38 @@ class Reconstruction(ModelMetric):
             place's. Some autoencoders store the scale of a whole image at one fixed place; a peak far above 1 says so.
 
     Args:
-        features: a feature network for the Fréchet distance, or a trained one by name or folder; "" for that of the
+        features: a feature network for the Fréchet distance, or a trained one by name or folder; None for that of the
             evaluation, else the first default one that takes the images.
 
     Raises:
-        UsageError: in measuring, for a model without an autoencoder.
+        UsageError: for features that are none; in measuring, for a model without an autoencoder.
     """
 
-    features: str = ""
+    features: str | None = None
 
     measures: ClassVar[tuple[type[nn.Module], ...]] = (Autoencoder, Denoiser)
     lower_is_better = False
 
+    def __post_init__(self) -> None:
+        if self.features is None:
+            return
+        if not isinstance(self.features, str):
+            raise UsageError(
+                f"reconstruction: features={self.features!r} is no name; give one, or leave it out"
+            )
+        try:
+            feature_network(self.features, ())
+        except TrilemmaError as error:
+            raise UsageError(f"reconstruction: features: {error}") from error
+
     def seen_by(self, features: str | None) -> Reconstruction:
-        return self if self.features or features is None else replace(self, features=features)
+        return self if self.features is not None or features is None else replace(self, features=features)
 
     def measure(
         self, model: nn.Module, images: Tensor, labels: Tensor | None, batch_size: int, seed: int
     ) -> dict[str, float | str]:
         autoencoder = autoencoder_of(model)
-        network = feature_network(self.features or None, tuple(images.shape[1:]))
+        network = feature_network(self.features, tuple(images.shape[1:]))
         own = autoencoder.code_mean
         fits = GaussianFit(), GaussianFit()
         ratios, similarities, squares = [], [], torch.zeros((), dtype=torch.float64)

@@ -30,3 +30,19 @@ def trilemma_register(registry: Registry) -> None:
             reference="recipe: trilemma_plugins/models/recipes/cld-mnist.toml",
         )
     )
+    registry.model(
+        ModelSpec(
+            name="mnist-8",
+            target="trilemma_plugins.models:mnist_8",
+            summary="class-conditional handwritten digits, 28×28, in 8 steps, distilled from mnist",
+            reference="recipe: trilemma_plugins/distillation/recipes/mnist.toml",
+        )
+    )
+    registry.model(
+        ModelSpec(
+            name="recovery-mnist",
+            target="trilemma_plugins.models:recovery_mnist",
+            summary="an energy of class-conditional handwritten digits, 28×28, by chains of 30 steps",
+            reference="recipe: trilemma_plugins/recovery/recipes/mnist.toml",
+        )
+    )
