@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import trilemma
 from trilemma.errors import ModelError, TrilemmaError
 from trilemma.models.card import read_card, save_model
 from trilemma.train.checkpoint import list_checkpoints
@@ -135,3 +136,9 @@ def test_a_network_that_draws_begins_with_one_that_does_not(tiny_recipe, tmp_pat
     assert all(key.startswith("latent_embedding.") for key in further)
     for key, tensor in wanted.items():
         torch.testing.assert_close(found[key], tensor, rtol=1e-6, atol=1e-8)
+    # Until it learns to hear them, it answers as the model does, whatever it draws.
+    before, after = trilemma.load(model), trilemma.load(made)
+    z, t, label = torch.randn(3, *before.shape), torch.full((3,), 0.5), torch.arange(3)
+    torch.testing.assert_close(
+        after(z, t, **{"class": label, "latent": torch.randn(3, 4)}), before(z, t, **{"class": label})
+    )

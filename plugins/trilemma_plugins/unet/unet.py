@@ -103,6 +103,10 @@ class UNet(Denoiser):
         self.time_embedding = TimeEmbedding(channels[0], width)
         latent = checked_integer(latent, "unet: latent", 0, what="is no number of normals")
         self.latent_embedding = perceptron(latent, width) if latent else None
+        if self.latent_embedding is not None:
+            # So that it may begin with the weights of a network that draws nothing, and answers as that one does.
+            nn.init.zeros_(self.latent_embedding[-1].weight)
+            nn.init.zeros_(self.latent_embedding[-1].bias)
         self.to_embedding = TimeEmbedding(channels[0], width) if takes_to else None
         self.takes_to = takes_to
         if latent:
