@@ -127,10 +127,8 @@ def test_a_network_that_draws_begins_with_one_that_does_not(tiny_recipe, tmp_pat
         *STILL, f"start={model}", f"denoiser.options={OPTIONS[:-1]}, 'latent': 4}}",
         "objective.spec=ddgan:steps=2,width=4",
     ]  # fmt: skip
-    found, wanted = (
-        weights(train(read_recipe(tiny_recipe, drawing), tmp_path / "drawing").model),
-        weights(model),
-    )
+    made = train(read_recipe(tiny_recipe, drawing), tmp_path / "drawing").model
+    found, wanted = weights(made), weights(model)
     further = set(found) - set(wanted)
     assert further
     assert all(key.startswith("latent_embedding.") for key in further)
@@ -138,7 +136,8 @@ def test_a_network_that_draws_begins_with_one_that_does_not(tiny_recipe, tmp_pat
         torch.testing.assert_close(found[key], tensor, rtol=1e-6, atol=1e-8)
     # Until it learns to hear them, it answers as the model does, whatever it draws.
     before, after = trilemma.load(model), trilemma.load(made)
-    z, t, label = torch.randn(3, *before.shape), torch.full((3,), 0.5), torch.arange(3)
+    z, t = torch.randn(3, *before.shape), torch.full((3,), 0.5)
+    label, latent = torch.arange(3), torch.randn(3, 4)
     torch.testing.assert_close(
-        after(z, t, **{"class": label, "latent": torch.randn(3, 4)}), before(z, t, **{"class": label})
+        after(z, t, **{"class": label, "latent": latent}), before(z, t, **{"class": label})
     )
