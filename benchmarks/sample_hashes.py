@@ -51,6 +51,7 @@ ONE_COMPONENT = {
     "vp:schedule=scaled_linear,T=8": "x0",
     "vp-continuous": "v",
     "vp-continuous:schedule=cosine": "eps",
+    "vp-geometric": "eps",
     "vdm": "eps",
     "vdm:schedule=cosine": "v",
     "edm": "x0",

@@ -9,7 +9,7 @@ from trilemma.registry import CommandSpec, Registry, hookimpl
 def trilemma_register(registry: Registry) -> None:
     for name, summary in (
         ("sample", "Draw samples from a model."),
-        ("upscale", "Enlarge a picture, or those of a folder, by a model that is told small ones."),
+        ("upscale", "Enlarge a picture, or those of a folder, with a model that is told small ones."),
         ("train", "Train a model by a recipe, or resume a run that was stopped."),
         ("eval", "Measure a model's samples against data."),
         ("sweep", "Measure a model's samples at several values of one option, and draw the curve."),

@@ -1,4 +1,4 @@
-"""`trilemma upscale`: enlarge pictures by a model that is told small ones."""
+"""`trilemma upscale`: enlarge pictures with a model that is told small ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Larger versions of pictures by a model that is told a small one: tile by tile, blended where tiles overlap."""
+"""Larger versions of pictures with a model that is told a small one: tile by tile, blended where tiles overlap."""
 
 from __future__ import annotations
 

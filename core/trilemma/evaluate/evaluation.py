@@ -201,7 +201,7 @@ def untrained(model: Model, seed: int) -> Model:
         )
     fresh: Model = build_alike(model, model.card, seed)
     fresh.card = {**model.card, "weights": {"file": None, "sha256": None}}
-    like = next(iter(model.state_dict().values()))
+    like = model.own_tensors()[0] if isinstance(model, Denoiser) else next(iter(model.state_dict().values()))
     return fresh.to(like.device, like.dtype).eval().requires_grad_(False)
 
 

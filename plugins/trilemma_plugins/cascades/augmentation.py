@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from trilemma import lookup
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ImageCondition, ScalarCondition
 from trilemma.interfaces.condition.noise import most_noise
@@ -30,7 +31,7 @@ class ConditioningAugmentation(Objective):
     is blurred by a Gaussian of three pixels with a deviation ~ U(0.4, 0.6); in sampling none is.
 
     Args:
-        objective: such as simple(drop={"class":0.1}).
+        objective: such as simple(drop={"class":0.1}); simple by default.
         image: name of the image condition.
         level: name of the scalar condition; the image's with `_level` by default.
         blur: part of the images that are blurred.
@@ -42,13 +43,13 @@ class ConditioningAugmentation(Objective):
         Ho et al., Cascaded Diffusion Models for High Fidelity Image Generation, arXiv:2106.15282.
     """
 
-    objective: Objective
+    objective: Objective | None = None
     image: str = "low"
     level: str = ""
     blur: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.objective, Objective):
+        if self.objective is not None and not isinstance(self.objective, Objective):
             raise UsageError(
                 f"conditioning-augmentation: objective={self.objective!r} is none; write for example "
                 "objective=simple()"
@@ -59,27 +60,32 @@ class ConditioningAugmentation(Objective):
             )
         object.__setattr__(self, "level", self.level or f"{self.image}_level")
         for name in ("frozen", "averaged"):
-            object.__setattr__(self, name, getattr(self.objective, name))
+            object.__setattr__(self, name, getattr(self.of, name))
+
+    @property
+    def of(self) -> Objective:
+        """The objective of the network that is told."""
+        return self.objective or lookup.objective("simple")
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        return self.objective.parts(model)
+        return self.of.parts(model)
 
     def updates(self) -> tuple[Update, ...]:
-        return self.objective.updates()
+        return self.of.updates()
 
     def provides(self) -> tuple[str, ...]:
-        return (*self.objective.provides(), self.level)
+        return (*self.of.provides(), self.level)
 
     def bounds(self) -> Mapping[str, float]:
-        return self.objective.bounds()
+        return self.of.bounds()
 
     def finish(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
-        self.objective.finish(model, batches)
+        self.of.finish(model, batches)
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the loss of the objective on the noised images."""
         told = self.told(step.denoiser, step.cond, step.generator)
-        return self.objective.update_loss(update, replace(step, cond={**step.cond, **told}))
+        return self.of.update_loss(update, replace(step, cond={**step.cond, **told}))
 
     def told(
         self, denoiser: Denoiser, cond: Mapping[str, Tensor], generator: torch.Generator

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
+from trilemma.interfaces.adversarial import discriminator_loss, fooling_loss
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
@@ -70,18 +70,14 @@ class Adversarial(Objective):
         return Update("discriminator", ("discriminator",)), Update("generator")
 
     def update_loss(self, update: Update, step: Step) -> Loss:
-        """Returns the loss of an update; of the discriminator with the gap, and the penalty where there is one."""
+        """Returns the loss of an update; of the discriminator with the gap, and r1 where it is added."""
         discriminator = step.parts["discriminator"]
         fake = self.generated(step)
         if update.name == "generator":
-            return softplus(-discriminator(fake)).mean()
-        real, invented = discriminator(step.x0), discriminator(fake)
-        loss = softplus(-real).mean() + softplus(invented).mean()
-        scalars = {"gap": (real.mean() - invented.mean()).detach()}
-        if self.gamma and step.number % self.every == 0:
-            penalty = self.gamma / 2 * squared_slope(discriminator, step.x0)
-            return loss + self.every * penalty, scalars | {"penalty": penalty.detach()}
-        return loss, scalars
+            return fooling_loss(discriminator(fake))
+        return discriminator_loss(
+            discriminator, step.x0, fake, gamma=self.gamma, lazy=self.every, number=step.number
+        )
 
     def generated(self, step: Step) -> Tensor:
         """Returns x̂₀ [B, ...] of fresh states of the prior."""
@@ -89,15 +85,6 @@ class Adversarial(Objective):
         noise = standard_normals(step.x0, step.generator)
         t = torch.ones(len(noise), dtype=time_dtype(noise.dtype), device=noise.device)
         return step.network(generator.process.prior(noise), t).to(step.x0.dtype)
-
-
-def squared_slope(function: nn.Module, x: Tensor) -> Tensor:
-    """Returns E ‖∇f(x)‖² over a batch x [B, ...], which can be differentiated where gradients are on."""
-    recorded = torch.is_grad_enabled()
-    with torch.enable_grad():
-        place = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(function(place).sum(), place, create_graph=recorded)
-    return slope.square().flatten(1).sum(1).mean()
 
 
 def _generator(model: nn.Module) -> Denoiser:
