@@ -554,6 +554,12 @@ def bundled_cases() -> Iterator[Case]:
             "indices": {"indices": [5, 0, 3], "batch_size": 2},
         }.items():
             yield f"bundled/{name}/{how}", partial(drawn, loaded(name), sampler=spec, steps=3, **given)
+    few = (
+        ("mnist-8", "ddim"),
+        ("recovery-mnist", "recovery-langevin:chain=2,end=0.06,rule=curvature,step=1"),
+    )
+    for name, spec in few:
+        yield f"bundled/{name}/{spec}", partial(drawn, loaded(name), sampler=spec, steps=3, n=2)
     mnist, weak = loaded("mnist"), loaded("mnist", gain=0.95)
     yield "bundled/mnist/cond", partial(drawn, mnist, sampler="ddim", steps=3, cond={"class": [7, 3]}, n=2)
     yield (
