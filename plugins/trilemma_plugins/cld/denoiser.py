@@ -51,10 +51,9 @@ class MixedScoreDenoiser(Denoiser):
             raise UsageError("cld: the mixed score needs a velocity; choose a process of two components")
         if parameterization != "eps":
             raise UsageError(f"cld: the mixed score is an answer in eps, not {parameterization!r}; give eps")
-        inner, _ = lookup.build(
-            "denoiser", network, process=process, parameterization=parameterization, shape=shape, **options
+        inner = lookup.denoiser(
+            network, process=process, parameterization=parameterization, shape=shape, **options
         )
-        inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
         self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner

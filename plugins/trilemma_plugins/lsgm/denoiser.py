@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,9 @@ class MixedScoreDenoiser(Denoiser):
     ) -> None:
         if process.components != 1:
             raise UsageError("lsgm: the mixed score is of one component; choose a process with x alone")
-        inner, _ = lookup.build(
-            "denoiser", network, process=process, parameterization=parameterization, shape=shape, **options
+        inner = lookup.denoiser(
+            network, process=process, parameterization=parameterization, shape=shape, **options
         )
-        inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
         self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner

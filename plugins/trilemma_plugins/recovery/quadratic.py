@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,10 +58,7 @@ class QuadraticEnergy(Denoiser):
             raise UsageError(
                 f"energy-of: its gradient is an answer in eps, not {parameterization!r}; give eps"
             )
-        made, _ = lookup.build(
-            "denoiser", network, process=process, parameterization=answer, shape=shape, **options
-        )
-        inner = cast(Denoiser, made)
+        inner = lookup.denoiser(network, process=process, parameterization=answer, shape=shape, **options)
         if inner.draws or inner.takes_to:
             raise UsageError(
                 "energy-of: the network draws normals or is told a second time; leave those options out"

@@ -66,10 +66,9 @@ class FourierDenoiser(Denoiser):
         wide = (shape[0] * (1 + 2 * len(frequencies)), *shape[1:])
         # In γ as its clock, the network's own process is the one whose γ is linear in time.
         own = VDM("linear", process.gamma_min, process.gamma_max) if isinstance(process, VDM) else process
-        inner, _ = lookup.build(
-            "denoiser", network, process=own, parameterization=parameterization, shape=wide, **options
+        inner = lookup.denoiser(
+            network, process=own, parameterization=parameterization, shape=wide, **options
         )
-        inner = cast(Denoiser, inner)
         super().__init__(process, parameterization, shape, list(inner.conditions.values()))
         self.draws, self.takes_to = dict(inner.draws), inner.takes_to
         self.network = inner
