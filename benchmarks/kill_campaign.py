@@ -3,12 +3,13 @@
     python benchmarks/kill_campaign.py [--recipe digits] [--kills 50] [--processes 2] [--seed 0] [--out FILE]
 
 The recipes: `digits`, a network with dropout and grids of samples; `gan`, two networks with an optimizer each and a
-penalty in every eighth step; `energy`, whose answer is a gradient; `coder`, an autoencoder; `classifier`, with running
-statistics; `student`, beside a teacher that never learns; `recovery`, with chains of Langevin steps and a bound. A run
-has two processes (gloo), or one. A moment is a step, drawn uniformly, and a delay after its beginning, up to twice as
-long as it takes: between two updates, while a checkpoint is written, or anywhere else. SIGKILL hits both processes, or
-one of them while the other finds out. Each run is killed once, or twice, then resumed to its end. Weights, averages,
-the optimizers' states, the written model, the log and the grids must be the same bits; one that differs is printed, and
+penalty in every eighth step; `energy`, whose answer is a gradient; `coder`, an autoencoder; `classifier`, with
+running statistics; `student`, beside a teacher that never learns; `adversarial`, a student and its discriminator;
+`ddgan`, a generator that draws; `recovery`, with chains of Langevin steps and a bound. A run has two processes
+(gloo), or one. A moment is a step, drawn uniformly, and a delay after its beginning, up to twice as long as it takes:
+between two updates, while a checkpoint is written, or anywhere else. SIGKILL hits both processes, or one of them
+while the other finds out. Each run is killed once, or twice, then resumed to its end. Weights, averages, the
+optimizers' states, the written model, the log and the grids must be the same bits; one that differs is printed, and
 the exit code is 1.
 """
 
@@ -75,6 +76,10 @@ process = { spec = "vp:schedule=cosine,T=64" }
 denoiser = { spec = "mlp", options = { width = 32 } }
 objective = { spec = "progressive:steps=8" }
 """
+ADVERSARIAL = DIGITS.replace(
+    "simple:drop=0.2",
+    "adversarial:judge=START,layers=['down.0.0'],steps=2,since=2,gamma=0.1",
+)
 RECOVERY = """
 name = "recovery"
 steps = 60
@@ -83,30 +88,36 @@ process = { spec = "vp" }
 denoiser = { spec = "energy-mlp", parameterization = "eps", options = { width = 32 } }
 objective = { spec = "recovery:steps=3,chain=5" }
 """
+TEXTS = {
+    "digits": (DIGITS, []),
+    "classifier": (CLASSIFIER, SHORT),
+    "student": (STUDENT, SHORT),
+    "adversarial": (ADVERSARIAL, []),
+    "recovery": (RECOVERY, SHORT),
+}
+FILES = {
+    "gan": ("points/recipes/gan.toml", ["optimizer.discriminator.clip=1.0"]),
+    "energy": ("points/recipes/energy.toml", []),
+    "coder": ("digits/recipes/coder.toml", []),
+    "ddgan": ("ddgan/recipes/points.toml", []),
+}
 
 
 def recipe_of(name: str, place: Path) -> tuple[Path, list[str]]:
-    """Returns the file of a recipe and the values that replace some of it; a teacher is trained first."""
-    if name == "gan":
-        return ROOT / "points" / "recipes" / "gan.toml", [
-            *SHORT,
-            "steps=60",
-            "optimizer.discriminator.clip=1.0",
-        ]
-    if name == "energy":
-        return ROOT / "points" / "recipes" / "energy.toml", [*SHORT, "steps=60"]
-    if name == "coder":
-        return ROOT / "digits" / "recipes" / "coder.toml", [*SHORT, "steps=60"]
-    text = {"digits": DIGITS, "classifier": CLASSIFIER, "student": STUDENT, "recovery": RECOVERY}[name]
+    """Returns the file of a recipe and the values that replace some of it; a model to begin with is trained first."""
+    if name in FILES:
+        file, more = FILES[name]
+        return ROOT / file, [*SHORT, "steps=60", *more]
+    text, more = TEXTS[name]
     file = place / "recipe.toml"
     file.write_text(text.replace("START", str(place / "teacher" / "model")))
-    if name == "student":
+    if "START" in text:
         from trilemma.train import read_recipe, train
 
         # Without the accelerator's state, which belongs to the processes of a run.
-        teacher = read_recipe(file, [*SHORT, "steps=30", "objective.spec=simple"])
+        teacher = read_recipe(file, [*more, "steps=30", "objective.spec=simple"])
         train(dataclasses.replace(teacher, start=None), place / "teacher")
-    return file, [] if name == "digits" else SHORT
+    return file, more
 
 
 # Imported once, so that a start of a run is a fork.
@@ -120,6 +131,8 @@ NEEDED = (
         "trilemma_plugins.points.adversarial",
         "trilemma_plugins.points.energy",
         "trilemma_plugins.recovery.objective",
+        "trilemma_plugins.ddgan.objective",
+        "trilemma_plugins.distillation.adversarial",
         "trilemma_plugins.digits.coder",
         "trilemma_plugins.metrics.image_network",
     ),
@@ -273,7 +286,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe",
         default="digits",
-        choices=("digits", "gan", "energy", "coder", "classifier", "student", "recovery"),
+        choices=sorted({**TEXTS, **FILES}),
         help="what is trained",
     )
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed")

@@ -1,4 +1,4 @@
-"""Students whose states a discriminator holds to the law of the data."""
+"""Students whose answers a discriminator holds to the law of the data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.update import MODEL, Step
 from trilemma.models import beside
 from trilemma_plugins.ddpm.process import DiscreteVP
-from trilemma_plugins.distillation.progressive import DISCRIMINATOR, STUDENT, Progressive
+from trilemma_plugins.distillation.adversarial import DISCRIMINATOR, STUDENT, Adversarial
 from trilemma_plugins.unet.unet import UNet
 
 COSINE = DiscreteVP("cosine")
-ADVERSARIAL = Progressive(steps=2, adversarial=7.0, judge="any", layers=("down.0.0", "middle.1"))
+LAYERS = ("down.0.0", "middle.1")
+# Of one level, log-SNR 0: α² = σ² = ½.
+EVEN = Adversarial("any", LAYERS, steps=4, levels=(0.0, 0.0))
+OF_JUDGE, OF_STUDENT = EVEN.updates()
 
 
 def network(seed: int) -> UNet:
@@ -32,54 +35,102 @@ def network(seed: int) -> UNet:
 def step(monkeypatch) -> Step:
     monkeypatch.setattr(beside, "load", lambda name: network(1))
     student = network(0)
-    parts = ADVERSARIAL.parts(student)
-    x0 = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    parts = EVEN.parts(student)
+    x0 = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     return Step(student, student, parts, x0, {}, {}, torch.Generator().manual_seed(3))
 
 
-def again(step: Step, **changed) -> Step:
-    return replace(step, generator=torch.Generator().manual_seed(3), **changed)
+def judged(step: Step) -> list:
+    found: list = []
+    step.parts[DISCRIMINATOR].register_forward_pre_hook(lambda _, given: found.append(given))
+    return found
 
 
-def test_the_discriminator_learns_first_and_then_the_student():
-    assert [update.name for update in ADVERSARIAL.updates()] == [DISCRIMINATOR, STUDENT]
-    assert [update.learns for update in ADVERSARIAL.updates()] == [(DISCRIMINATOR,), (MODEL,)]
-    assert [update.name for update in Progressive().updates()] == [MODEL]
+def test_the_discriminator_learns_first_and_the_student_after_its_first_steps():
+    updates = Adversarial("any", LAYERS, since=100).updates()
+    assert [update.name for update in updates] == [DISCRIMINATOR, STUDENT]
+    assert [update.learns for update in updates] == [(DISCRIMINATOR,), (MODEL,)]
+    assert [update.due(99) for update in updates] == [True, False]
+    assert all(update.due(100) for update in updates)
 
 
-def test_the_student_s_loss_is_the_weighted_mean_and_the_term_of_its_states(step):
+def test_it_judges_noised_data_and_noised_answers_at_one_level(step):
+    found = judged(step)
+    EVEN.update_loss(OF_JUDGE, step)
+    ((true,), (at,), _), ((drawn,), (same,), _) = found
+    torch.testing.assert_close(COSINE.alpha(at), torch.full((64,), 0.5**0.5, dtype=torch.float64))
+    assert torch.equal(at, same)
+    noise = (true - 0.5**0.5 * step.x0) / 0.5**0.5
+    assert float(noise.std()) == pytest.approx(1, rel=0.05)
+    assert abs(float((noise * step.x0).mean())) < 0.05
+    assert not torch.allclose(true, drawn)
+
+
+def test_the_student_answers_states_of_the_data_at_the_times_of_its_grid(step):
+    asked: list = []
+    step.model.register_forward_pre_hook(lambda _, given: asked.append(given[:2]))
+    EVEN.update_loss(OF_STUDENT, step)
+    ((z, t),) = asked
+    assert sorted(set(t.tolist())) == [0.25, 0.5, 0.75, 1.0]
+    assert sorted(t.tolist()).count(1.0) == 16
+    last = t == 0.25
+    alpha, sigma = (float(found) for found in COSINE.alpha_sigma(torch.tensor(0.25, dtype=torch.float64)))
+    assert float((z[last] - alpha * step.x0[last]).std()) == pytest.approx(sigma, rel=0.1)
+
+
+@pytest.mark.parametrize(("first", "number"), [(0.5, 32), (0.0, 0), (1.0, 64), (None, 16)])
+def test_a_share_of_the_examples_is_at_the_first_time(first, number):
+    objective = Adversarial("any", LAYERS, steps=4, first=first)
+    times = objective.draw_times(network(0), 64, torch.Generator().manual_seed(0))
+    assert sorted(times.tolist()).count(1.0) == number
+    if first not in (1.0, None):
+        rest = [times.tolist().count(t) for t in (0.25, 0.5, 0.75)]
+        assert max(rest) - min(rest) <= 1
+
+
+def test_the_student_s_loss_pulls_its_noised_answers_over_the_discriminator(step):
     logits: list[Tensor] = []
     step.parts[DISCRIMINATOR].register_forward_hook(lambda *given: logits.append(given[2]))
-    loss, scalars = ADVERSARIAL.update_loss(ADVERSARIAL.updates()[1], step)
-    plain = Progressive(steps=2)
-    mean = plain.update_loss(plain.updates()[0], again(step))
-    torch.testing.assert_close(scalars["residual"], mean.detach())
-    torch.testing.assert_close(loss, 7 * mean + F.softplus(-logits[0]).mean())
+    loss = EVEN.update_loss(OF_STUDENT, step)
+    torch.testing.assert_close(loss, F.softplus(-logits[0]).mean())
+    loss.backward()
+    assert all(weight.grad is not None for weight in step.model.parameters())
 
 
-def test_it_judges_the_states_that_the_student_lands_on_and_those_of_the_data(step):
-    """At the times of the grid of two steps, 0.5 and 0; of time 0 the true states are the data."""
-    judged = []
-    step.parts[DISCRIMINATOR].register_forward_pre_hook(lambda _, given: judged.append(given))
-    ADVERSARIAL.update_loss(ADVERSARIAL.updates()[0], step)
-    ((true,), (s,), _), ((drawn,), (same,), _) = judged
-    assert torch.equal(s, same)
-    assert sorted(set(s.tolist())) == [0.0, 0.5]
-    torch.testing.assert_close(true[s == 0], step.x0[s == 0])
-    assert not torch.allclose(drawn[s == 0], step.x0[s == 0])
-    # Half of the variance is noise at 0.5.
-    noise = true[s == 0.5] - 0.5**0.5 * step.x0[s == 0.5]
-    assert float(noise.std()) == pytest.approx(0.5**0.5, rel=0.15)
+def test_a_student_that_draws_the_data_fools_every_discriminator(step, monkeypatch):
+    """Both halves of the discriminator's loss then see one law, and no logit tells them apart."""
+    from trilemma_plugins.distillation import adversarial
+
+    x0 = step.x0
+    monkeypatch.setattr(adversarial, "predicted_x0", lambda *given: x0[torch.randperm(len(x0))])
+    gaps = []
+    for seed in range(40):
+        made = replace(step, generator=torch.Generator().manual_seed(seed))
+        gaps.append(float(EVEN.update_loss(OF_JUDGE, made)[1]["gap"]))
+    mean, error = torch.tensor(gaps).mean(), torch.tensor(gaps).std() / len(gaps) ** 0.5
+    assert abs(float(mean)) < 4 * float(error)
+    monkeypatch.setattr(adversarial, "predicted_x0", lambda *given: 0 * x0)
+    assert abs(float(EVEN.update_loss(OF_JUDGE, step)[1]["gap"])) > 8 * float(error)
 
 
 def test_the_discriminator_s_loss_leaves_no_gradient_in_the_student(step):
-    loss, _ = ADVERSARIAL.update_loss(ADVERSARIAL.updates()[0], step)
+    loss, _ = EVEN.update_loss(OF_JUDGE, step)
     loss.backward()
     assert all(weight.grad is None for weight in step.model.parameters())
     assert all(weight.grad is not None for weight in step.parts[DISCRIMINATOR].parameters())
 
 
-@pytest.mark.parametrize("options", [{"adversarial": 1.0}, {"judge": "mnist"}, {"adversarial": -1.0}])
-def test_a_weight_without_a_judge_and_a_judge_without_a_weight_are_refused(options):
-    with pytest.raises(UsageError, match="give a positive weight and a model"):
-        Progressive(**options)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels": (5.0, -1.0)}, "no range of log-SNRs"),
+        ({"levels": (float("nan"), 1.0)}, "no range of log-SNRs"),
+        ({"first": 1.5}, "no share"),
+        ({"gamma": -1.0}, "out of range"),
+        ({"steps": 0}, "no number of steps"),
+        ({"since": -1}, "no step"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        Adversarial("any", LAYERS, **options)

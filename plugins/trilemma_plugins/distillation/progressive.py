@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,13 +11,10 @@ from torch import Tensor, nn
 
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
-from trilemma.interfaces.adversarial import discriminator_loss, fooling_loss
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.feature_discriminator import FeatureDiscriminator
 from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
 from trilemma.interfaces.spacing import Grid
-from trilemma.interfaces.update import MODEL, Loss, Step, Update
-from trilemma.models.beside import denoiser_beside
+from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.broadcasting import column
 from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
@@ -26,9 +22,6 @@ from trilemma_plugins.distillation.guided import teacher_x0, with_scale
 from trilemma_plugins.distillation.reading import predicted_x0
 from trilemma_plugins.distillation.steps import Scales, flow_step, halved_times
 from trilemma_plugins.distillation.teacher import TEACHER, teacher_of
-
-DISCRIMINATOR = "discriminator"
-STUDENT = "student"
 
 
 @dataclass(frozen=True)
@@ -47,11 +40,6 @@ class Progressive(Objective):
     With `guidance`, the teacher's answer is x̂₀(∅) + s (x̂₀(c) − x̂₀(∅)), and the student is told s by the scalar
     condition of that name, drawn for each example uniformly from its range low … high: a guided sample then needs one
     evaluation a step. A teacher that takes this condition itself is told s.
-
-    With `adversarial`, the loss is that mean, times `adversarial`, and softplus(−D(z_s, s)) of the state z_s that the
-    student lands on: a discriminator D, which learns in an update of its own, tells it from z_s ~ q(z_s | x₀) of the
-    data by the features of the model `judge`. The mean holds each state to its place, the other term their law to that
-    of the data, so that a student may become better than its teacher (2402.13929).
 
     A chain of stages halves N from one to the next: each student is the next teacher, and the recipe's `start` gives
     it the teacher's weights.
@@ -73,7 +61,6 @@ class Progressive(Objective):
     References:
         Salimans & Ho, Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512.
         Meng et al., On Distillation of Guided Diffusion Models, arXiv:2210.03142.
-        Lin et al., SDXL-Lightning: Progressive Adversarial Diffusion Distillation, arXiv:2402.13929.
     """
 
     teacher: str = ""
@@ -82,9 +69,6 @@ class Progressive(Objective):
     weighting: Literal["truncated-snr", "snr+1"] = "truncated-snr"
     drop: float | dict[str, float] = 0.0
     guidance: str = ""
-    adversarial: float = 0.0
-    judge: str = ""
-    layers: tuple[str, ...] = ()
 
     frozen = (TEACHER,)
 
@@ -95,30 +79,15 @@ class Progressive(Objective):
             raise UsageError(
                 f"progressive: unknown weighting={self.weighting!r}; expected truncated-snr or snr+1"
             )
-        if not 0 <= self.adversarial < math.inf or bool(self.adversarial) != bool(self.judge):
-            raise UsageError(
-                f"progressive: adversarial={self.adversarial!r} with judge={self.judge!r} does not do; "
-                "give a positive weight and a model, such as judge=mnist, or neither"
-            )
 
     def parts(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        teacher = teacher_of(model, self.teacher, self.guidance)
-        if not self.judge:
-            return {TEACHER: teacher}
-        assert isinstance(model, Denoiser)
-        seen = denoiser_beside(model, self.judge, "judge")
-        return {TEACHER: teacher, DISCRIMINATOR: FeatureDiscriminator(seen, self.layers)}
-
-    def updates(self) -> tuple[Update, ...]:
-        """Returns that of the model, after that of the discriminator where there is one."""
-        of_judge = (Update(DISCRIMINATOR, (DISCRIMINATOR,)),) if self.judge else ()
-        return (*of_judge, Update(STUDENT if self.judge else MODEL))
+        return {TEACHER: teacher_of(model, self.teacher, self.guidance)}
 
     def provides(self) -> tuple[str, ...]:
         return (self.guidance,) if self.guidance else ()
 
     def update_loss(self, update: Update, step: Step) -> Loss:
-        """Returns the mean over batch and pixels of the weighted squared residual in x₀, and a discriminator's term."""
+        """Returns the mean over batch and pixels of the weighted squared residual in x₀."""
         student, teacher = step.denoiser, step.parts[TEACHER]
         assert isinstance(teacher, Denoiser)
         process, x0 = student.process, step.x0
@@ -130,29 +99,14 @@ class Progressive(Objective):
         told = with_scale(student, step, self.guidance)
         cond = drop_conditions(student, told, self.drop, step.generator)
         z = process.perturb(x0, t, noise)
-        at_t, at_s = Scales.at(process, t), Scales.at(process, s)
-
-        def logits(state: Tensor) -> Tensor:
-            found: Tensor = step.parts[DISCRIMINATOR]((state,), (s,), cond)
-            return found
-
-        if self.judge and update.name == DISCRIMINATOR:
-            with torch.no_grad():
-                drawn = flow_step(z, predicted_x0(step.network, student, z, t, at_t, cond), at_t, at_s)
-            # Of the same examples, so that both have the same conditions.
-            true = at_s.state(x0, standard_normals(x0, step.generator))
-            return discriminator_loss(logits, true, drawn)
+        at_t = Scales.at(process, t)
         with torch.no_grad():
             target = two_steps(teacher, z, t, times[i + 1], s, cond, self.guidance)
         answer = predicted_x0(step.network, student, z, t, at_t, cond)
         snr = at_t.snr
         weight = snr.clamp_min(1) if self.weighting == "truncated-snr" else snr + 1
         errors = (answer - target).square().flatten(1).mean(1)
-        mean = (weight.to(errors) * errors).mean()
-        if not self.judge:
-            return mean
-        fooling = fooling_loss(logits(flow_step(z, answer, at_t, at_s)))
-        return self.adversarial * mean + fooling, {"residual": mean.detach(), "fooling": fooling.detach()}
+        return (weight.to(errors) * errors).mean()
 
 
 def two_steps(

@@ -21,3 +21,11 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:2303.01469, arXiv:2310.14189",
         )
     )
+    registry.objective(
+        ObjectiveSpec(
+            name="adversarial",
+            target="trilemma_plugins.distillation.adversarial:Adversarial",
+            summary="answers at few noise levels are samples that a discriminator cannot tell from data",
+            reference="arXiv:2311.17042, arXiv:2403.12015",
+        )
+    )
