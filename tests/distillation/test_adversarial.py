@@ -1,7 +1,8 @@
-"""Students whose answers a discriminator holds to the law of the data."""
+"""Students whose samples a discriminator holds to the law of the data."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import trilemma
+from trilemma import InjectedNoise
 from trilemma.errors import UsageError
 from trilemma.interfaces.update import MODEL, Step
 from trilemma.models import beside
+from trilemma.numerics.draws import standard_normals
 from trilemma_plugins.ddpm.process import DiscreteVP
 from trilemma_plugins.distillation.adversarial import DISCRIMINATOR, STUDENT, Adversarial
 from trilemma_plugins.unet.unet import UNet
@@ -40,21 +44,26 @@ def step(monkeypatch) -> Step:
     return Step(student, student, parts, x0, {}, {}, torch.Generator().manual_seed(3))
 
 
+def again(step: Step) -> Step:
+    return replace(step, generator=torch.Generator().manual_seed(3))
+
+
 def judged(step: Step) -> list:
     found: list = []
     step.parts[DISCRIMINATOR].register_forward_pre_hook(lambda _, given: found.append(given))
     return found
 
 
-def test_the_discriminator_learns_first_and_the_student_after_its_first_steps():
-    updates = Adversarial("any", LAYERS, since=100).updates()
+def test_the_discriminator_learns_first_and_the_student_after_it_and_more_seldom():
+    updates = Adversarial("any", LAYERS, since=100, every=4).updates()
     assert [update.name for update in updates] == [DISCRIMINATOR, STUDENT]
     assert [update.learns for update in updates] == [(DISCRIMINATOR,), (MODEL,)]
     assert [update.due(99) for update in updates] == [True, False]
     assert all(update.due(100) for update in updates)
+    assert not updates[1].due(101)
 
 
-def test_it_judges_noised_data_and_noised_answers_at_one_level(step):
+def test_it_judges_noised_data_and_noised_samples_at_one_level(step):
     found = judged(step)
     EVEN.update_loss(OF_JUDGE, step)
     ((true,), (at,), _), ((drawn,), (same,), _) = found
@@ -66,29 +75,36 @@ def test_it_judges_noised_data_and_noised_answers_at_one_level(step):
     assert not torch.allclose(true, drawn)
 
 
-def test_the_student_answers_states_of_the_data_at_the_times_of_its_grid(step):
-    asked: list = []
-    step.model.register_forward_pre_hook(lambda _, given: asked.append(given[:2]))
-    EVEN.update_loss(OF_STUDENT, step)
-    ((z, t),) = asked
-    assert sorted(set(t.tolist())) == [0.25, 0.5, 0.75, 1.0]
-    assert sorted(t.tolist()).count(1.0) == 16
-    last = t == 0.25
-    alpha, sigma = (float(found) for found in COSINE.alpha_sigma(torch.tensor(0.25, dtype=torch.float64)))
-    assert float((z[last] - alpha * step.x0[last]).std()) == pytest.approx(sigma, rel=0.1)
+def test_it_draws_as_ddim_does_with_the_noise_of_the_step(step):
+    """The images are those of `trilemma.sample` from the same noise, on the same grid."""
+    noise = standard_normals(step.x0, torch.Generator().manual_seed(3))
+    drawn = EVEN.drawn(step, {})
+    expected = trilemma.sample(step.model, 64, sampler="ddim", steps=4, noise=InjectedNoise(noise)).samples
+    torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("first", "number"), [(0.5, 32), (0.0, 0), (1.0, 64), (None, 16)])
-def test_a_share_of_the_examples_is_at_the_first_time(first, number):
-    objective = Adversarial("any", LAYERS, steps=4, first=first)
-    times = objective.draw_times(network(0), 64, torch.Generator().manual_seed(0))
-    assert sorted(times.tolist()).count(1.0) == number
-    if first not in (1.0, None):
-        rest = [times.tolist().count(t) for t in (0.25, 0.5, 0.75)]
-        assert max(rest) - min(rest) <= 1
+def test_the_gradient_goes_through_every_step(step):
+    """A weight moved by h changes the loss by h times its gradient, to second order."""
+    double = deepcopy(step.model).double()
+    parts = {DISCRIMINATOR: deepcopy(step.parts[DISCRIMINATOR]).double()}
+    made = replace(step, model=double, network=double, parts=parts, x0=step.x0.double()[:4])
+
+    def loss() -> Tensor:
+        return EVEN.update_loss(OF_STUDENT, again(made))
+
+    value = loss()
+    weight = double.inlet.weight
+    (slope,) = torch.autograd.grad(value, weight)
+    h = 1e-5 * slope / slope.norm()
+    with torch.no_grad():
+        weight += h
+        up = loss()
+        weight -= 2 * h
+        down = loss()
+    assert float((up - down) / 2) == pytest.approx(float((slope * h).sum()), rel=1e-4)
 
 
-def test_the_student_s_loss_pulls_its_noised_answers_over_the_discriminator(step):
+def test_the_student_s_loss_pulls_its_noised_samples_over_the_discriminator(step):
     logits: list[Tensor] = []
     step.parts[DISCRIMINATOR].register_forward_hook(lambda *given: logits.append(given[2]))
     loss = EVEN.update_loss(OF_STUDENT, step)
@@ -99,17 +115,15 @@ def test_the_student_s_loss_pulls_its_noised_answers_over_the_discriminator(step
 
 def test_a_student_that_draws_the_data_fools_every_discriminator(step, monkeypatch):
     """Both halves of the discriminator's loss then see one law, and no logit tells them apart."""
-    from trilemma_plugins.distillation import adversarial
-
     x0 = step.x0
-    monkeypatch.setattr(adversarial, "predicted_x0", lambda *given: x0[torch.randperm(len(x0))])
+    monkeypatch.setattr(Adversarial, "drawn", lambda *given: x0[torch.randperm(len(x0))])
     gaps = []
     for seed in range(40):
         made = replace(step, generator=torch.Generator().manual_seed(seed))
         gaps.append(float(EVEN.update_loss(OF_JUDGE, made)[1]["gap"]))
     mean, error = torch.tensor(gaps).mean(), torch.tensor(gaps).std() / len(gaps) ** 0.5
     assert abs(float(mean)) < 4 * float(error)
-    monkeypatch.setattr(adversarial, "predicted_x0", lambda *given: 0 * x0)
+    monkeypatch.setattr(Adversarial, "drawn", lambda *given: 0 * x0)
     assert abs(float(EVEN.update_loss(OF_JUDGE, step)[1]["gap"])) > 8 * float(error)
 
 
@@ -125,10 +139,10 @@ def test_the_discriminator_s_loss_leaves_no_gradient_in_the_student(step):
     [
         ({"levels": (5.0, -1.0)}, "no range of log-SNRs"),
         ({"levels": (float("nan"), 1.0)}, "no range of log-SNRs"),
-        ({"first": 1.5}, "no share"),
         ({"gamma": -1.0}, "out of range"),
         ({"steps": 0}, "no number of steps"),
         ({"since": -1}, "no step"),
+        ({"every": 0}, "no number of steps"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -1,4 +1,4 @@
-"""Adversarial distillation: the answers of a student are samples that a discriminator cannot tell from data."""
+"""Adversarial distillation: a discriminator cannot tell the samples of a student from data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trilemma.models.beside import denoiser_beside
 from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.distillation.reading import predicted_x0
-from trilemma_plugins.distillation.steps import Scales, check_one_component
+from trilemma_plugins.distillation.steps import Scales, check_one_component, flow_step
 
 DISCRIMINATOR = "discriminator"
 STUDENT = "student"
@@ -29,25 +29,25 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Adversarial(Objective):
-    """softplus(−D(α_τ x̂₀ + σ_τ ξ, τ)), x̂₀ the student's answer at z_t ~ q(z_t | x₀), t one of the times of N steps.
+    """softplus(−D(α_τ x̂ + σ_τ ξ, τ)), x̂ the image that the student draws in N steps of DDIM from pure noise.
 
-    D, which learns in an update of its own, tells noised answers from noised data, α_τ x₀ + σ_τ ξ, at log-SNRs of τ
-    drawn uniformly from `levels`: low ones show it the form, high ones the detail. It sees through the features of the
-    trained denoiser `judge`. At t of pure noise the student is a generator of one step; with the sampler `lcm`, whose
-    steps noise each answer afresh, it is one of N steps, and each corrects the one before.
+    The gradient goes through all N steps. D, which learns in an update of its own, tells noised images of the student
+    from noised data, α_τ x₀ + σ_τ ξ, at log-SNRs of τ drawn uniformly from `levels`: low ones show it the form, high
+    ones the detail. It sees through the features of the trained denoiser `judge`, of which the last, made where it
+    removes the noise, tell most. Whole samples are compared, and so what the steps lose together is learned together.
 
-    A student must begin with answers that differ from noise to noise, as those of the shortest student of
-    `progressive` do: those of an ordinary denoiser at pure noise are one mean.
+    A student must begin with samples that differ from noise to noise, as those of `progressive` do: an ordinary
+    denoiser answers pure noise with one mean.
 
     Args:
         judge: a trained denoiser, by name or directory.
         layers: names of the judge's modules whose outputs are the features.
         steps: N.
         grid: of the times.
-        levels: the lowest and the highest log(α²/σ²) at which answers are judged.
-        first: share of the examples at the first time of the grid; the other times have equal shares.
+        levels: the lowest and the highest log(α²/σ²) at which images are judged.
         gamma: γ of the penalty R1, (γ/2) ‖∇D‖² of noised data, added in every 16th step, times 16.
         since: the first step in which the student learns; the discriminator learns from the beginning.
+        every: steps from one update of the student to the next; the discriminator learns in each.
         width: channels of the discriminator's heads.
         drop: probability of replacing the conditions of an example by the null ones, for both networks.
 
@@ -65,9 +65,9 @@ class Adversarial(Objective):
     steps: int = 1
     grid: Grid = "trailing"
     levels: tuple[float, float] = (-1.0, 5.0)
-    first: float | None = None
     gamma: float = 0.0
     since: int = 0
+    every: int = 1
     width: int = 64
     drop: float | dict[str, float] = 0.0
 
@@ -76,6 +76,7 @@ class Adversarial(Objective):
     def __post_init__(self) -> None:
         checked_integer(self.steps, "adversarial: steps", 1, what="is no number of steps")
         checked_integer(self.since, "adversarial: since", 0, what="is no step")
+        checked_integer(self.every, "adversarial: every", 1, what="is no number of steps")
         checked_integer(self.width, "adversarial: width", 1, what="is no number of channels")
         check_drop("adversarial", self.drop)
         low, high = self.levels
@@ -83,8 +84,6 @@ class Adversarial(Objective):
             raise UsageError(
                 f"adversarial: levels={list(self.levels)} is no range of log-SNRs; give [low, high], such as [-1, 5]"
             )
-        if self.first is not None and not 0 <= self.first <= 1:
-            raise UsageError(f"adversarial: first={self.first!r} is no share; give a number from 0 to 1")
         if not 0 <= self.gamma < math.inf:
             raise UsageError(
                 f"adversarial: gamma={self.gamma!r} is out of range; give a number from 0, such as 0.02"
@@ -98,18 +97,15 @@ class Adversarial(Objective):
         return {DISCRIMINATOR: FeatureDiscriminator(seen, self.layers, width=self.width)}
 
     def updates(self) -> tuple[Update, ...]:
-        return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), Update(STUDENT, (MODEL,), since=self.since))
+        of_student = Update(STUDENT, (MODEL,), every=self.every, since=self.since)
+        return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), of_student)
 
     def update_loss(self, update: Update, step: Step) -> Loss:
-        """Returns the loss of the discriminator or of the student, each on examples and levels of its own."""
-        student, process, x0 = step.denoiser, step.denoiser.process, step.x0
-        t = self.draw_times(student, len(x0), step.generator)
-        cond = drop_conditions(student, step.cond, self.drop, step.generator)
-        z = process.perturb(x0, t, standard_normals(x0, step.generator))
+        """Returns the loss of the discriminator or of the student, each on samples and levels of its own."""
+        process, x0 = step.denoiser.process, step.x0
+        cond = drop_conditions(step.denoiser, step.cond, self.drop, step.generator)
         low, high = self.levels
-        # Independent of the times, which are evenly spaced over the batch.
-        u = uniform_draws(len(x0), step.generator, stratified=False)
-        judged = process.time_of_log_snr(low + (high - low) * u)
+        judged = process.time_of_log_snr(low + (high - low) * uniform_draws(len(x0), step.generator))
         at_judged = Scales.at(process, judged)
 
         def noised(images: Tensor) -> Tensor:
@@ -119,22 +115,22 @@ class Adversarial(Objective):
             found: Tensor = step.parts[DISCRIMINATOR]((state,), (judged,), cond)
             return found
 
-        def answer() -> Tensor:
-            return predicted_x0(step.network, student, z, t, Scales.at(process, t), cond)
-
         if update.name == STUDENT:
-            return fooling_loss(logits(noised(answer())))
+            return fooling_loss(logits(noised(self.drawn(step, cond))))
         with torch.no_grad():
-            drawn = noised(answer())
+            drawn = noised(self.drawn(step, cond))
         # Of the same examples, so that both have the same conditions.
         return discriminator_loss(
             logits, noised(x0), drawn, gamma=self.gamma, lazy=self.lazy, number=step.number
         )
 
-    def draw_times(self, model: Denoiser, batch: int, generator: torch.Generator) -> Tensor:
-        """Returns times t [B] of the grid, float64."""
-        times = spaced_times(model.process, self.steps, self.grid)
-        first = 1 / self.steps if self.first is None or self.steps == 1 else self.first
-        u = uniform_draws(batch, generator)
-        later = 1 + ((u - first) / max(1 - first, 1e-9) * (self.steps - 1)).floor().long()
-        return times[torch.where(u < first, 0, later).clamp(0, self.steps - 1)]
+    def drawn(self, step: Step, cond: Mapping[str, Tensor]) -> Tensor:
+        """Returns images [B, ...] that the student draws under conditions, one for each example of the step."""
+        student = step.denoiser
+        times = spaced_times(student.process, self.steps, self.grid)
+        at = [Scales.at(student.process, t.expand(len(step.x0))) for t in times]
+        z = at[0].state(torch.zeros_like(step.x0), standard_normals(step.x0, step.generator))
+        for t, here, there in zip(times, at, at[1:], strict=False):
+            told = t.expand(len(z))
+            z = flow_step(z, predicted_x0(step.network, student, z, told, here, cond), here, there)
+        return z

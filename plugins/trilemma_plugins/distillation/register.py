@@ -25,7 +25,7 @@ def trilemma_register(registry: Registry) -> None:
         ObjectiveSpec(
             name="adversarial",
             target="trilemma_plugins.distillation.adversarial:Adversarial",
-            summary="answers at few noise levels are samples that a discriminator cannot tell from data",
+            summary="samples of few steps that a discriminator cannot tell from data",
             reference="arXiv:2311.17042, arXiv:2403.12015",
         )
     )
