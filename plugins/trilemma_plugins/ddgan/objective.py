@@ -22,7 +22,7 @@ from trilemma.numerics.broadcasting import column
 from trilemma.numerics.conversion import convert
 from trilemma.numerics.draws import standard_normals
 from trilemma_plugins.ddgan.discriminator import Discriminator
-from trilemma_plugins.ddgan.posterior import earlier, pair
+from trilemma_plugins.ddgan.posterior import earlier, later, pair
 
 DISCRIMINATOR = "discriminator"
 GENERATOR = "generator"
@@ -53,6 +53,8 @@ class DenoisingGAN(Objective):
         judge: a trained denoiser, by name or directory, through whose features the discriminator sees both states;
             "" for a discriminator that begins with nothing, which needs many more steps on images.
         layers: names of the judge's modules whose outputs are the features.
+        finest: the highest log(α²/σ²) of a state z_s that the judge is shown; a cleaner one is noised to it before. A
+            denoiser near the data sees nothing but the faintest noise, by which no generator is to be known.
         drop: probability of replacing the conditions of an example by the null ones, for both networks.
 
     Raises:
@@ -72,6 +74,7 @@ class DenoisingGAN(Objective):
     width: int = 32
     judge: str = ""
     layers: tuple[str, ...] = ()
+    finest: float = 5.0
     drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class DenoisingGAN(Objective):
         checked_integer(self.lazy, "ddgan: lazy", 1, what="is no number of steps")
         checked_integer(self.width, "ddgan: width", 1, what="is no number of channels")
         check_drop("ddgan", self.drop)
+        if not math.isfinite(self.finest):
+            raise UsageError(f"ddgan: finest={self.finest!r} is no log-SNR; give a number, such as 5")
         if not 0 <= self.gamma < math.inf:
             raise UsageError(
                 f"ddgan: gamma={self.gamma!r} is out of range; give a number from 0, such as 0.02"
@@ -107,10 +112,16 @@ class DenoisingGAN(Objective):
         cond = drop_conditions(step.denoiser, step.cond, self.drop, step.generator)
         noise = standard_normals(step.x0, step.generator), standard_normals(step.x0, step.generator)
         z_s, z_t = pair(process, step.x0, s, t, noise)
-        told_s, told_t = (time.to(z_t.device, time_dtype(z_t.dtype)) for time in (s, t))
+        told_t = t.to(z_t.device, time_dtype(z_t.dtype))
+        shown = (
+            s.maximum(process.time_of_log_snr(torch.tensor(self.finest, dtype=s.dtype))) if self.judge else s
+        )
+        told = shown.to(told_t), told_t
 
         def logits(state: Tensor) -> Tensor:
-            found: Tensor = judge((state, z_t), (told_s, told_t), cond)
+            if self.judge:
+                state = later(process, state, s, shown, standard_normals(state, step.generator))
+            found: Tensor = judge((state, z_t), told, cond)
             return found
 
         if update.name == GENERATOR:

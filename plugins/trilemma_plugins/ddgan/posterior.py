@@ -21,8 +21,20 @@ def pair(
     """
     alpha, sigma = process.alpha_sigma(s)
     z_s = column(alpha, x0) * x0 + column(sigma, x0) * noise[0]
+    return z_s, later(process, z_s, s, t, noise[1])
+
+
+def later(process: Process, z: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Returns z_t ~ q(z_t | z_s) [B, ...] of states z_s, for s ≤ t.
+
+    Args:
+        process: of one component.
+        z: states z_s [B, ...].
+        s, t: float64 on the host [B].
+        noise: standard normals [B, ...].
+    """
     psi, deviation = _transition(process, s, t)
-    return z_s, column(psi, x0) * z_s + column(deviation, x0) * noise[1]
+    return column(psi, z) * z + column(deviation, z) * noise
 
 
 def earlier(process: Process, z: Tensor, x0: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
