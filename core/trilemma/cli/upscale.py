@@ -9,6 +9,7 @@ import typer
 
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
+from trilemma.cli.shared_options import Threads, use_threads
 from trilemma.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ def command(
     seed: Annotated[int, option("seed")] = default("seed"),
     batch_size: Annotated[int, option("batch_size")] = default("batch_size"),
     device: Annotated[str | None, option("device")] = default("device"),
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace pictures that are there.")] = False,
 ) -> None:
     """Enlarge PICTURE_OR_FOLDER by MODEL; pictures larger than it takes are enlarged tile by tile."""
-    import torch
 
     import trilemma
     from trilemma.engine.resolve import resolved_model
@@ -46,8 +46,7 @@ def command(
     from trilemma.output.atomic import replacing
     from trilemma.output.picture import encode_png, to_bytes
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     tasks = _tasks(source, out)
     there = [target for _, target in tasks if target.exists()]
     if there and not force:

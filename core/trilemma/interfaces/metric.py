@@ -1,4 +1,4 @@
-"""Metrics: one number from two sets of images, each accumulated batch by batch, or from a model and images."""
+"""Metrics: a number of two sets of images, accumulated batch by batch, of pairs of images, or of a model and images."""
 
 from __future__ import annotations
 
@@ -92,6 +92,31 @@ class Metric(WithOptions, ABC, Generic[A]):
 
 
 AnyMetric = Metric[Any]
+
+
+class PairMetric(WithOptions, ABC):
+    """A number of each sample beside the image that it was drawn for, such as the large one of a small picture.
+
+    Attributes:
+        lower_is_better: whether a lower number is the better one.
+        takes_features: whether it compares in the feature network of the evaluation.
+    """
+
+    lower_is_better: bool = False
+    takes_features: bool = False
+
+    @abstractmethod
+    def compare(self, samples: Tensor, images: Tensor, network: FeatureNetwork | None) -> Tensor:
+        """Returns one finite number a pair [B]; their mean over all pairs is the metric.
+
+        Args:
+            samples: [B, C, H, W], pixels of 256 levels in [−1, 1].
+            images: those that they were drawn for, alike.
+            network: of the evaluation; None where it does not take one.
+
+        Raises:
+            TrilemmaError: for a network that it cannot compare in.
+        """
 
 
 class ModelMetric(WithOptions, ABC):

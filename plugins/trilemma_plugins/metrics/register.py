@@ -47,6 +47,28 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.metric(
         MetricSpec(
+            name="psnr",
+            target="trilemma_plugins.metrics.pairs:PeakSignalToNoise",
+            summary="PSNR of samples beside the images that they were drawn for, in decibels",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="ssim",
+            target="trilemma_plugins.metrics.pairs:StructuralSimilarity",
+            summary="structural similarity of samples and the images that they were drawn for",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="perceptual",
+            target="trilemma_plugins.metrics.pairs:Perceptual",
+            summary="distance of samples from the images that they were drawn for, in a network's convolutions",
+            reference="arXiv:1801.03924",
+        )
+    )
+    registry.metric(
+        MetricSpec(
             name="mnist-features",
             target="trilemma_plugins.metrics.features:MnistFeatures",
             summary="feature network of the other metrics: a classifier of MNIST digits, 64 features",
