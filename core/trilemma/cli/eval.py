@@ -49,7 +49,10 @@ def command(
         bool,
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
     ] = False,
-    baseline: Annotated[bool, typer.Option(help="Also measure real images of the other split.")] = True,
+    baseline: Annotated[
+        bool,
+        typer.Option(help="Also measure real images, of --split, else of the split that is no reference."),
+    ] = True,
     device: Annotated[str | None, option("device")] = default("device"),
     dtype: Dtype = "float32",
     threads: Threads = 0,

@@ -42,7 +42,9 @@ Reference = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", help="Split that metrics of the model itself and of pairs are measured on [default: test]."
+        "--split",
+        help="Split whose values samples are given [default: train, of pairs test], and that metrics of the model "
+        "itself are measured on [default: test].",
     ),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="dtype of the network: float32 or bfloat16.")]

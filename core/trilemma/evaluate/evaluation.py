@@ -23,6 +23,7 @@ from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.column import Column
 from trilemma.interfaces.condition import LABEL, ClassCondition, ImageCondition
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.metric import values_at
 from trilemma.models.building import build_alike
 from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load
@@ -97,12 +98,13 @@ class _Paired:
 
 
 class _Asked(NamedTuple):
-    """The samples of an evaluation, not drawn yet: their labels, and which conditions they are given, in words."""
+    """The samples of an evaluation, not drawn yet: labels, values of conditions, and in words which ones they are."""
 
     model: Denoiser | Cascade
     n: int
     chunks: SampleChunks
     labels: Tensor | None
+    values: Mapping[str, Any]
     told: str
     paired: _Paired | None
 
@@ -112,7 +114,7 @@ class _Asked(NamedTuple):
             at = indices.cpu()
             labels = None if self.labels is None else self.labels[at]
             others = None if self.paired is None else self.paired.split.read(self.paired.rows[at])
-            yield to_eight_bits(samples), labels, others
+            yield Batch(to_eight_bits(samples), labels, others, values_at(self.values, at))
 
     def enlarged(self) -> Iterator[Batch]:
         """Resizes the images that the model is told."""
@@ -122,7 +124,8 @@ class _Asked(NamedTuple):
             rows = self.paired.rows[at]
             large = resized(self.paired.told.at(rows).float(), (size[0], size[1]), BASELINE_RULE)
             labels = None if self.labels is None else self.labels[at]
-            yield large.round().to(torch.uint8), labels, self.paired.split.read(rows)
+            others = self.paired.split.read(rows)
+            yield Batch(large.round().to(torch.uint8), labels, others, values_at(self.values, at))
 
 
 def _asked(request: Request, evaluator: Evaluator) -> _Asked:
@@ -147,7 +150,13 @@ def _asked(request: Request, evaluator: Evaluator) -> _Asked:
     cond = {**given, **more} or request.cond
     chunks = chunks_of(replace(request, model=model, cond=cond, dtype=request.dtype or torch.float32))
     paired = _paired(model, evaluator, rows, given) if evaluator.pairs else None
-    return _Asked(model, n, chunks, labels, _described(evaluator.told_split, given, more), paired)
+    beside = {
+        name: entry
+        for name, entry in given.items()
+        if name != LABEL and not isinstance(model.conditions[name], ImageCondition)
+    }
+    told = _described(evaluator.told_split, given, more)
+    return _Asked(model, n, chunks, labels, beside, told, paired)
 
 
 def _rows(model: Denoiser | Cascade, evaluator: Evaluator, n: int) -> Tensor:

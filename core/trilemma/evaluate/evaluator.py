@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.splits import HELD_OUT_RULE, LabelledImages, Splits, Training
 from trilemma.files.paths import user_path
 from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.column import Column, ImageColumn
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.metric import (
@@ -30,6 +33,7 @@ from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load_of
 from trilemma.models.places import is_model
 from trilemma.registry import building, catalog
+from trilemma.registry.spec import parse_spec
 
 # Of models without samples.
 METRICS_OF_CODES = ("reconstruction",)
@@ -39,8 +43,20 @@ OTHER_SPLIT = {"train": "test", "test": "train"}
 BATCH = 500
 
 
-# Images of 8 bits, their labels and, for pairs, the images that they were drawn for.
-Batch = tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor | None]
+class Batch(NamedTuple):
+    """Some images to measure, and what they were asked to be.
+
+    Attributes:
+        images: uint8 [B, C, H, W].
+        labels: int64 [B]; None for none.
+        others: the images [B, C, H, W] that these were drawn for; None for none.
+        told: other values of the B images by the name of the condition, such as texts.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    others: Tensor | None = None
+    told: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Mean:
@@ -73,8 +89,8 @@ class Evaluator:
         reference: the split the samples are compared with.
         cond: values of those conditions of the model that the data set does not give, by name.
         training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
-        measured: the split that metrics without samples are measured on, such as `test`, see `measured_split`; and that
-            pairs are of, see `told_split`.
+        measured: the split, such as `test`, whose values the samples are given, see `told_split`, and that metrics
+            without samples are measured on, see `measured_split`.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -115,7 +131,7 @@ class Evaluator:
         made = cls(
             named,
             features or advised.get("features"),
-            tuple(metrics or advised.get("metrics", usual)),
+            as_advised(metrics, advised.get("metrics", usual)),
             reference or advised.get("reference", "train"),
             advised.get("cond", {}),
             Training.of(card),
@@ -217,8 +233,8 @@ class Evaluator:
 
     @property
     def told_split(self) -> str:
-        """The split whose values the samples are given: train, or `measured`, else test, where pairs are measured."""
-        return (self.measured or "test") if self.pairs else "train"
+        """The split whose values the samples are given: `measured`, else test where pairs are measured, else train."""
+        return self.measured or ("test" if self.pairs else "train")
 
     @cached_property
     def of_the_model(self) -> dict[str, ModelMetric]:
@@ -255,35 +271,36 @@ class Evaluator:
             return filled
         used_by_any = torch.stack(list(wanted.values())).any(0).nonzero().flatten()
         for rows in used_by_any.split(BATCH):
-            batch = self._seen(data.read(rows), data.labels[rows])
+            batch = self._seen(Batch(data.read(rows), data.labels[rows], None, told_of(data, rows)))
             for spec, accumulator in filled.items():
                 accumulator.update(batch.rows(wanted[spec][rows]))
         return filled
 
-    def _seen(self, images: Tensor, labels: Tensor | None) -> Observation:
+    def _seen(self, batch: Batch) -> Observation:
         """Returns the network's features of 8-bit images; logits only where they are for the classes of the data."""
-        seen = self.network.observe(pixels_of(images), labels)
+        pixels = pixels_of(batch.images)
+        seen = replace(self.network.observe(pixels, batch.labels), images=pixels, told=batch.told)
         own, those = (getattr(entry, "classes", None) for entry in (self.network, self.split(self.reference)))
         return (
             seen if own is None or those is None or tuple(own) == tuple(those) else replace(seen, logits=None)
         )
 
-    def measure(self, batches: Iterable[Batch]) -> dict[str, float | None]:
+    def measure(self, batches: Iterable[tuple[Any, ...]]) -> dict[str, float | None]:
         """Returns the metrics of a stream of 8-bit images, without those of pairs where a batch has none.
 
-        A batch is images [B, C, H, W], labels [B] or None and, for pairs, the images that these were drawn for. None of
-        them is kept.
+        Args:
+            batches: each the fields of a `Batch`, or the first of them; none of its images is kept.
         """
         # The reference comes before the first batch, so that a missing data set shows at once.
         reference = self.accumulated_reference
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
         beside = {spec: _Mean() for spec in self.pairs}
-        for images, labels, *others in batches:
+        for batch in (Batch(*fields) for fields in batches):
             if filled:
-                batch = self._seen(images, labels)
+                seen = self._seen(batch)
                 for accumulator in filled.values():
-                    accumulator.update(batch)
-            for spec, numbers in self._compared(images, *others):
+                    accumulator.update(seen)
+            for spec, numbers in self._compared(batch.images, batch.others):
                 beside[spec].update(numbers)
         means = {spec: mean.value for spec, mean in beside.items() if mean.count}
         values = {
@@ -291,7 +308,7 @@ class Evaluator:
         }
         return {spec: {**values, **means}[spec] for spec in self.components if spec in {**values, **means}}
 
-    def _compared(self, images: Tensor, others: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+    def _compared(self, images: Tensor, others: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """The numbers [B] of each metric of pairs."""
         if others is None:
             return
@@ -329,11 +346,14 @@ class Evaluator:
 
     @cached_property
     def baseline(self) -> dict[str, Any]:
-        """The metrics of real images: at most 10,000 of the other split, against the reference split."""
-        split = OTHER_SPLIT[self.reference]
+        """The metrics of real images: at most 10,000 of the measured split, else of the one that is no reference."""
+        split = self.measured or OTHER_SPLIT[self.reference]
         data = self.split(split)
         chosen = stratified(data.labels, min(BASELINE_IMAGES, len(data.labels)))
-        values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
+        values = self.measure(
+            Batch(data.read(rows), data.labels[rows], None, told_of(data, rows))
+            for rows in chosen.split(BATCH)
+        )
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe_splits(self, model: Denoiser | Autoencoder | Cascade) -> dict[str, Any]:
@@ -356,6 +376,22 @@ class Evaluator:
             "reference": {"split": self.reference, "images": self.reference_counts},
             **({"cond_given": dict(self.cond)} if self.cond else {}),
         }
+
+
+def as_advised(metrics: Sequence[str] | None, advised: Sequence[str]) -> tuple[str, ...]:
+    """Returns the metrics that were given, one given by its bare name with the options that a card advises for it."""
+    known = {parse_spec(spec).name: spec for spec in advised}
+    return tuple(known.get(spec, spec) for spec in metrics) if metrics else tuple(advised)
+
+
+def told_of(data: LabelledImages, rows: Tensor) -> dict[str, Any]:
+    """Returns the values of images at indices by name, but for their labels and for values that are images."""
+    columns: Mapping[str, Column] = getattr(data, "columns", {})
+    return {
+        name: column.known(rows)
+        for name, column in columns.items()
+        if name != LABEL and not isinstance(column, ImageColumn)
+    }
 
 
 def feature_network(given: str | None, shape: tuple[int, ...]) -> FeatureNetwork:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trilemma.interfaces.data_view import AT_ONCE
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.features import Features
 from trilemma.interfaces.update import MODEL, Step
 from trilemma.train.conditions import ConditionSource
 
@@ -40,7 +41,7 @@ class Reader:
 
     Args:
         dataset: the data set.
-        model: the model, whose conditions are taken.
+        model: the model, whose conditions are taken, where it has some.
         device: where the examples go.
         provided: names of conditions that the objective makes itself.
         images: whether x₀ are the images of a latent model, and not their codes.
@@ -62,7 +63,9 @@ class Reader:
     ) -> None:
         self.dataset, self._device = dataset, device
         self._conditions = (
-            ConditionSource(model, dataset, device, provided) if isinstance(model, Denoiser) else None
+            ConditionSource(model, dataset, device, provided)
+            if isinstance(model, Denoiser | Features)
+            else None
         )
         self._view = model.view if isinstance(model, Denoiser) and not images else None
         # Of x₀.
