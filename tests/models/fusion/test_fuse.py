@@ -247,12 +247,12 @@ def test_filters_are_kept_until_the_weights_change(write: Any, monkeypatch: pyte
     fuse(fused)
     with torch.no_grad():
         for _ in range(3):
-            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-4)
         assert len(made) == 1
         write(plain.weight)
         write(fused.weight)
         for _ in range(2):
-            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-5)
+            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-4)
     assert len(made) == 2
 
 
