@@ -47,7 +47,7 @@ class FusionReport:
         fused: the patterns that operators replace.
         left: every convolution, GroupNorm, LayerNorm, RMSNorm, SiLU, GELU and attention among the modules that none
             replaces, and modules whose forward could not be followed.
-        ran: how often each pattern ran by its operator in the example, or in the network's first call; None before.
+        ran: the number of times that each pattern ran by its operator in the example, or in the network's first call; None before.
         as_written: modules of `fused` that ran as they are written in that call, with the reason.
     """
 
@@ -58,7 +58,7 @@ class FusionReport:
 
     @property
     def calls(self) -> dict[str, int] | None:
-        """How often each operator ran, as the dispatcher counts it; None before `ran` is known."""
+        """Returns the calls of each operator, as the dispatcher counts them; None before `ran` is known."""
         if self.ran is None:
             return None
         counts: Counter[str] = Counter()
