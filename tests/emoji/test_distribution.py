@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -18,6 +20,7 @@ from trilemma.models.card import read_card, save_model
 from trilemma.models.loading import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trilemma-emoji"
+PAGE = (EXAMPLE / "README.md").read_text()
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DATA = {"shape": [3, 64, 64]}
 CODES = {
@@ -117,13 +120,28 @@ def test_its_cards_say_by_what_they_are_measured_and_may_be_used(emoji):
     assert cards["emoji"]["evaluation"]["features"] == "emoji-features"
 
 
+def asked_by_the_page(beginning: str) -> list[str]:
+    """The command of README.md that begins so, as arguments."""
+    (line,) = (line for line in PAGE.splitlines() if line.strip().startswith(beginning))
+    return shlex.split(line)[1:]
+
+
 def test_it_draws_from_words_in_a_style(emoji, tmp_path):
-    told = ("--cond", "text=a smiling cat", "--cond", "style=noto")
-    out = tmp_path / "x.png"
-    done = emoji.trilemma("sample", "emoji", *told, "--guidance", "cfg:scale=4", "-n", "1", "--out", str(out))
+    """As README.md says."""
+    *command, name = asked_by_the_page("trilemma sample emoji")
+    done = emoji.trilemma(*command, str(tmp_path / name), "-n", "1")
     assert done.returncode == 0, done.stderr
-    with Image.open(out) as picture:
+    with Image.open(tmp_path / name) as picture:
         assert picture.size == (64, 64)
+
+
+def test_the_page_names_what_is_there():
+    for line in PAGE.splitlines():
+        for path in re.findall(r"(?:recipes|plugins)/\S+\.toml", line):
+            assert any((root / path).is_file() for root in (EXAMPLE, EXAMPLE.parents[1])), line
+    assert all(f"| `{name}` |" in PAGE for name in (*FEATURES, "emoji", "emoji-codes"))
+    packages = asked_by_the_page("npm install")[1:]
+    assert " ".join(packages) == script(EXAMPLE / "trilemma_emoji" / "emoji_set.py").PACKAGES
 
 
 def test_it_is_measured_by_its_own_networks(emoji, tmp_path):
