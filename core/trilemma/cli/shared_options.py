@@ -50,6 +50,11 @@ Split = Annotated[
 Dtype = Annotated[str, typer.Option("--dtype", help="dtype of the network: float32 or bfloat16.")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads; 0 leaves torch's choice.", min=0)]
 
+ForcePictures = Annotated[bool, typer.Option("--force", help="Replace pictures that are there.")]
+ResumePictures = Annotated[
+    bool, typer.Option("--resume", help="Leave pictures that are there, and make those that are missing.")
+]
+
 
 def dtype_of(text: str) -> torch.dtype:
     """Returns the dtype of a network by its name.
