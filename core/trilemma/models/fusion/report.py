@@ -47,7 +47,8 @@ class FusionReport:
         fused: the patterns that operators replace.
         left: every convolution, GroupNorm, LayerNorm, RMSNorm, SiLU, GELU and attention among the modules that none
             replaces, and modules whose forward could not be followed.
-        ran: the number of times that each pattern ran by its operator in the example, or in the network's first call; None before.
+        ran: the number of times that each pattern ran by its operator in the example, or in the network's first call;
+            None before.
         as_written: modules of `fused` that ran as they are written in that call, with the reason.
     """
 
