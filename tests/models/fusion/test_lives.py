@@ -258,3 +258,16 @@ def test_trace(name: str) -> None:
         traced = torch.jit.trace(fused, case.given)
         assert_equal(case.run(traced), case.run(plain))
     assert "trilemma" not in str(traced.inlined_graph)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_compile(first: bool) -> None:
+    case = CASES["guided"]
+    plain, fused = case.network(), case.network()
+    fuse(fused)
+    with torch.no_grad():
+        if first:
+            case.run(fused)
+        compiled = torch.compile(fused, backend="eager", fullgraph=True)
+        assert_equal(case.run(compiled), case.run(plain))
+        assert_equal(case.run(fused), case.run(plain))

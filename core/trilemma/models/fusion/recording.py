@@ -30,9 +30,12 @@ class Recorded(nn.Module):
     _trilemma_once = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        reports = () if as_written() else vars(self).pop("_trilemma_reports", ())
-        if not reports:
-            return _inner(self).forward(self, *args, **kwargs)
+        reports = None if as_written() else vars(self).pop("_trilemma_reports", None)
+        # Where it is traced, another thread's call was the first, or somebody kept this forward.
+        if reports is None:
+            kind: Any = type(self)
+            inner = kind._trilemma_swap.inner if issubclass(kind, Recorded) else kind
+            return inner.forward(self, *args, **kwargs)
         step_back(self)
         with recording(self, reports):
             return type(self).forward(self, *args, **kwargs)
@@ -68,8 +71,3 @@ def note(module: nn.Module, pattern: str = "", why: str = "") -> None:
             entry = Left(name, why)
             if entry not in report.as_written:
                 report.as_written.append(entry)
-
-
-def _inner(module: nn.Module) -> Any:
-    swaps = [vars(kind).get("_trilemma_swap") for kind in type(module).__mro__]
-    return next((swap.inner for swap in swaps if swap and swap.before is Recorded), type(module))
