@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ import trilemma
 from support.fused_networks import CASES, drawn
 from trilemma import ops
 from trilemma.errors import UsageError
+from trilemma.models.fusion.recording import Recorded
 from trilemma.models.fusion.swapping import Swapped
 
 pytestmark = pytest.mark.skipif(
@@ -81,10 +83,12 @@ def test_the_first_call_counts_too_and_no_later_one() -> None:
     report = trilemma.fuse(network)
     assert report.calls is None
     assert "\nran" not in str(report)
+    assert not isinstance(copy.deepcopy(network), Recorded)
     with torch.no_grad():
         for _ in range(2):
             case.run(network)
             assert report.calls == EXPECTED["guided"][0]
+            assert not isinstance(network, Recorded)
     assert report.ran == {
         "GroupNorm + SiLU": 7,
         "GroupNorm + scale and shift + SiLU": 6,
