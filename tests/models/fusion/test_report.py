@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -98,6 +99,27 @@ def test_the_first_call_counts_too_and_no_later_one() -> None:
     assert "ran 7 × GroupNorm + SiLU, 13 × 3×3 convolution, 6 × GroupNorm + scale" in str(report)
     trilemma.unfuse(network)
     assert not any(isinstance(part, Swapped) for part in network.modules())
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_and_pickles_are_fused_again(way: Any) -> None:
+    case = CASES["guided"]
+    network = case.network()
+    trilemma.fuse(network)
+    for _ in range(2):
+        with torch.no_grad(), Dispatched() as seen:
+            case.run(way(network))
+        assert seen.ours() == EXPECTED["guided"][0]
+        with torch.no_grad():
+            case.run(network)
+
+
+def test_a_hook_is_given_a_tensor() -> None:
+    network, seen = nn.Sequential(nn.GroupNorm(4, 8), nn.SiLU()), []
+    network[0].register_forward_hook(lambda module, args, y: seen.append(type(y)))
+    trilemma.fuse(network)
+    network(drawn(1, 8, 4))
+    assert seen == [Tensor]
 
 
 @pytest.mark.parametrize("example", [drawn(1, 8, 4, 4), (drawn(1, 8, 4, 4),), {"x": drawn(1, 8, 4, 4)}])
