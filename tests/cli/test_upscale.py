@@ -135,6 +135,25 @@ def test_one_picture_goes_into_a_file(folder, tmp_path, capsys):
     assert "there is no" in capsys.readouterr().err
 
 
+def test_a_cascade_is_refused(folder, tmp_path, register, capsys):
+    register("denoiser", "test-gaussian", GaussianDenoiser)
+    card = {
+        "model": {"name": "small"},
+        "process": {"spec": "vp-continuous"},
+        "denoiser": {"spec": "test-gaussian", "parameterization": "v", "options": {}},
+        "data": {"shape": [1, 4, 4]},
+    }
+    save_model(tmp_path / "small", card, {})
+    stages = [{"model": f"../{name}"} for name in ("small", "twice")]
+    save_model(tmp_path / "both", {"model": {"name": "both", "kind": "cascade"}, "stage": stages}, {})
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert (
+        main(["upscale", str(tmp_path / "both"), str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png")])
+        == 2
+    )
+    assert "is a cascade, which draws its own small pictures" in capsys.readouterr().err
+
+
 def test_a_model_that_takes_no_picture_is_refused(one_line):
     with pytest.raises(UsageError, match="takes 0 images and an upscaler one") as caught:
         Upscaler(GaussianDenoiser(PROCESS, shape=(1, 8, 8)))

@@ -59,7 +59,7 @@ def command(
         typer.Option(
             "--out",
             "-o",
-            help="FILE.png for the curve; FILE.json and the table FILE.md are written beside it.",
+            help="FILE.png for the curve, FILE.json and the table FILE.md beside it, written after each value.",
         ),
     ] = None,
     threads: Threads = 0,
@@ -101,8 +101,9 @@ def command(
         records.append(record)
         if not as_json:
             typer.echo(_line(record))
-    if out is not None and draw is not None:
-        _write(out, records, draw)
+        if out is not None and draw is not None:
+            # A sweep that is stopped leaves what it has measured.
+            _write(out, records, draw)
     if as_json:
         print_json(records)
 

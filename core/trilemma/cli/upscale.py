@@ -10,6 +10,7 @@ import typer
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
 from trilemma.cli.shared_options import ForcePictures, ResumePictures, Threads, use_threads
+from trilemma.errors import UsageError
 
 
 def command(
@@ -48,7 +49,12 @@ def command(
 
     use_threads(threads)
     tasks = picture_tasks(source, out, force=force, resume=resume)
-    network = resolved_model(trilemma.load(model, device=device, fused=True))
+    network = trilemma.load(model, device=device, fused=True)
+    if isinstance(network, trilemma.Cascade):
+        raise UsageError(
+            f"{model} is a cascade, which draws its own small pictures; give the model of one of its later stages"
+        )
+    network = resolved_model(network)
     upscaler = Upscaler(network)
     if not tasks:
         typer.echo(f"{out}: all pictures are there")
