@@ -12,6 +12,7 @@ from trilemma.interfaces.condition import ScalarCondition
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.update import Step, Update
 from trilemma_plugins.objectives.contrastive import Contrastive
+from trilemma_plugins.objectives.moving import moved
 
 TEXTS = ["a cat", "a dog", "a cat", "a hen"]
 
@@ -54,6 +55,12 @@ def test_images_are_shifted_in_training_alone():
     ]
     assert losses[1] == float(Contrastive().update_loss(Update("model"), step_of(model.eval()))[0])
     assert float(objective.update_loss(Update("model"), step_of(model.train()))[0]) != losses[1]
+
+
+@pytest.mark.parametrize(("border", "level"), [("white", 1.0), ("background", -1.0), ("reflect", 0.0)])
+def test_a_shift_brings_in_the_border(border, level):
+    shifted = moved(torch.zeros(20, 1, 4, 4), torch.Generator().manual_seed(0), 1, border, False)
+    assert set(shifted.flatten().tolist()) == {0.0, level}
 
 
 @pytest.mark.parametrize("options", [{"shift": -1}, {"border": "blue"}])
