@@ -163,7 +163,7 @@ def test_the_distance_of_features_is_that_of_the_directions_of_their_activations
     x0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     distance = objective.parts(coder)["features"]
     assert objective.frozen == ("features",)
-    assert float(distance(x0, x0)) == 0
+    assert distance(x0, x0).tolist() == [0, 0]
     network = distance.network
     first, second = (network.stem(images) for images in (x0, x0.flip(3)))
     units = [entry / entry.norm(dim=1, keepdim=True) for entry in (first, second)]
@@ -171,7 +171,7 @@ def test_the_distance_of_features_is_that_of_the_directions_of_their_activations
     torch.testing.assert_close(seen[0][0] - seen[1][0], units[0] - units[1])
     assert len(seen[0]) == 8
     expected = torch.stack([(a - b).square().sum(1).mean() for a, b in zip(*seen, strict=True)]).mean()
-    torch.testing.assert_close(distance(x0, x0.flip(3)), expected)
+    torch.testing.assert_close(distance(x0, x0.flip(3)).mean(), expected)
     step = Step(coder, coder, {"features": distance}, x0, {}, {}, torch.Generator().manual_seed(7))
     loss, scalars = objective.update_loss(Update("model"), step)
     torch.testing.assert_close(loss, scalars["reconstruction"] + 2 * scalars["features"])

@@ -105,3 +105,43 @@ def test_bad_input_writes_nothing(photos, tmp_path, capsys, change, arguments, w
 def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert main(["degrade", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "there is no" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_makes_what_is_missing(photos, tmp_path, capsys):
+    command = ["degrade", str(photos), "--out", str(tmp_path / "out"), "--copies", "2"]
+    assert main(command) == 0
+    before = written(tmp_path / "out")
+    (tmp_path / "out" / "more" / "b.2.png").unlink()
+    assert main([*command, "--resume"]) == 0
+    assert "1 pictures by bsr" in capsys.readouterr().out
+    assert written(tmp_path / "out") == before
+    assert main([*command, "--resume", "--force"]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_pictures_are_never_replaced_by_their_own(photos, tmp_path, capsys):
+    before = written(photos)
+    assert main(["degrade", str(photos), "--out", str(photos), "--force"]) == 2
+    assert "is one of the pictures that are read" in capsys.readouterr().err
+    assert written(photos) == before
+    # An --out inside the folder is not degraded again.
+    inside = ["degrade", str(photos), "--out", str(photos / "small")]
+    assert main(inside) == 0
+    assert main([*inside, "--force"]) == 0
+    assert len(written(photos / "small")) == 3
+
+
+def test_one_picture_into_one_file(photos, tmp_path, capsys):
+    command = ["degrade", str(photos / "a.png"), "--out"]
+    assert main([*command, str(tmp_path / "small.png")]) == 0
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert (tmp_path / "small.png").read_bytes() == (tmp_path / "out" / "a.png").read_bytes()
+    capsys.readouterr()
+    for more, out, words in (
+        (["--copies", "2"], "two.png", "is the name of one file, and several are made"),
+        ([], "small.jpg", "is neither FILE.png nor a folder"),
+    ):
+        assert main([*command, str(tmp_path / out), *more]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["degrade", str(photos), "--out", str(tmp_path / "all.png")]) == 2
+    assert "is the name of one file" in capsys.readouterr().err

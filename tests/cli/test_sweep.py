@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -144,3 +145,21 @@ def test_values_are_literals_or_words():
     assert parse_swept("cond.low_level=1").values == (1,)
     with pytest.raises(UsageError, match="unknown option"):
         parse_swept("cond.=1")
+
+
+def test_a_sweep_that_is_stopped_leaves_what_it_has_measured(folder, tmp_path, monkeypatch, capsys):
+    sweeping = importlib.import_module("trilemma.evaluate.sweep")
+    found, real = [], sweeping.evaluate
+
+    def stopped(*given):
+        if found:
+            raise KeyboardInterrupt
+        found.append(real(*given))
+        return found[0]
+
+    monkeypatch.setattr(sweeping, "evaluate", stopped)
+    command = ["sweep", str(folder), "--option", "stage.2.noise=0,0.2", "-n", "20", "--no-progress"]
+    assert main([*command, "--out", str(tmp_path / "curve.png")]) == 130
+    (record,) = json.loads((tmp_path / "curve.json").read_text())
+    assert record["value"] == 0
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"

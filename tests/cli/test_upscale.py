@@ -38,7 +38,7 @@ def picture(height: int, width: int) -> torch.Tensor:
     return 1.6 * torch.rand(1, height, width, generator=torch.Generator().manual_seed(0)) - 0.8
 
 
-@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 7), (11, 18)])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 7), (11, 18), (1, 1), (3, 9), (9, 2)])
 def test_a_picture_of_any_size_is_enlarged_without_seams(height, width):
     upscale = Upscaler(Blocks(PROCESS, "v", (1, 8, 8), **EXACT))
     assert (upscale.factor, upscale.image, upscale.level) == (2, "low", "low_level")
@@ -95,17 +95,15 @@ def test_one_picture_and_a_folder(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "arguments", "words"),
     [
-        (
-            lambda folder: Image.new("L", (9, 3)).save(folder / "z.png"),
-            [],
-            "z.png is (1, 3, 9) (C, H, W) and the model takes",
-        ),
         (lambda folder: (folder / "z.png").write_bytes(b"none"), [], "cannot read"),
         (lambda folder: Image.new("L", (9, 9)).save(folder / "a.bmp"), [], "two pictures of"),
         (lambda folder: (folder / "a.png").unlink(), [], "holds no pictures"),
         (lambda folder: None, ["--noise", "0.99"], "noise=0.99 is beyond what its model was trained with"),
         (lambda folder: None, ["--noise", "-1"], "noise=-1"),
         (lambda folder: None, ["--sampler", "dimm"], "unknown sampler 'dimm'"),
+        (lambda folder: None, ["--cond", "low_level=5"], "low_level is made of the picture and noise"),
+        (lambda folder: None, ["--cond", "lo=5"], "unknown condition 'lo'"),
+        (lambda folder: None, ["--force", "--resume"], "--force replaces the pictures that are there"),
     ],
 )
 def test_bad_input_writes_nothing(folder, tmp_path, change, arguments, words, capsys):
@@ -123,10 +121,37 @@ def test_bad_input_writes_nothing(folder, tmp_path, change, arguments, words, ca
 
 def test_one_picture_goes_into_a_file(folder, tmp_path, capsys):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    assert main(["upscale", str(folder), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
-    assert "is no FILE.png" in capsys.readouterr().err
+    command = ["upscale", str(folder), str(tmp_path / "a.png"), "--steps", "2", "--out"]
+    assert main([*command, str(tmp_path / "big.jpg")]) == 2
+    assert "is neither FILE.png nor a folder" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "a.png"), "--force"]) == 2
+    assert "is one of the pictures that are read" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "a.png").is_file()
+    (tmp_path / "file").touch()
+    assert main([*command, str(tmp_path / "file" / "out.png")]) == 1
+    assert "Traceback" not in capsys.readouterr().err
     assert main(["upscale", str(folder), str(tmp_path / "none.png"), "--out", "x.png"]) == 2
     assert "there is no" in capsys.readouterr().err
+
+
+def test_a_cascade_is_refused(folder, tmp_path, register, capsys):
+    register("denoiser", "test-gaussian", GaussianDenoiser)
+    card = {
+        "model": {"name": "small"},
+        "process": {"spec": "vp-continuous"},
+        "denoiser": {"spec": "test-gaussian", "parameterization": "v", "options": {}},
+        "data": {"shape": [1, 4, 4]},
+    }
+    save_model(tmp_path / "small", card, {})
+    stages = [{"model": f"../{name}"} for name in ("small", "twice")]
+    save_model(tmp_path / "both", {"model": {"name": "both", "kind": "cascade"}, "stage": stages}, {})
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert (
+        main(["upscale", str(tmp_path / "both"), str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png")])
+        == 2
+    )
+    assert "is a cascade, which draws its own small pictures" in capsys.readouterr().err
 
 
 def test_a_model_that_takes_no_picture_is_refused(one_line):
@@ -138,3 +163,76 @@ def test_a_model_that_takes_no_picture_is_refused(one_line):
     with pytest.raises(UsageError, match="told no level of noise") as caught:
         without(picture(4, 4), 0.2)
     one_line(caught.value)
+
+
+def test_a_small_picture_is_continued_by_its_mirror_image():
+    """The model takes the whole tile; what is outside of the picture does not show a border."""
+    seen = []
+
+    class Watching(Blocks):
+        def forward(self, z, t, **cond):
+            seen.append(cond["low"].clone())
+            return super().forward(z, t, **cond)
+
+    small = picture(2, 1)
+    large, _ = Upscaler(Watching(PROCESS, "v", (1, 8, 8), **EXACT))(small, steps=2)
+    assert large.shape == (1, 4, 2)
+    column = torch.cat([small[0, :, 0], small[0, :, 0].flip(0)])
+    torch.testing.assert_close(seen[0][0, 0], column[:, None].expand(4, 4))
+
+
+def test_tiles_in_any_batch_are_the_same_picture():
+    upscale = Upscaler(Blocks(PROCESS, "v", (1, 8, 8), between=0.25, within=0.1))
+    small = picture(9, 10)
+    whole, record = upscale(small, 0.3, steps=3, seed=4)
+    parts, _ = upscale(small, 0.3, steps=3, seed=4, batch_size=2)
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    assert record["nfe"] == 3
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_refused(monkeypatch, one_line):
+    upscale = Upscaler(Blocks(PROCESS, "v", (1, 8, 8), **EXACT))
+    monkeypatch.setattr("trilemma.machine.memory.physical_memory", lambda device: 1000)
+    with pytest.raises(UsageError, match="cut it into parts") as caught:
+        upscale.check(picture(30, 30), "a.png")
+    one_line(caught.value)
+
+
+def test_a_run_that_was_stopped_makes_what_is_missing(folder, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        Image.new("L", (8, 8), ord(name)).save(tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "in" / "big"
+    command = ["upscale", str(folder), str(tmp_path / "in"), "--out", str(out), "--steps", "2"]
+    assert main(command) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert sorted(before) == ["a.png", "b.png", "c.png"]
+    (out / "b.png").unlink()
+    capsys.readouterr()
+    # The pictures in --out are not enlarged again, though it lies inside the folder.
+    assert main([*command, "--resume"]) == 0
+    assert capsys.readouterr().out.count("big/") == 1
+    after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert sorted(after) == sorted(before)
+    assert (after["a.png"], after["c.png"]) == (before["a.png"], before["c.png"])
+    assert main([*command, "--resume"]) == 0
+    assert "all pictures are there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "I;16", "1", "CMYK"])
+def test_pictures_of_every_kind_are_read(folder, tmp_path, mode, capsys):
+    levels = (
+        (torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) * 255).round().to(torch.uint8).numpy()
+    )
+    made = (
+        Image.fromarray(levels.astype(np.uint16) * 257)
+        if mode == "I;16"
+        else Image.fromarray(levels).convert(mode)
+    )
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    made.save(path)
+    assert main(["upscale", str(folder), str(path), "--out", str(tmp_path / "b.png"), "--steps", "30"]) == 0
+    with Image.open(tmp_path / "b.png") as large:
+        assert (large.mode, large.size) == ("L", (16, 16))
+        if mode != "1":
+            assert np.abs(np.asarray(large).astype(int) - np.kron(levels, np.ones((2, 2), int))).max() <= 2

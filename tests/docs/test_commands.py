@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
 import typer
-from documentation.blocks import Step, inline_commands, pages, steps
+from documentation.blocks import ROOT, Step, inline_commands, pages, steps
 
 from trilemma import registry as plugins
 from trilemma.cli.app import app
 
+EXAMPLES = ROOT / "examples"
 # Placeholders for a number in sentences, such as `-n N`.
 NUMBERS = {"N": "1", "NFE": "1", "SEED": "0"}
 
 
 def asked(page: str) -> list[Step]:
     found = [*(step for step in steps(page) if step.kind == "command"), *inline_commands(page)]
-    return [step for step in found if step.text.startswith("trilemma ")]
+    return [step for step in found if step.text.startswith("trilemma ") and not of_an_example(step.text)]
+
+
+def of_an_example(line: str) -> bool:
+    """Says whether a distribution in examples/, which is not installed, brings the subcommand."""
+    command = re.compile(rf'CommandSpec\(\s*"{re.escape(line.split()[1])}"')
+    return any(command.search(path.read_text()) for path in EXAMPLES.glob("*/*/__init__.py"))
 
 
 def is_a_name(line: str) -> bool:

@@ -90,3 +90,41 @@ def test_samples_are_asked_for_with_the_values_of_training_images(monkeypatch, n
     found = [(round(pixel * 4) / 4, label) for pixel, label in listing.samples]
     assert sorted(found) == sorted(expected)
     assert record["cond"] == f"the training {names}, in their proportions"
+
+
+def test_samples_and_real_images_are_asked_for_by_the_split_that_is_measured(monkeypatch):
+    """They reach the metric beside the images."""
+    hard = InMemoryDataset(
+        (255 * LEVELS[1:3]).round().to(torch.uint8).view(2, 1, 1, 1),
+        torch.tensor([1, 0]),
+        ("a", "b"),
+        {"level": ScalarColumn(LEVELS[1:3], 0, 1)},
+    )
+    seen = []
+
+    class Asking(Listing):
+        def accumulator(self):
+            return SimpleNamespace(update=lambda batch: seen.extend([batch] * bool(len(batch.features))))
+
+        def value(self, reference, samples):
+            return 0.0
+
+    def build(kind, spec, split=None, **options):
+        found = hard if split == "hard" else DATA
+        return found if kind == "dataset" else {"pixels": Pixels(), "asking": Asking()}[spec], spec
+
+    look_up = SimpleNamespace(build=build, describe=lambda kind, made: "described")
+    monkeypatch.setattr(evaluator, "lookup", look_up)
+    model = DrawsItsLevel().eval().requires_grad_(False)
+    measured = Evaluator("numbers", "pixels", ("asking",), measured="hard")
+    record = evaluate(Request(model=model, n=4, sampler="ddim", steps=2), measured)
+    assert record["cond"] == "the hard level, in their proportions"
+    (drawn,) = seen
+    # In the order of the classes.
+    assert drawn.told["level"].tolist() == [0.5, 0.5, 0.25, 0.25]
+    assert drawn.labels.tolist() == [0, 0, 1, 1]
+    torch.testing.assert_close(drawn.images.flatten(), drawn.told["level"], rtol=0, atol=0.01)
+    seen.clear()
+    assert measured.baseline["split"] == "hard"
+    (real,) = seen
+    torch.testing.assert_close(real.images.flatten(), 2 * real.told["level"] - 1, rtol=0, atol=0.01)

@@ -241,6 +241,18 @@ def test_all_that_does_not_fit_is_listed_at_once(place, one_line):
     assert len(said) < 300
 
 
+def test_a_label_of_two_columns_has_a_class_for_each_combination(place):
+    rows = [row | {"style": row["style"] or "oil", "dark": row["file_name"] == "f.png"} for row in ROWS]
+    root = place(IMAGES | {"metadata.jsonl": jsonl(rows)})
+    data = images(root, split="train", label=["style", "dark"])
+    assert data.classes == ("ink, False", "oil, False", "oil, True")
+    # a, d, f, and b.
+    assert data.labels.tolist() == [0, 0, 2, 1]
+    assert data.columns["style"].at(torch.arange(4)).tolist() == [0, 0, 1, 1]
+    with pytest.raises(UsageError, match="no column label='style, darc'"):
+        images(root, label=["style", "darc"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -14,7 +14,7 @@ from trilemma.testing.broken.datasets import RightData
 from trilemma.testing.broken.encoders import RightEncoder
 from trilemma.testing.broken.labels import RightClasses, RightNetwork
 from trilemma.testing.broken.listeners import RightListener
-from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric
+from trilemma.testing.broken.metrics import RightFeatures, RightMetric, RightModelMetric, RightPairMetric
 from trilemma.testing.broken.objectives import RightLoss
 from trilemma.testing.broken.samplers import (
     OneGraph,
@@ -62,6 +62,7 @@ class RightNormals:
         ("features", RightNetwork()),
         ("metric", RightMetric()),
         ("metric", RightModelMetric()),
+        ("metric", RightPairMetric()),
         ("metric", RightFeatures()),
     ],
     ids=lambda entry: entry if isinstance(entry, str) else type(entry).__name__,

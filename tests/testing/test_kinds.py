@@ -172,4 +172,4 @@ def test_an_objective_that_refuses_every_model_is_skipped():
 def test_what_is_none_of_a_kind_says_which_classes_there_are():
     (found,) = check_metric(CFG())
     assert found.failed
-    assert found.name == "is a Metric or ModelMetric or FeatureNetwork"
+    assert found.name == "is a Metric or ModelMetric or PairMetric or FeatureNetwork"

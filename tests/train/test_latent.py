@@ -13,6 +13,7 @@ from trilemma.errors import ModelError, UsageError
 from trilemma.interfaces.dataset import InMemoryDataset
 from trilemma.models.building import build
 from trilemma.models.card import read_card, save_model
+from trilemma.train import examples
 from trilemma.train.recipe import make_recipe
 from trilemma.train.trainer import train
 
@@ -61,7 +62,7 @@ def test_it_learns_codes_and_draws_images(autoencoder, tmp_path, monkeypatch):
     original = LinearCodes.encode
     monkeypatch.setattr(LinearCodes, "encode", lambda self, x: (seen.append(len(x)), original(self, x))[1])
     result = train(recipe(autoencoder), tmp_path / "run")
-    assert sum(seen) >= 6 * 16
+    assert sum(seen) == 64
     card = read_card(result.model)
     assert card["latent"]["autoencoder"] == "autoencoder"
     assert card["data"]["shape"] == [1, 2, 2]
@@ -84,6 +85,24 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(autoencoder, tmp_path
     first, second = (trilemma.load(result.model).state_dict() for result in (whole, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert parts.steps == 6
+
+
+def test_codes_are_made_once_where_all_are_read_and_fit(autoencoder, tmp_path, monkeypatch):
+    seen = []
+    original = LinearCodes.encode
+    monkeypatch.setattr(LinearCodes, "encode", lambda self, x: (seen.append(len(x)), original(self, x))[1])
+    kept = train(recipe(autoencoder), tmp_path / "kept")
+    assert sum(seen) == 64
+    seen.clear()
+    # A trial batch, and three that are trained on.
+    train(recipe(autoencoder, steps=3), tmp_path / "few")
+    assert sum(seen) == 4 * 16
+    seen.clear()
+    monkeypatch.setattr(examples, "KEPT", 0)
+    each = train(recipe(autoencoder), tmp_path / "each")
+    assert sum(seen) == 7 * 16
+    first, second = (trilemma.load(result.model).state_dict() for result in (kept, each))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
 
 
 def test_another_autoencoder_is_another_run(autoencoder, tmp_path):

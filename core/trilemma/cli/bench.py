@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.shared_options import Dtype, Threads, dtype_of, use_threads
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
@@ -27,7 +28,7 @@ def kernels(
         typer.Option("--op", metavar="NAME", help="Operator or step; repeatable [default: all]."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     seconds: Annotated[float, typer.Option(help="Seconds to spend on a cell, about.", min=0.01)] = 2.0,
     cold: Annotated[bool, typer.Option("--cold", help="Flush the caches before each call.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only the first cell of each operator.")] = False,
@@ -43,15 +44,13 @@ def kernels(
 
     Each is first checked against float64, then timed in turn with its peers and with a copy of its bytes.
     """
-    import torch
 
     from trilemma.bench.comparison import earlier_runs
     from trilemma.bench.kernels import records
     from trilemma.bench.table import KernelTable
     from trilemma.machine.device import usable_device
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     earlier = earlier_runs(compare) if compare else {}
     found: list[dict[str, Any]] = []
     table = None if as_json else KernelTable(earlier)
@@ -71,7 +70,7 @@ def kernels(
 
 @command.command()
 def loop(
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     steps: Annotated[int, typer.Option(help="Steps of DDIM.", min=1, max=1000)] = 50,
     n: Annotated[int, typer.Option("-n", help="Images.", min=1)] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds; every contender runs once in each.", min=1)] = 3,
@@ -81,13 +80,11 @@ def loop(
 
     One network with the same weights: diffusers' pipeline, and ours, plain and fused.
     """
-    import torch
 
     from trilemma.bench.loop import loop_record
     from trilemma.bench.table import show_loop
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     record = loop_record(n, steps, rounds)
     if as_json:
         print_json(record)
@@ -130,8 +127,8 @@ def samplers(
     n: Annotated[int, typer.Option("-n", help="Samples a cell.")] = 2000,
     batch_size: Annotated[int, typer.Option(help="Samples in one call of the network.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    dtype: Dtype = "float32",
+    threads: Threads = 0,
     only_quality: Annotated[
         bool, typer.Option("--only-quality", help="Record no images/s, as on a busy machine.")
     ] = False,
@@ -147,19 +144,14 @@ def samplers(
     A sampler takes the most steps that a budget pays for. Models are compared by the data set, features and metrics of
     the first.
     """
-    import torch
 
     import trilemma
     from trilemma.bench.samplers import BUDGETS, Conditions, contenders, records
     from trilemma.bench.table import show_samplers
-    from trilemma.errors import UsageError
     from trilemma.evaluate import Evaluator
 
-    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
-    if kind is None:
-        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
-    if threads:
-        torch.set_num_threads(threads)
+    kind = dtype_of(dtype)
+    use_threads(threads)
     network, *beside = (trilemma.load(model, dtype=kind, fused=True) for model in models)
     evaluator = Evaluator.of(network, metrics=metrics)
     for other in beside:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trilemma.cli.answer import print_json
-from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
+from trilemma.cli.shared_options import (
+    Dataset,
+    Dtype,
+    FeatureNet,
+    OtherConditions,
+    Reference,
+    Split,
+    Stages,
+    Threads,
+    dtype_of,
+    measured,
+    use_threads,
+)
 from trilemma.cli.stages import stages_of
 
 if TYPE_CHECKING:
@@ -21,19 +32,8 @@ def command(
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
     steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
-    cond: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cond", metavar="NAME=VALUE", help="Condition that the data set does not give; repeatable."
-        ),
-    ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NUMBER:OPTIONS",
-            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
-        ),
-    ] = None,
+    cond: OtherConditions = None,
+    stage: Stages = None,
     n: Annotated[int, option("n", "-n")] = 10_000,
     batch_size: Annotated[int, option("batch_size")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the samples, and of an untrained network.")] = 0,
@@ -41,65 +41,51 @@ def command(
         list[str] | None,
         typer.Option("--metric", help="Metric; repeatable [default: all that apply to a labelled data set]."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set [default: the model's].")] = None,
-    features: Annotated[
-        str | None, typer.Option(help="Feature network [default: the model's, else one for images].")
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="Split the samples are compared with: train or test [default: the model's, or train]."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Split that metrics of the model itself are measured on [default: test]."),
-    ] = None,
+    dataset: Dataset = None,
+    features: FeatureNet = None,
+    reference: Reference = None,
+    split: Split = None,
     untrained: Annotated[
         bool,
         typer.Option("--untrained", help="Replace the weights by a fresh initialisation, for comparison."),
     ] = False,
-    baseline: Annotated[bool, typer.Option(help="Also measure real images of the other split.")] = True,
+    baseline: Annotated[
+        bool,
+        typer.Option(help="Also measure real images, of --split, else of the split that is no reference."),
+    ] = True,
     device: Annotated[str | None, option("device")] = default("device"),
-    dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    dtype: Dtype = "float32",
+    threads: Threads = 0,
     progress: Annotated[bool, option("progress")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Draw samples of MODEL and measure them: Fréchet distance, precision, recall, class agreement, speed."""
     of_stages = stages_of(stage or ())
 
-    import torch
-
     from trilemma import evaluate
     from trilemma.engine.request import Request
-    from trilemma.errors import UsageError
 
-    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
-    if kind is None:
-        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
-    if threads:
-        torch.set_num_threads(threads)
-    network, evaluator = evaluate.load_measured(
+    kind = dtype_of(dtype)
+    use_threads(threads)
+    network, evaluator = measured(
         model,
+        cond,
+        kind,
         device=device,
-        dtype=kind,
         dataset=dataset,
         features=features,
         metrics=metrics,
         reference=reference,
         measured=split,
     )
-    if told := pairs(cond or ()):
-        evaluator = dataclasses.replace(evaluator, cond={**evaluator.cond, **values(told, network)})
-    measured = evaluate.untrained(network, seed) if untrained else network
-    if not evaluator.comparisons:
-        record = evaluate.evaluate_model(measured, evaluator, n=n, batch_size=batch_size, seed=seed)
+    asked = evaluate.untrained(network, seed) if untrained else network
+    if not evaluator.of_samples:
+        record = evaluate.evaluate_model(asked, evaluator, n=n, batch_size=batch_size, seed=seed)
         record |= {"untrained": untrained, "baseline": None}
         print_json(record) if as_json else _print_of_the_model(record)
         return
     request = Request(
-        measured,
+        asked,
         n,
         sampler=sampler,
         steps=steps,
@@ -119,9 +105,11 @@ def command(
 
 
 def _baseline(evaluator: Evaluator) -> dict[str, Any] | None:
-    """The metrics of real images; None, with the reason on stderr, where they are too few for one of them."""
+    """The metrics of real images; None where none applies, or, with the reason on stderr, where they are too few."""
     from trilemma.errors import TrilemmaError
 
+    if not evaluator.comparisons:
+        return None
     try:
         return evaluator.baseline
     except TrilemmaError as error:
@@ -133,7 +121,7 @@ def _print_table(record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    reference, real = record["reference"], record["baseline"]
+    reference, real, enlarged = record["reference"], record["baseline"], record.get("enlarged")
     name = record["model"]["name"] + (", untrained" if record["untrained"] else "")
     guided = f", {record['guidance']}" if record["guidance"] else ""
     stages = record.get("stages") or [record]
@@ -141,12 +129,20 @@ def _print_table(record: dict[str, Any]) -> None:
     table = Table(title=f"{name}: {record['n']:,} samples by {way}{guided}")
     table.add_column("metric")
     table.add_column("samples", justify="right")
+    if enlarged:
+        table.add_column(enlarged["by"], justify="right")
     if real:
         table.add_column(f"{real['images']:,} {real['split']} images", justify="right")
     table.add_column(f"reference: {reference['split']} images", justify="right")
+    others = [found["metrics"] for found in (enlarged, real) if found]
     for metric, value in record["metrics"].items():
-        row = [metric, _number(value)] + ([_number(real["metrics"][metric])] if real else [])
-        table.add_row(*row, f"{reference['images'][metric]:,}" if reference["images"][metric] else "")
+        row = [
+            metric,
+            _number(value),
+            *(_number(found[metric]) if metric in found else "" for found in others),
+        ]
+        count = reference["images"].get(metric)
+        table.add_row(*row, f"{count:,}" if count else "")
     console = Console()
     console.print(table)
     console.print(f"NFE {record['nfe']} a sample, {record['images_per_second']:.1f} images/s")
@@ -154,7 +150,8 @@ def _print_table(record: dict[str, Any]) -> None:
         f"{record['seconds']:.1f} s by {record['backend']} kernels, network in {record['network_dtype']}, "
         f"{record['threads']} threads"
     )
-    console.print(f"features: {record['features']}")
+    if record["features"]:
+        console.print(f"features: {record['features']}")
     if record["of_the_model"]:
         _print_of_the_model(record)
     else:

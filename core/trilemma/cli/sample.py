@@ -12,6 +12,7 @@ import typer
 from trilemma.cli.answer import print_json
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
+from trilemma.cli.shared_options import Dtype, Stages, Threads, dtype_of, use_threads
 from trilemma.cli.stages import stages_of
 from trilemma.errors import UsageError
 
@@ -53,13 +54,7 @@ def command(
     ] = None,
     resample: Annotated[int, option("resample")] = default("resample"),
     jump: Annotated[int, option("jump")] = default("jump"),
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NUMBER:OPTIONS",
-            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
-        ),
-    ] = None,
+    stage: Stages = None,
     all_stages: Annotated[bool, option("all_stages", "--stages")] = default("all_stages"),
     trajectory: Annotated[
         bool,
@@ -81,9 +76,9 @@ def command(
     batch_size: Annotated[int, option("batch_size")] = default("batch_size"),
     deterministic: Annotated[bool, option("deterministic", "--deterministic")] = default("deterministic"),
     device: Annotated[str | None, option("device")] = default("device"),
-    dtype: Annotated[str, typer.Option(help="dtype of the network: float32 or bfloat16.")] = "float32",
+    dtype: Dtype = "float32",
     capture: Annotated[str, option("capture")] = default("capture"),
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     progress: Annotated[bool, option("progress")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the provenance as JSON.")] = False,
@@ -101,14 +96,11 @@ def command(
     from trilemma.files.request import read_images, read_mask
     from trilemma.output import destination, parse_indices
 
-    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
-    if kind is None:
-        raise UsageError(f"unknown dtype {dtype!r}; give float32 or bfloat16")
+    kind = dtype_of(dtype)
     target = destination(out, columns)
     if trajectory and not target.holds_trajectory:
         raise UsageError(f"{out} cannot hold a trajectory; end it in .npz, or in .gif for an animation")
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     network = trilemma.load(model, device=device, dtype=kind, fused=True)
     if not isinstance(network, trilemma.Cascade):
         resolved_model(network)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
-from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
+from trilemma.cli.shared_options import (
+    Dataset,
+    FeatureNet,
+    OtherConditions,
+    Reference,
+    Split,
+    Stages,
+    Threads,
+    measured,
+    use_threads,
+)
 from trilemma.cli.stages import stages_of
 from trilemma.errors import UsageError
 
@@ -30,47 +39,34 @@ def command(
             help="Option and its values, such as stage.2.noise=0,0.05,0.1, steps=5,10,20 or cond.level=0,1.",
         ),
     ],
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NUMBER:OPTIONS",
-            help="Of a cascade, options of one stage, such as 2:steps=10,sampler=unipc; repeatable.",
-        ),
-    ] = None,
+    stage: Stages = None,
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
     steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
-    cond: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cond", metavar="NAME=VALUE", help="Condition that the data set does not give; repeatable."
-        ),
-    ] = None,
+    cond: OtherConditions = None,
     n: Annotated[int, option("n", "-n")] = 5_000,
     batch_size: Annotated[int, option("batch_size")] = 250,
     seed: Annotated[int, option("seed")] = 0,
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", help="Metric; repeatable [default: frechet].")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set [default: the model's].")] = None,
-    features: Annotated[
-        str | None, typer.Option(help="Feature network [default: the model's, else one for images].")
-    ] = None,
-    reference: Annotated[str | None, typer.Option(help="Split the samples are compared with.")] = None,
+    dataset: Dataset = None,
+    features: FeatureNet = None,
+    reference: Reference = None,
+    split: Split = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="FILE.png for the curve; FILE.json and the table FILE.md are written beside it.",
+            help="FILE.png for the curve, FILE.json and the table FILE.md beside it, written after each value.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     progress: Annotated[bool, option("progress")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
     """Measure samples of MODEL at each value of an option: quality against noise, steps, guidance and so on."""
-    import torch
 
     from trilemma import evaluate
     from trilemma.engine.request import Request
@@ -78,14 +74,17 @@ def command(
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out} is no FILE.png, which the curve needs; give one")
     draw = None if out is None else _drawing()
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     parsed = evaluate.parse_swept(swept)
-    network, evaluator = evaluate.load_measured(
-        model, dataset=dataset, features=features, metrics=metrics or ["frechet"], reference=reference
+    network, evaluator = measured(
+        model,
+        cond,
+        dataset=dataset,
+        features=features,
+        metrics=metrics or ["frechet"],
+        reference=reference,
+        measured=split,
     )
-    if told := pairs(cond or ()):
-        evaluator = dataclasses.replace(evaluator, cond={**evaluator.cond, **values(told, network)})
     request = Request(
         network,
         n,
@@ -102,8 +101,9 @@ def command(
         records.append(record)
         if not as_json:
             typer.echo(_line(record))
-    if out is not None and draw is not None:
-        _write(out, records, draw)
+        if out is not None and draw is not None:
+            # A sweep that is stopped leaves what it has measured.
+            _write(out, records, draw)
     if as_json:
         print_json(records)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trilemma.cli.answer import print_json
+from trilemma.cli.shared_options import Threads, use_threads
 from trilemma.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def command(
     size: Annotated[
         int | None, typer.Option(help="Of images: side that they are resized to [default: by theirs].")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar on stderr.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -53,10 +54,7 @@ def command(
     from trilemma.train.stages import read_stages, train_stages
     from trilemma.train.suggestion import is_data, recipe_for
 
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+    use_threads(threads)
     if is_data(recipe):
         out, file = recipe_for(recipe, out, start, minutes, size)
     elif minutes is not None or size is not None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from trilemma.cli.conditions import pairs, values
 from trilemma.cli.request_options import default, option
-from trilemma.errors import OutputError, UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from trilemma.cli.shared_options import ForcePictures, ResumePictures, Threads, use_threads
+from trilemma.errors import UsageError
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or directory.")],
     source: Annotated[Path, typer.Argument(metavar="PICTURE_OR_FOLDER", help="What to enlarge.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.png, or a folder for the pictures of one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.png for one picture, or a folder.")],
     sampler: Annotated[str | None, option("sampler")] = default("sampler"),
     steps: Annotated[int | None, option("steps")] = default("steps"),
     guidance: Annotated[str | None, option("guidance")] = default("guidance"),
@@ -34,34 +30,42 @@ def command(
     seed: Annotated[int, option("seed")] = default("seed"),
     batch_size: Annotated[int, option("batch_size")] = default("batch_size"),
     device: Annotated[str | None, option("device")] = default("device"),
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace pictures that are there.")] = False,
+    threads: Threads = 0,
+    force: ForcePictures = False,
+    resume: ResumePictures = False,
+    progress: Annotated[bool, option("progress")] = True,
 ) -> None:
-    """Enlarge PICTURE_OR_FOLDER by MODEL; pictures larger than it takes are enlarged tile by tile."""
-    import torch
+    """Enlarge PICTURE_OR_FOLDER by MODEL; pictures larger than it takes are enlarged tile by tile.
+
+    Pictures are read as data sets read them: transparent pixels become white, grey ones get the model's colours.
+    """
 
     import trilemma
     from trilemma.engine.resolve import resolved_model
     from trilemma.engine.upscaling import Upscaler
-    from trilemma.output.atomic import replacing
+    from trilemma.files.picture_tasks import picture_tasks
+    from trilemma.output.atomic import replacing, telling
     from trilemma.output.picture import encode_png, to_bytes
 
-    if threads:
-        torch.set_num_threads(threads)
-    tasks = _tasks(source, out)
-    there = [target for _, target in tasks if target.exists()]
-    if there and not force:
-        raise OutputError(f"{there[0]} exists; give another --out, or --force to replace it")
-    network = resolved_model(trilemma.load(model, device=device, fused=True))
+    use_threads(threads)
+    tasks = picture_tasks(source, out, force=force, resume=resume)
+    network = trilemma.load(model, device=device, fused=True)
+    if isinstance(network, trilemma.Cascade):
+        raise UsageError(
+            f"{model} is a cascade, which draws its own small pictures; give the model of one of its later stages"
+        )
+    network = resolved_model(network)
     upscaler = Upscaler(network)
+    if not tasks:
+        typer.echo(f"{out}: all pictures are there")
     channels = upscaler.condition.shape[0]
     # All pictures are looked at before one is written.
-    for path, _ in tasks:
-        upscaler.check(_read(path, channels), str(path))
+    for task in tasks:
+        upscaler.check(task.levels(channels), str(task.source))
     told = values(pairs(cond or ()), network)
-    for path, target in tasks:
+    for task in tasks:
         large, record = upscaler(
-            _read(path, channels),
+            task.levels(channels).float() / 127.5 - 1,
             noise,
             sampler=sampler,
             steps=steps,
@@ -69,40 +73,11 @@ def command(
             cond=told,
             seed=seed,
             batch_size=batch_size,
+            progress=progress,
         )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        content = encode_png(to_bytes(large), {**record, "upscaled": path.name, "told_noise": noise})
-        with replacing(target) as file:
-            file.write(content)
-        typer.echo(f"{target}: {large.shape[1]}×{large.shape[2]} (H×W), NFE {record['nfe']} a tile")
-
-
-def _tasks(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """The pictures to read, each with the file to write."""
-    if not source.exists():
-        raise UsageError(f"there is no {source}; give a picture, or a folder of pictures")
-    if not source.is_dir():
-        if out.suffix.lower() != ".png":
-            raise UsageError(f"--out {out} is no FILE.png, which one picture needs; give one")
-        return [(source, out)]
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    if not found:
-        raise UsageError(f"{source} holds no pictures ({', '.join(_SUFFIXES)}); give another folder")
-    targets = [out / path.relative_to(source).with_suffix(".png") for path in found]
-    if len(set(targets)) < len(targets):
-        twice = next(target for target in targets if targets.count(target) > 1)
-        raise UsageError(f"two pictures of {source} would become {twice}; rename one")
-    return list(zip(found, targets, strict=True))
-
-
-def _read(path: Path, channels: int) -> Tensor:
-    """A picture [C, h, w] in [−1, 1]."""
-    from trilemma.errors import DataError, message_of
-    from trilemma.files.picture import FILE_LIMIT, decode_picture
-    from trilemma.files.regular import read_regular
-
-    try:
-        return decode_picture(read_regular(path, FILE_LIMIT), channels).float().div_(127.5).sub_(1)
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or message_of(error)
-        raise DataError(f"cannot read {path}: {reason}; replace it") from error
+        content = encode_png(to_bytes(large), {**record, "upscaled": task.name, "told_noise": noise})
+        with telling(task.target):
+            task.target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(task.target) as file:
+                file.write(content)
+        typer.echo(f"{task.target}: {large.shape[1]}×{large.shape[2]} (H×W), NFE {record['nfe']} a tile")

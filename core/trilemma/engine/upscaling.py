@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trilemma.engine.drawing import sample
+from trilemma.engine.cascade import chunks_of
+from trilemma.engine.request import Request
 from trilemma.engine.told_images import with_noise
 from trilemma.errors import UsageError
 from trilemma.interfaces.condition import ImageCondition, ScalarCondition
 from trilemma.interfaces.condition.noise import told_log_snr
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.machine.memory import check_memory
 
 # Of a tile's side that it shares with its neighbour at least.
 _OVERLAP = 4
@@ -75,20 +77,23 @@ class Upscaler:
         """Checks that a picture [C, h, w] can be enlarged.
 
         Raises:
-            UsageError: for other channels, or sides shorter than those of the image condition.
+            UsageError: for other channels, no pixels, or more than the memory has room for when they are enlarged.
         """
-        channels, height, width = self.condition.shape
-        if picture.shape[0] != channels or picture.shape[1] < height or picture.shape[2] < width:
+        channels = self.condition.shape[0]
+        if picture.dim() != 3 or picture.shape[0] != channels or not picture.numel():
             raise UsageError(
-                f"{name} is {tuple(picture.shape)} (C, H, W) and the model takes {channels} channels of at least "
-                f"{height}×{width} pixels; give a larger one"
+                f"{name} is {tuple(picture.shape)} (C, H, W) and the model takes {channels} channels; give another"
             )
+        # The picture, its weights, the quotient and its bytes.
+        bytes_ = 13 * picture.numel() * self.factor**2
+        check_memory(bytes_, f"{name} and its larger version", "cut it into parts")
 
     def __call__(
         self, picture: Tensor, noise: float = 0.0, **options: Any
     ) -> tuple[Tensor, Mapping[str, Any]]:
         """Returns the enlarged picture [C, f h, f w] and the provenance of its tiles.
 
+        A picture smaller than a tile is continued below and to the right by its mirror image, which is cut off again.
         Tiles are drawn as the samples 0, 1, … row by row. Where they overlap, by a quarter of their side at least,
         their pixels are averaged with weights that fall linearly to the edges.
 
@@ -98,29 +103,37 @@ class Upscaler:
             options: of a request; conditions beside the image's own in `cond`.
 
         Raises:
-            UsageError: for a picture that does not fit, or a level that the model does not know.
+            UsageError: for a picture that does not fit, a level that the model does not know, or a condition that is
+                made of the picture.
         """
         self.check(picture)
+        for name in (self.image, self.level):
+            if name in (options.get("cond") or {}):
+                raise UsageError(f"{name} is made of the picture and noise; leave it out of the conditions")
         _, height, width = self.condition.shape
-        rows, columns = (_starts(*sides) for sides in ((picture.shape[1], height), (picture.shape[2], width)))
+        padded = _padded(picture, (height, width))
+        rows, columns = (_starts(*sides) for sides in zip(padded.shape[1:], (height, width), strict=True))
         places = [(row, column) for row in rows for column in columns]
         tiles = torch.stack(
-            [picture[:, row : row + height, column : column + width] for row, column in places]
+            [padded[:, row : row + height, column : column + width] for row, column in places]
         )
         told = {**(options.pop("cond", None) or {}), **self._told(tiles, noise, options.get("seed", 0))}
-        drawn = sample(self.model, len(tiles), cond=told, **options)
         factor = self.factor
         weights = _ramp(factor * height)[:, None] * _ramp(factor * width)
-        whole = torch.zeros(picture.shape[0], factor * picture.shape[1], factor * picture.shape[2])
+        whole = torch.zeros(padded.shape[0], factor * padded.shape[1], factor * padded.shape[2])
         total = torch.zeros_like(whole[0])
-        for (row, column), image in zip(places, drawn.samples.float().cpu(), strict=True):
-            place = (
-                slice(factor * row, factor * (row + height)),
-                slice(factor * column, factor * (column + width)),
-            )
-            whole[(slice(None), *place)] += weights * image
-            total[place] += weights
-        return whole / total, drawn.provenance
+        chunks = chunks_of(Request(self.model, len(tiles), cond=told, **options))
+        for indices, images in chunks:
+            for index, image in zip(indices.tolist(), images.float().cpu(), strict=True):
+                row, column = places[index]
+                place = (
+                    slice(factor * row, factor * (row + height)),
+                    slice(factor * column, factor * (column + width)),
+                )
+                whole[(slice(None), *place)] += weights * image
+                total[place] += weights
+        large = whole.div_(total)[:, : factor * picture.shape[1], : factor * picture.shape[2]]
+        return large, chunks.provenance
 
     def _told(self, tiles: Tensor, noise: float, seed: int) -> dict[str, Any]:
         if self.level is None:
@@ -133,6 +146,16 @@ class Upscaler:
         assert isinstance(scalar, ScalarCondition)
         told = told_log_snr(scalar, noise)
         return {self.image: with_noise(tiles, noise, seed, torch.arange(len(tiles))), self.level: told}
+
+
+def _padded(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture [C, h, w] continued to a size at least, mirrored at its lower and right border."""
+    for dim, length in zip((1, 2), size, strict=True):
+        side = picture.shape[dim]
+        if side < length:
+            place = torch.arange(length) % (2 * side)
+            picture = picture.index_select(dim, torch.minimum(place, 2 * side - 1 - place))
+    return picture
 
 
 def _starts(side: int, tile: int) -> list[int]:

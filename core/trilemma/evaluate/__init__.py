@@ -3,7 +3,14 @@
 from trilemma.evaluate.evaluation import check_request, evaluate, evaluate_model, load_measured, untrained
 from trilemma.evaluate.evaluator import METRICS, Evaluator
 from trilemma.evaluate.sweep import Swept, parse_swept, sweep
-from trilemma.interfaces.metric import Accumulator, FeatureNetwork, Metric, ModelMetric, Observation
+from trilemma.interfaces.metric import (
+    Accumulator,
+    FeatureNetwork,
+    Metric,
+    ModelMetric,
+    Observation,
+    PairMetric,
+)
 
 __all__ = [
     "METRICS",
@@ -13,6 +20,7 @@ __all__ = [
     "Metric",
     "ModelMetric",
     "Observation",
+    "PairMetric",
     "Swept",
     "check_request",
     "evaluate",

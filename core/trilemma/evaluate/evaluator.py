@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,14 +16,24 @@ from trilemma.errors import TrilemmaError, UsageError
 from trilemma.evaluate.splits import HELD_OUT_RULE, LabelledImages, Splits, Training
 from trilemma.files.paths import user_path
 from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.column import Column, ImageColumn
+from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.features import Features
-from trilemma.interfaces.metric import Accumulator, AnyMetric, FeatureNetwork, ModelMetric, Observation
+from trilemma.interfaces.metric import (
+    Accumulator,
+    AnyMetric,
+    FeatureNetwork,
+    ModelMetric,
+    Observation,
+    PairMetric,
+)
 from trilemma.machine.memory import check_memory
 from trilemma.models.cascade import Cascade
 from trilemma.models.loading import load_of
 from trilemma.models.places import is_model
 from trilemma.registry import building, catalog
+from trilemma.registry.spec import parse_spec
 
 # Of models without samples.
 METRICS_OF_CODES = ("reconstruction",)
@@ -30,6 +41,37 @@ METRICS = ("frechet", "precision", "recall", "class-agreement")
 BASELINE_IMAGES = 10_000
 OTHER_SPLIT = {"train": "test", "test": "train"}
 BATCH = 500
+
+
+class Batch(NamedTuple):
+    """Some images to measure, and what they were asked to be.
+
+    Attributes:
+        images: uint8 [B, C, H, W].
+        labels: int64 [B]; None for none.
+        others: the images [B, C, H, W] that these were drawn for; None for none.
+        told: other values of the B images by the name of the condition, such as texts.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    others: Tensor | None = None
+    told: Mapping[str, Any] = MappingProxyType({})
+
+
+class _Mean:
+    """The mean of a stream of numbers."""
+
+    def __init__(self) -> None:
+        self.count, self._sum = 0, 0.0
+
+    def update(self, numbers: Tensor) -> None:
+        self.count += len(numbers)
+        self._sum += float(numbers.double().sum())
+
+    @property
+    def value(self) -> float:
+        return self._sum / self.count
 
 
 @dataclass(frozen=True)
@@ -47,7 +89,8 @@ class Evaluator:
         reference: the split the samples are compared with.
         cond: values of those conditions of the model that the data set does not give, by name.
         training: of the model to measure. For a data set without splits, the part held out of this training is `test`.
-        measured: the split that metrics without samples are measured on, such as `test`; see `measured_split`.
+        measured: the split, such as `test`, whose values the samples are given, see `told_split`, and that metrics
+            without samples are measured on, see `measured_split`.
 
     Raises:
         UsageError: for an unknown split, or no metric at all.
@@ -88,7 +131,7 @@ class Evaluator:
         made = cls(
             named,
             features or advised.get("features"),
-            tuple(metrics or advised.get("metrics", usual)),
+            as_advised(metrics, advised.get("metrics", usual)),
             reference or advised.get("reference", "train"),
             advised.get("cond", {}),
             Training.of(card),
@@ -136,7 +179,7 @@ class Evaluator:
                 f"the data set {self.dataset} has images of shape {_shape_of(data)}, the model's samples are {shape}; "
                 "give another as --dataset"
             )
-        if self.comparisons and not self.network.takes(shape):
+        if self.network_is_asked and not self.network.takes(shape):
             raise UsageError(
                 f"the feature network {self.features} takes no images of shape {shape}, which the model's samples are; "
                 "give another as --features"
@@ -154,9 +197,9 @@ class Evaluator:
         return feature_network(self.features, _shape_of(self.split(self.reference)))
 
     @cached_property
-    def components(self) -> dict[str, AnyMetric | ModelMetric]:
+    def components(self) -> dict[str, AnyMetric | PairMetric | ModelMetric]:
         """The metrics by the specs they were given by."""
-        found: dict[str, AnyMetric | ModelMetric] = {}
+        found: dict[str, AnyMetric | PairMetric | ModelMetric] = {}
         for given in self.metrics:
             metric, spec = lookup.build("metric", given)
             if isinstance(metric, FeatureNetwork):
@@ -171,7 +214,27 @@ class Evaluator:
     @cached_property
     def comparisons(self) -> dict[str, AnyMetric]:
         """Those of the metrics that compare samples with the reference."""
-        return {spec: m for spec, m in self.components.items() if not isinstance(m, ModelMetric)}
+        return {spec: m for spec, m in self.components.items() if not isinstance(m, ModelMetric | PairMetric)}
+
+    @cached_property
+    def pairs(self) -> dict[str, PairMetric]:
+        """Those of the metrics that compare each sample with the image that it was drawn for."""
+        return {spec: m for spec, m in self.components.items() if isinstance(m, PairMetric)}
+
+    @property
+    def of_samples(self) -> bool:
+        """Says whether one of the metrics needs samples."""
+        return bool(self.comparisons or self.pairs)
+
+    @property
+    def network_is_asked(self) -> bool:
+        """Says whether one of the metrics needs the feature network."""
+        return bool(self.comparisons) or any(metric.takes_features for metric in self.pairs.values())
+
+    @property
+    def told_split(self) -> str:
+        """The split whose values the samples are given: `measured`, else test where pairs are measured, else train."""
+        return self.measured or ("test" if self.pairs else "train")
 
     @cached_property
     def of_the_model(self) -> dict[str, ModelMetric]:
@@ -186,11 +249,6 @@ class Evaluator:
     def split(self, name: str) -> LabelledImages:
         """Returns the images and labels of a split, read once."""
         return self.splits.part(name)
-
-    @cached_property
-    def training_labels(self) -> Tensor:
-        """The labels [N] of the training split."""
-        return self.split("train").labels
 
     @cached_property
     def reference_counts(self) -> dict[str, int]:
@@ -209,33 +267,60 @@ class Evaluator:
             filled[spec] = metric.accumulator()
             wanted[spec] = torch.zeros(len(data.labels), dtype=torch.bool)
             wanted[spec][stratified(data.labels, self.reference_counts[spec])] = True
+        if not wanted:
+            return filled
         used_by_any = torch.stack(list(wanted.values())).any(0).nonzero().flatten()
         for rows in used_by_any.split(BATCH):
-            batch = self._seen(data.read(rows), data.labels[rows])
+            batch = self._seen(Batch(data.read(rows), data.labels[rows], None, told_of(data, rows)))
             for spec, accumulator in filled.items():
                 accumulator.update(batch.rows(wanted[spec][rows]))
         return filled
 
-    def _seen(self, images: Tensor, labels: Tensor | None) -> Observation:
+    def _seen(self, batch: Batch) -> Observation:
         """Returns the network's features of 8-bit images; logits only where they are for the classes of the data."""
-        seen = self.network.observe(pixels_of(images), labels)
+        pixels = pixels_of(batch.images)
+        seen = replace(self.network.observe(pixels, batch.labels), images=pixels, told=batch.told)
         own, those = (getattr(entry, "classes", None) for entry in (self.network, self.split(self.reference)))
         return (
             seen if own is None or those is None or tuple(own) == tuple(those) else replace(seen, logits=None)
         )
 
-    def measure(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> dict[str, float | None]:
-        """Returns the metrics of a stream of 8-bit images [B, C, H, W] and labels [B]; the images are not kept."""
+    def measure(self, batches: Iterable[tuple[Any, ...]]) -> dict[str, float | None]:
+        """Returns the metrics of a stream of 8-bit images, without those of pairs where a batch has none.
+
+        Args:
+            batches: each the fields of a `Batch`, or the first of them; none of its images is kept.
+        """
         # The reference comes before the first batch, so that a missing data set shows at once.
         reference = self.accumulated_reference
         filled = {spec: metric.accumulator() for spec, metric in self.comparisons.items()}
-        for images, labels in batches:
-            batch = self._seen(images, labels)
-            for accumulator in filled.values():
-                accumulator.update(batch)
-        return {
-            spec: metric.value(reference[spec], filled[spec]) for spec, metric in self.comparisons.items()
+        beside = {spec: _Mean() for spec in self.pairs}
+        for batch in (Batch(*fields) for fields in batches):
+            if filled:
+                seen = self._seen(batch)
+                for accumulator in filled.values():
+                    accumulator.update(seen)
+            for spec, numbers in self._compared(batch.images, batch.others):
+                beside[spec].update(numbers)
+        means = {spec: mean.value for spec, mean in beside.items() if mean.count}
+        values = {
+            spec: self.comparisons[spec].value(reference[spec], found) for spec, found in filled.items()
         }
+        return {spec: {**values, **means}[spec] for spec in self.components if spec in {**values, **means}}
+
+    def _compared(self, images: Tensor, others: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        """The numbers [B] of each metric of pairs."""
+        if others is None:
+            return
+        samples, originals = pixels_of(images), pixels_of(others)
+        for spec, metric in self.pairs.items():
+            network = self.network if metric.takes_features else None
+            numbers = metric.compare(samples, originals, network)
+            if not numbers.isfinite().all():
+                raise TrilemmaError(
+                    f"{spec} found numbers that are not finite; check the images and the metric"
+                )
+            yield spec, numbers
 
     def measured_split(self, model: Denoiser | Autoencoder) -> str:
         """Returns the split for metrics without samples: by default the one that is not the reference, or the reference
@@ -261,11 +346,14 @@ class Evaluator:
 
     @cached_property
     def baseline(self) -> dict[str, Any]:
-        """The metrics of real images: at most 10,000 of the other split, against the reference split."""
-        split = OTHER_SPLIT[self.reference]
+        """The metrics of real images: at most 10,000 of the measured split, else of the one that is no reference."""
+        split = self.measured or OTHER_SPLIT[self.reference]
         data = self.split(split)
         chosen = stratified(data.labels, min(BASELINE_IMAGES, len(data.labels)))
-        values = self.measure((data.read(rows), data.labels[rows]) for rows in chosen.split(BATCH))
+        values = self.measure(
+            Batch(data.read(rows), data.labels[rows], None, told_of(data, rows))
+            for rows in chosen.split(BATCH)
+        )
         return {"split": split, "images": len(chosen), "metrics": values}
 
     def describe_splits(self, model: Denoiser | Autoencoder | Cascade) -> dict[str, Any]:
@@ -283,11 +371,27 @@ class Evaluator:
         """Returns how the numbers are measured, as a record that can be written as JSON."""
         return {
             "dataset": self.dataset,
-            "features": self.network.identity if self.comparisons else None,
+            "features": self.network.identity if self.network_is_asked else None,
             "metric_specs": {name: lookup.describe("metric", m) for name, m in self.components.items()},
             "reference": {"split": self.reference, "images": self.reference_counts},
             **({"cond_given": dict(self.cond)} if self.cond else {}),
         }
+
+
+def as_advised(metrics: Sequence[str] | None, advised: Sequence[str]) -> tuple[str, ...]:
+    """Returns the metrics that were given, one given by its bare name with the options that a card advises for it."""
+    known = {parse_spec(spec).name: spec for spec in advised}
+    return tuple(known.get(spec, spec) for spec in metrics) if metrics else tuple(advised)
+
+
+def told_of(data: LabelledImages, rows: Tensor) -> dict[str, Any]:
+    """Returns the values of images at indices by name, but for their labels and for values that are images."""
+    columns: Mapping[str, Column] = getattr(data, "columns", {})
+    return {
+        name: column.known(rows)
+        for name, column in columns.items()
+        if name != LABEL and not isinstance(column, ImageColumn)
+    }
 
 
 def feature_network(given: str | None, shape: tuple[int, ...]) -> FeatureNetwork:

@@ -78,6 +78,16 @@ def picture_size(blob: bytes) -> tuple[int, int]:
         return (width, height) if _orientation(image, blob) >= 5 else (height, width)
 
 
+def is_grey(blob: bytes) -> bool:
+    """Returns whether the pixels of a picture file have no colours, by its header.
+
+    Raises:
+        Exception: as `decode_picture` does.
+    """
+    with _opened(blob) as image:
+        return image.mode in _GREYS or image.mode.startswith(("I", "F"))
+
+
 def picture_text(blob: bytes, key: str) -> str:
     """Returns a text entry of a picture file, or what follows `key:` in its comment or EXIF description.
 

@@ -75,12 +75,18 @@ class Dataset(ABC):
     def batch(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Values]:
         """Returns the images x₀ = 2u/255 − 1 in [−1, 1] [B, C, H, W] at indices [B], and their values by name.
 
-        Values are as their columns give them: labels int64 [B], numbers float32 [B], B texts, images uint8
-        [B, C, H, W]. They are read when they are asked for.
+        Values are as their columns give them; see `values`.
         """
         # A half dtype is rounded to once, at the end.
         wide = torch.promote_types(dtype, torch.float32)
-        return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), Values(self.columns, indices)
+        return self.read(indices).to(wide).mul_(2 / 255).sub_(1).to(dtype), self.values(indices)
+
+    def values(self, indices: Tensor) -> Values:
+        """Returns the values at indices [B] by name, each read when it is asked for, without reading the images.
+
+        They are labels int64 [B], numbers float32 [B], B texts, or images uint8 [B, C, H, W].
+        """
+        return Values(self.columns, indices)
 
     def fingerprint(self) -> str:
         """Returns a digest of the content; a training run resumes only on data with the same digest.

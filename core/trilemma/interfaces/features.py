@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trilemma.errors import TrilemmaError
+from trilemma.interfaces.condition import Condition
 from trilemma.interfaces.metric import Observation
 
 # Images whose activations stay in the cache.
@@ -22,11 +23,16 @@ class Features(nn.Module):
     Attributes:
         shape: shape (C, H, W) of the images that it was trained on.
         classes: the names of the classes of its logits; () for a network without logits.
+        conditions: values of a data set that it is told beside the images in training, by name; most networks have
+            none. `forward` then also takes their tensors, by their keywords, and logits are of what it was told.
         card: the parsed model.toml it was loaded from, None for a network that was not.
     """
 
-    def __init__(self, shape: Sequence[int], classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, shape: Sequence[int], classes: Sequence[str] = (), conditions: Sequence[Condition] = ()
+    ) -> None:
         super().__init__()
+        self.conditions = {condition.name: condition for condition in conditions}
         self.shape = tuple(shape)
         self.classes = tuple(classes)
         self.card: Mapping[str, Any] | None = None

@@ -1,11 +1,13 @@
-"""Metrics: one number from two sets of images, each accumulated batch by batch, or from a model and images."""
+"""Metrics: a number of two sets of images, accumulated batch by batch, of pairs of images, or of a model and images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from trilemma.interfaces.denoiser import Denoiser
@@ -20,11 +22,15 @@ class Observation:
         features: [B, D], float32.
         logits: class logits [B, classes], None from a network that does not classify.
         labels: the classes [B] the images have or were asked to have, None where there are none.
+        images: the images themselves [B, C, H, W], of 256 grey levels in [−1, 1]; None where they are not at hand.
+        told: other values that they have or were asked to have, by the name of the condition: B of each, such as texts.
     """
 
     features: Tensor
     logits: Tensor | None = None
     labels: Tensor | None = None
+    images: Tensor | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def rows(self, chosen: Tensor) -> Observation:
         """Returns the images picked by a mask or by indices."""
@@ -32,7 +38,18 @@ class Observation:
             self.features[chosen],
             None if self.logits is None else self.logits[chosen],
             None if self.labels is None else self.labels[chosen],
+            None if self.images is None else self.images[chosen],
+            values_at(self.told, chosen),
         )
+
+
+def values_at(told: Mapping[str, Any], chosen: Tensor) -> dict[str, Any]:
+    """Returns some of the values of every name: tensors [N, ...] or lists of N, picked by a mask or by indices."""
+    rows = (chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen).cpu()
+    return {
+        name: values[rows] if isinstance(values, Tensor) else [values[row] for row in rows.tolist()]
+        for name, values in told.items()
+    }
 
 
 @runtime_checkable
@@ -92,6 +109,31 @@ class Metric(WithOptions, ABC, Generic[A]):
 
 
 AnyMetric = Metric[Any]
+
+
+class PairMetric(WithOptions, ABC):
+    """A number of each sample beside the image that it was drawn for, such as the large one of a small picture.
+
+    Attributes:
+        lower_is_better: whether a lower number is the better one.
+        takes_features: whether it compares in the feature network of the evaluation.
+    """
+
+    lower_is_better: bool = False
+    takes_features: bool = False
+
+    @abstractmethod
+    def compare(self, samples: Tensor, images: Tensor, network: FeatureNetwork | None) -> Tensor:
+        """Returns one finite number a pair [B]; their mean over all pairs is the metric.
+
+        Args:
+            samples: [B, C, H, W], pixels of 256 levels in [−1, 1].
+            images: those that they were drawn for, alike.
+            network: of the evaluation; None where it does not take one.
+
+        Raises:
+            TrilemmaError: for a network that it cannot compare in.
+        """
 
 
 class ModelMetric(WithOptions, ABC):

@@ -15,7 +15,7 @@ from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.encoder import Encoder
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.guidance import Guidance
-from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric
+from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric, PairMetric
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.process import Process
 from trilemma.interfaces.sampler import Sampler
@@ -50,7 +50,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable[..., Iterator[Check]]]] = {
     "guidance": ((Guidance,), guidance_checks),
     "encoder": ((Encoder,), encoder_checks),
     "objective": ((Objective,), objective_checks),
-    "metric": ((Metric, ModelMetric, FeatureNetwork), metric_checks),
+    "metric": ((Metric, ModelMetric, PairMetric, FeatureNetwork), metric_checks),
     "dataset": ((Dataset,), dataset_checks),
     "kernel": ((), kernel_checks),
 }

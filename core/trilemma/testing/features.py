@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,16 @@ def features_checks(features: Features) -> Iterator[Check]:
 
 
 def _asked(network: nn.Module, images: Tensor) -> Sequence[Tensor]:
-    return [entry for entry in network(images) if entry is not None]
+    """What it answers to images, and to all that it can be told."""
+    told: dict[str, Tensor] = {}
+    for condition in cast(Features, network).conditions.values():
+        drawn = condition.drawn(len(images), torch.Generator().manual_seed(7))
+        told |= {name: _like(entry, images) for name, entry in drawn.tensors.items()}
+    return [entry for entry in network(images, **told) if entry is not None]
+
+
+def _like(entry: Tensor, images: Tensor) -> Tensor:
+    return entry.to(images) if entry.is_floating_point() else entry
 
 
 @torch.no_grad()

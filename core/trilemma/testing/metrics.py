@@ -1,4 +1,4 @@
-"""Checks of every metric, every metric of a model and every feature network."""
+"""Checks of every metric, of sets, of pairs and of a model, and of every feature network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from trilemma import lookup
 from trilemma.errors import TrilemmaError
-from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric, Observation
+from trilemma.interfaces.metric import FeatureNetwork, Metric, ModelMetric, Observation, PairMetric
+from trilemma.registry import building
 from trilemma.testing.generators import keeps_global_generators
 from trilemma.testing.local import LOCAL
 from trilemma.testing.mixture import GaussianMixtureDenoiser
@@ -30,6 +33,8 @@ def metric_checks(metric: Any) -> Iterator[Check]:
         yield from _of_sets(metric)
     elif isinstance(metric, ModelMetric):
         yield from _of_models(metric)
+    elif isinstance(metric, PairMetric):
+        yield from _of_pairs(metric)
     else:
         yield from feature_network_checks(metric)
 
@@ -282,6 +287,77 @@ def _images(metric: ModelMetric) -> str:
     metric.measure(_exact().eval(), images, labels, 16, 1)
     assert torch.equal(images, kept[0]), "it writes to the images"
     assert torch.equal(labels, kept[1]), "it writes to the labels"
+    return "both"
+
+
+def _of_pairs(metric: PairMetric) -> Iterator[Check]:
+    yield "it gives one finite number a pair", lambda: _one_a_pair(metric)
+    yield "a pair's number does not depend on its batch", lambda: _pair_alone(metric)
+    yield "worse samples are worse", lambda: _worse_pairs(metric)
+    yield "images are left alone", lambda: _pairs_kept(metric)
+    yield "no global generator is drawn from", lambda: keeps_global_generators(lambda: _pairs(metric, 0.2))
+
+
+def _given_pairs(off: float) -> tuple[Tensor, Tensor]:
+    """Smooth colour images of 32×32, and the same with noise on them, of 256 levels."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(6, 3, 5, 5, generator=generator)
+    images = interpolate(coarse, (32, 32), mode="bilinear", align_corners=False)
+    samples = images + off * torch.randn(images.shape, generator=generator)
+    first, second = ((entry.clamp(0, 1) * 255).round() / 127.5 - 1 for entry in (samples, images))
+    return first, second
+
+
+def _compared(metric: PairMetric, samples: Tensor, images: Tensor) -> Tensor:
+    network = None
+    if metric.takes_features:
+        names = [name for name in building.default_features() if _takes(name, tuple(images.shape[1:]))]
+        if not names:
+            raise Skipped("no feature network that takes colour images of 32×32 is installed")
+        network = lookup.build("metric", names[0])[0]
+    return metric.compare(samples, images, network)
+
+
+def _takes(name: str, shape: tuple[int, ...]) -> bool:
+    return bool(lookup.build("metric", name)[0].takes(shape))
+
+
+def _pairs(metric: PairMetric, off: float) -> Tensor:
+    return _compared(metric, *_given_pairs(off))
+
+
+def _one_a_pair(metric: PairMetric) -> str:
+    assert isinstance(metric.lower_is_better, bool), f"lower_is_better is {metric.lower_is_better!r}"
+    for off in (0.0, 0.2):
+        found = _pairs(metric, off)
+        assert found.shape == (6,), f"6 pairs have numbers of shape {tuple(found.shape)}"
+        assert bool(found.isfinite().all()), f"a pair has {found.tolist()}"
+    return f"{float(found.double().mean()):.3g}"
+
+
+def _pair_alone(metric: PairMetric) -> str:
+    samples, images = _given_pairs(0.2)
+    whole = _compared(metric, samples, images).double()
+    alone = torch.cat([_compared(metric, x[None], y[None]) for x, y in zip(samples, images, strict=True)])
+    error = float((whole - alone).abs().max() / (1e-6 + whole.abs().max()))
+    assert error < 1e-4, f"numbers move by {error:.2g} when a pair is compared alone"
+    return f"to {error:.1g}"
+
+
+def _worse_pairs(metric: PairMetric) -> str:
+    good, poor = (float(_pairs(metric, off).double().mean()) for off in (0.02, 0.3))
+    better = good < poor if metric.lower_is_better else good > poor
+    way = "lower" if metric.lower_is_better else "higher"
+    assert better, f"{way} is better, and images with little noise have {good:.3g}, with much {poor:.3g}"
+    return f"{good:.3g} and {poor:.3g}"
+
+
+def _pairs_kept(metric: PairMetric) -> str:
+    samples, images = _given_pairs(0.2)
+    kept = samples.clone(), images.clone()
+    _compared(metric, samples, images)
+    assert torch.equal(samples, kept[0]), "it writes to the samples"
+    assert torch.equal(images, kept[1]), "it writes to the images"
     return "both"
 
 

@@ -13,6 +13,7 @@ from trilemma.interfaces.column import ClassColumn, Column, ImageColumn
 from trilemma.interfaces.condition import LABEL, ClassCondition, Condition, TextCondition
 from trilemma.interfaces.dataset import Dataset
 from trilemma.interfaces.denoiser import Denoiser
+from trilemma.interfaces.features import Features
 from trilemma.train.encodings import stored
 
 Take = Callable[[Tensor], dict[str, Tensor]]
@@ -26,7 +27,7 @@ class ConditionSource:
     the null.
 
     Args:
-        denoiser: the network, for the conditions that it takes.
+        network: whose conditions they are.
         dataset: with a column for each of them; the others are not read.
         device: that the tensors are needed on.
         provided: names of conditions that the objective makes itself, which are left out.
@@ -37,11 +38,15 @@ class ConditionSource:
     """
 
     def __init__(
-        self, denoiser: Denoiser, dataset: Dataset, device: torch.device, provided: Collection[str] = ()
+        self,
+        network: Denoiser | Features,
+        dataset: Dataset,
+        device: torch.device,
+        provided: Collection[str] = (),
     ) -> None:
         self.dataset, self._device = dataset, device
         columns = dataset.columns
-        read = [entry for name, entry in denoiser.conditions.items() if name not in provided]
+        read = [entry for name, entry in network.conditions.items() if name not in provided]
         self._takes = [_take(entry, _matching(entry, columns)) for entry in read]
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ def check_evaluation(model: Denoiser, n: int) -> None:
     """
     evaluator = Evaluator.of(model)
     evaluator.check(model)
-    if evaluator.comparisons:
+    if evaluator.of_samples:
         check_request(Request(model, n), evaluator)
 
 
@@ -45,7 +45,7 @@ def evaluated(model: Path, n: int, seed: int, device: torch.device) -> dict[str,
         TrilemmaError: as `trilemma.evaluate.evaluate` does.
     """
     network, evaluator = load_measured(model, device=device)
-    if not evaluator.comparisons:
+    if not evaluator.of_samples:
         record = evaluate_model(network, evaluator, n=n, batch_size=_BATCH, seed=seed)
     else:
         record = evaluate(Request(network, n, batch_size=_BATCH, seed=seed), evaluator)

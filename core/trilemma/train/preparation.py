@@ -139,7 +139,8 @@ def prepare(recipe: Recipe, folder: Path, processes: Processes) -> Prepared:
     together = parts.coder is not None
     if digest is not None and not together:
         card["latent"]["sha256"] = digest
-    data = Reader(dataset, model, processes.device, provided, together)
+    reads = recipe.steps * recipe.batch_size
+    data = Reader(dataset, model, processes.device, provided, together, reads)
     measured = None if validation is None else Reader(validation, model, processes.device, provided, together)
     recipe.optimizer.check_names(parts.updates)
     _check_samples(recipe, model)

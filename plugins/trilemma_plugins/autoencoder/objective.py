@@ -14,13 +14,13 @@ from torch.nn.functional import relu
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
 from trilemma.interfaces.autoencoder import Autoencoder
+from trilemma.interfaces.feature_distance import FeatureDistance
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
 from trilemma.models.loading import load_of
 from trilemma.numerics.draws import standard_normals
 from trilemma_plugins.autoencoder.discriminator import PatchDiscriminator
-from trilemma_plugins.autoencoder.feature_distance import FeatureDistance
 
 DISCRIMINATOR, FEATURES = "discriminator", "features"
 Error = Literal["squared", "absolute"]
@@ -119,7 +119,7 @@ class Autoencoding(Objective):
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
         terms = {"reconstruction": error, "kl": divergence}
         if self.features:
-            terms["features"] = step.parts[FEATURES](step.x0, drawn)
+            terms["features"] = step.parts[FEATURES](step.x0, drawn).mean()
             error = error + self.perceptual * terms["features"]
         loss = error + self.kl * divergence
         if not self.adversarial or step.number < self.start:

@@ -51,6 +51,24 @@ class Contents:
             self.metadata,
         )
 
+    def joined(self, columns: Sequence[str]) -> Contents:
+        """Returns the contents with one more column, named by `joint_name`, where all that are joined are there.
+
+        Its values are theirs with commas between them; None where one has none.
+        """
+        if not columns or not self.metadata or any(column not in self.columns for column in columns):
+            return self
+        values = [
+            None if None in row else ", ".join(map(str, row))
+            for row in zip(*(self.columns[column] for column in columns), strict=True)
+        ]
+        return Contents(self.names, {**self.columns, joint_name(columns): values}, True)
+
+
+def joint_name(columns: Sequence[str]) -> str:
+    """Returns the name of a column that is made of several: theirs, with commas between them."""
+    return ", ".join(columns)
+
 
 def contents_of(files: Files, root: Path) -> Contents:
     """Returns all images of a folder or zip.

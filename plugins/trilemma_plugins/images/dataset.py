@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from trilemma.files.picture import PIXELS_LIMIT, WHITE
 from trilemma.interfaces.column import Column, ImageColumn
 from trilemma.interfaces.condition import LABEL
 from trilemma.interfaces.dataset import Dataset
-from trilemma_plugins.images.contents import SPLIT, Contents, contents_of
+from trilemma_plugins.images.contents import SPLIT, Contents, contents_of, joint_name
 from trilemma_plugins.images.crops import CORNERS
 from trilemma_plugins.images.files import open_files
 from trilemma_plugins.images.fingerprint import files_fingerprint
@@ -57,7 +57,7 @@ class Images(Dataset):
         flip: also give the mirror image of every example.
         crops: 1, the centre; or 5, the centre and, in each corner, a square of 7/8 of the shorter side.
         classes: names of the classes in the order of their labels, where their sorted names are not meant.
-        label: column of the metadata that is the class.
+        label: column of the metadata that is the class; of several, each combination of values is one.
         text: column of the metadata that is the caption, or a list of captions; by default `text`.
         checked: whether `check`, before a training begins, decodes every image once.
 
@@ -78,7 +78,7 @@ class Images(Dataset):
         flip: bool = False,
         crops: Literal[1, 5] = 1,
         classes: Sequence[str] | None = None,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         text: str | None = None,
         checked: bool = True,
     ) -> None:
@@ -97,14 +97,16 @@ class Images(Dataset):
         checked_integer(cache_mb, "images: cache_mb", 0, 2**40 - 1)
         self.root, self._checked = located(root.replace(_PLACE, split or "train")), checked
         files = open_files(self.root)
-        whole = contents_of(files, self.root)
+        joint = () if label is None or isinstance(label, str) else tuple(label)
+        label = joint_name(joint) if joint else cast(str | None, label)
+        whole = contents_of(files, self.root).joined(joint)
         if split is not None and _PLACE not in root and SPLIT not in whole.columns:
             raise UsageError(
                 f"images: root={root!r} has no split={split}; write {_PLACE} where the split's name goes, or give its "
                 f"metadata a column {SPLIT}"
             )
         found = whole if _PLACE in root else whole.part(split, root)
-        rules = _rules(root, split, whole, classes, label, text)
+        rules = _rules(root, split, whole, classes, label, joint, text)
         check_columns(found, rules, str(self.root), declared=classes is not None)
         labels = labels_of(rules[LABEL], found) if LABEL in rules else torch.zeros(len(found.names))
         self.names, self._flips = found.names, 2 if flip else 1
@@ -185,6 +187,7 @@ def _rules(
     whole: Contents,
     classes: Sequence[str] | None,
     label: str | None,
+    joint: Sequence[str],
     text: str | None,
 ) -> dict[str, Rule]:
     """The reading of every column, the same for all splits: a label means the same in each."""
@@ -192,7 +195,7 @@ def _rules(
     if classes is not None and (not classes or len(set(classes)) < len(classes)):
         raise UsageError(f"images: classes={list(classes)} must be different names; give each once")
     if _PLACE in root and split not in (None, "train") and (whole.metadata or classes is None):
-        whole = _training(root, split)
+        whole = _training(root, split).joined(joint)
     rules = schema_of(whole, label, text, place)
     if classes is None:
         return rules

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from trilemma.cli.shared_options import Threads, use_threads
+
 
 def command(
     source: Annotated[
@@ -23,23 +25,20 @@ def command(
         typer.Option("--from", metavar="MODEL", help="Begin with the weights of a model (fine-tuning)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.", min=0)] = 0,
+    threads: Threads = 0,
 ) -> None:
     """Write a training recipe for the images in FOLDER_OR_ZIP: size, colour, classes, network and steps.
 
     Every image is read; those that cannot be are listed, and no recipe is written. A few steps are timed, so that the
     training takes as long as --minutes allows. Change what you like in it: every line says what it is for.
     """
-    import torch
-
     from trilemma.errors import printable
     from trilemma.files.paths import user_path
     from trilemma.train.suggestion import Wish, check_free, run_name, write_recipe
     from trilemma_plugins.images.suggestion import suggest
     from trilemma_plugins.images.unreadable import Unreadable
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     check_free(out, force)
     try:
         made = suggest(Wish(user_path(source), run_name(source), minutes, size, start))

@@ -40,9 +40,39 @@ def trilemma_register(registry: Registry) -> None:
     )
     registry.metric(
         MetricSpec(
+            name="text-agreement",
+            target="trilemma_plugins.metrics.text_agreement:TextAgreement",
+            summary="fraction of the samples whose own text fits best among 100",
+            reference="arXiv:2103.00020",
+        )
+    )
+    registry.metric(
+        MetricSpec(
             name="reconstruction",
             target="trilemma_plugins.metrics.reconstruction:Reconstruction",
             summary="PSNR, SSIM and Fréchet distance of images that went through an autoencoder",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="psnr",
+            target="trilemma_plugins.metrics.pairs:PeakSignalToNoise",
+            summary="PSNR of samples beside the images that they were drawn for, in decibels",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="ssim",
+            target="trilemma_plugins.metrics.pairs:StructuralSimilarity",
+            summary="structural similarity of samples and the images that they were drawn for",
+        )
+    )
+    registry.metric(
+        MetricSpec(
+            name="perceptual",
+            target="trilemma_plugins.metrics.pairs:Perceptual",
+            summary="distance of samples from the images that they were drawn for, in a network's convolutions",
+            reference="arXiv:1801.03924",
         )
     )
     registry.metric(
@@ -72,6 +102,14 @@ def trilemma_register(registry: Registry) -> None:
             name="image-network",
             target="trilemma_plugins.metrics.image_network:ImageNetwork",
             summary="eight convolutions with two residual pairs on images of any size, 192 features",
+        )
+    )
+    registry.features(
+        FeaturesSpec(
+            name="matching-network",
+            target="trilemma_plugins.metrics.matching_network:MatchingNetwork",
+            summary="vectors of images and of texts, whose products say how well they fit",
+            reference="arXiv:2103.00020",
         )
     )
     registry.model(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from trilemma.checks import checked_integer
 from trilemma.errors import UsageError
@@ -19,8 +18,7 @@ from trilemma.interfaces.objective import Objective
 from trilemma.interfaces.update import Loss, Step, Update
 from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
-
-Border = Literal["background", "reflect"]
+from trilemma_plugins.objectives.moving import Border, check_border, moved
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class CrossEntropy(Objective):
     Args:
         smoothing: s of the labels, 1 − s for the class and s/classes for each.
         shift: most pixels that an image is shifted by, each way.
-        border: "background" (−1) or "reflect": the pixels that a shift brings in.
+        border: "background" (−1), "white" (1) or "reflect": the pixels that a shift brings in.
         flip: whether half of the images are mirrored left to right.
 
     Raises:
@@ -57,8 +55,7 @@ class CrossEntropy(Objective):
                 f"cross-entropy: smoothing={self.smoothing!r} is out of range; give a number from 0 to below 1"
             )
         checked_integer(self.shift, "cross-entropy: shift", 0, what="is no number of pixels")
-        if self.border not in ("background", "reflect"):
-            raise UsageError(f"cross-entropy: unknown border={self.border!r}; expected background or reflect")
+        check_border("cross-entropy", self.border)
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the mean over the batch and the fraction of examples whose class is the likeliest."""
@@ -70,22 +67,7 @@ class CrossEntropy(Objective):
 
     def moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Returns images [B, C, H, W], each shifted and mirrored by chance."""
-        batch, _, height, width = images.shape
-        rows, columns = torch.arange(height).expand(batch, -1), torch.arange(width).expand(batch, -1)
-        if self.flip:
-            mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        if self.shift:
-            by = torch.randint(0, 2 * self.shift + 1, (2, batch, 1), generator=generator)
-            rows, columns = rows + by[0], columns + by[1]
-            sides = (self.shift,) * 4
-            images = (
-                pad(images, sides, mode="reflect")
-                if self.border == "reflect"
-                else pad(images, sides, value=-1)
-            )
-        place = torch.arange(batch)[:, None, None]
-        return images[place, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return moved(images, generator, self.shift, self.border, self.flip)
 
     def _labels(self, step: Step) -> Tensor:
         if LABEL not in step.values:

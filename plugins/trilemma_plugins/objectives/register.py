@@ -21,3 +21,11 @@ def trilemma_register(registry: Registry) -> None:
             reference="arXiv:1512.00567, arXiv:2105.05233",
         )
     )
+    registry.objective(
+        ObjectiveSpec(
+            name="contrastive",
+            target="trilemma_plugins.objectives.contrastive:Contrastive",
+            summary="cross-entropy of the pairs of images and texts in a batch, both ways (InfoNCE)",
+            reference="arXiv:1807.03748, arXiv:2103.00020",
+        )
+    )

@@ -76,6 +76,17 @@ class SequenceContext(nn.Module):
         filled = torch.where(mask[..., None], sequence, self.null).to(self.null.dtype)
         return cast(Tensor, self.embedding(self.norm(filled)))
 
+    def pooled(self, context: Tensor, mask: Tensor) -> Tensor:
+        """Returns the mean [B, E] of the places of a context that a text fills; of the whole null for no token.
+
+        Args:
+            context: [B, length, E], as the call gives it.
+            mask: [B, L], as the call takes it.
+        """
+        filled = F.pad(mask, (0, context.shape[1] - mask.shape[1]))
+        weights = (filled | ~filled.any(1, keepdim=True)).to(context.dtype).unsqueeze(-1)
+        return (context * weights).sum(1) / weights.sum(1)
+
 
 class ImageChannels(nn.Module):
     """An image, resized by the condition's rule to the size of the data, as further channels of the input.

@@ -60,6 +60,7 @@ class UNet(Denoiser):
         latent: standard normals that it draws for itself at every evaluation and adds to the embedding, as a generator
             does (2112.07804); 0 for none.
         takes_to: whether it is told the time that a row goes to, which it embeds as it does its own time.
+        pooled: whether a sequence enters the embedding, too, by the mean of its tokens (2205.11487).
 
     Raises:
         UsageError: for sizes that do not divide, and for a sequence that no transformer block attends to.
@@ -85,6 +86,7 @@ class UNet(Denoiser):
         dropout: float = 0.0,
         latent: int = 0,
         takes_to: bool = False,
+        pooled: bool = False,
     ) -> None:
         classes = checked_integer(classes, "unet: classes", 0, what="is no number of classes")
         shorthand = [{"kind": "class", "size": classes, "null": True}] if classes else []
@@ -113,6 +115,11 @@ class UNet(Denoiser):
             self.draws = {"latent": (latent,)}
         self._listen(channels[0], width)
         context = width if self._contexts else 0
+        if pooled and not context:
+            raise UsageError(
+                "unet: pooled=True without a sequence to pool; give a condition of the kind text"
+            )
+        self.pooled_embedding = perceptron(width, width) if pooled else None
         if context and not transformer:
             raise UsageError(
                 f"unet: no block attends to the sequence {self._contexts[0][1][0]!r}; "
@@ -180,6 +187,10 @@ class UNet(Denoiser):
             embedding = embedding + part
         contexts = self._heard(self._contexts, cond)
         context = torch.cat(contexts, 1) if contexts else None
+        if self.pooled_embedding is not None:
+            for (part, keywords), found in zip(self._contexts, contexts, strict=True):
+                mean = getattr(self, part).pooled(found, cond[keywords[1]])
+                embedding = embedding + self.pooled_embedding(mean)
         if self._images:
             z = torch.cat([z, *(image.to(z.dtype) for image in self._heard(self._images, cond))], 1)
         h = self.inlet(unshuffled(z, self.patch))

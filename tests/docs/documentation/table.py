@@ -93,4 +93,7 @@ NOT_RUN = (
 )
 
 # Pages that a test of their own follows.
-ELSEWHERE = {"docs/publish.md": "tests/registry/test_guide.py"}
+ELSEWHERE = {
+    "docs/publish.md": "tests/registry/test_guide.py",
+    "examples/trilemma-emoji/README.md": "tests/emoji/test_distribution.py",
+}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import trilemma
 from trilemma import ops
-from trilemma.models.fusion import fuse, unfuse
+from trilemma.models.fusion import convolving, fuse, unfuse
 from trilemma.models.fusion.swapping import Swapped
 
 needs_native = pytest.mark.skipif(
@@ -211,6 +211,81 @@ def test_a_convolution_sees_what_is_written_into_its_weights_past_autograd() -> 
         torch.testing.assert_close(module(x), 2 * before)
         module.to(torch.bfloat16)
         torch.testing.assert_close(module(x.bfloat16()).float(), 2 * before, rtol=2e-2, atol=2e-2)
+
+
+def one_element(weight: Tensor) -> None:
+    weight[3, 5, 1, 2] = 4
+
+
+def one_channel(weight: Tensor) -> None:
+    weight.data[3].mul_(2)
+
+
+def by_numpy(weight: Tensor) -> None:
+    weight.detach().numpy()[:] *= 2
+
+
+def turned(weight: Tensor) -> None:
+    weight.data = weight.data.transpose(0, 1)
+
+
+def elsewhere(weight: Tensor) -> None:
+    weight.data = 2 * weight.data
+
+
+def flipped(weight: Tensor) -> None:
+    weight.data = weight.data.flip(2)
+
+
+WRITES = (one_element, one_channel, by_numpy, turned, elsewhere, flipped)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_filters_are_kept_until_the_weights_change(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(
+        convolving, "transformed", lambda weight: made.append(1) or ops.convolution.transformed(weight)
+    )
+    plain, x = randomised(nn.Conv2d(8, 8, 3, padding=1)), torch.randn(1, 8, 8, 8)
+    fused = copy.deepcopy(plain)
+    fuse(fused)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-4)
+        assert len(made) == 1
+        write(plain.weight)
+        write(fused.weight)
+        for _ in range(2):
+            torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-4)
+    assert len(made) == 2
+
+
+def test_filters_of_weights_of_inference_mode_see_every_write() -> None:
+    x = torch.randn(1, 8, 8, 8)
+    with torch.inference_mode():
+        plain = randomised(nn.Conv2d(8, 8, 3, padding=1))
+        fused = copy.deepcopy(plain)
+        fuse(fused)
+        fused(x)
+        for convolution in (plain, fused):
+            convolution.weight[3, 5, 1, 2] = 4
+        torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=1e-5)
+
+
+def test_fusing_takes_no_name_that_a_child_may_have() -> None:
+    class Known(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = nn.GroupNorm(4, 8), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.conv(F.silu(self.norm(x)))
+            return F.scaled_dot_product_attention(q, q, q)
+
+    plain, fused = Known(), Known()
+    fuse(fused)
+    for part, other in zip(plain.modules(), fused.modules(), strict=True):
+        assert all(name.startswith("_trilemma") for name in set(dir(other)) - set(dir(part)))
 
 
 def test_a_convolution_under_autocast_answers_in_its_dtype() -> None:

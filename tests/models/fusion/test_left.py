@@ -33,6 +33,21 @@ class OwnSiLU(nn.SiLU):
     pass
 
 
+class ByItself(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight / 2, self.bias, padding=1)
+
+
+class NormByItself(nn.GroupNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, 1, self.weight, self.bias)
+
+
+class Norm32(nn.GroupNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).type(x.dtype)
+
+
 class Block(nn.Module):
     """GroupNorm, then SiLU, called from children."""
 
@@ -127,9 +142,9 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "a convolution in float64": (lambda: conv(dtype=torch.float64), {"": "torch.float64"}),
     "a complex convolution": (lambda: conv(dtype=torch.complex64), {"": "torch.complex64"}),
     "another device": (lambda: conv(device="meta"), {"": "it is on meta"}),
-    "a subclass": (lambda: OwnConv(8, 8, 3, padding=1), {"": "its class OwnConv is a subclass of Conv2d"}),
+    "a convolution of its own": (lambda: ByItself(8, 8, 3, padding=1), {"": "class ByItself computes it by itself"}),
     "a lazy convolution": (lambda: nn.LazyConv2d(8, 3, padding=1), {"": "LazyConv2d"}),
-    "a parametrized convolution": (lambda: parametrized(conv()), {"": "ParametrizedConv2d"}),
+    "a parametrized convolution": (lambda: parametrized(conv()), {"": "it is parametrized"}),
     "a patched convolution": (lambda: patched(conv()), {"": "replaced on the object"}),
     "one dimension": (lambda: nn.Conv1d(8, 8, 3, padding=1), {"": "its class is Conv1d"}),
     "three dimensions": (lambda: nn.Conv3d(8, 8, 3, padding=1), {"": "its class is Conv3d"}),
@@ -137,14 +152,14 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
     "no affine map": (lambda: nn.GroupNorm(4, 8, affine=False), {"": "no weight and bias"}),
     "a norm in float64": (lambda: nn.GroupNorm(4, 8).double(), {"": "torch.float64"}),
     "two dtypes": (mixed, {"": "its weight is torch.float32 and its bias torch.float64"}),
-    "a subclass of the norm": (lambda: OwnNorm(4, 8), {"": "its class OwnNorm is a subclass of GroupNorm"}),
-    "a parametrized norm": (lambda: parametrized(nn.GroupNorm(4, 8)), {"": "ParametrizedGroupNorm"}),
+    "a norm of its own": (lambda: NormByItself(4, 8), {"": "class NormByItself computes it by itself"}),
+    "a parametrized norm": (lambda: parametrized(nn.GroupNorm(4, 8)), {"": "it is parametrized"}),
     "a patched norm": (
         lambda: Block(patched(nn.GroupNorm(4, 8))),
         {"norm": "replaced on the object", "act": "does not follow a GroupNorm"},
     ),
     "an activation alone": (lambda: nn.SiLU(), {"": "does not follow a GroupNorm"}),
-    "a subclass of the activation": (lambda: Block(act=OwnSiLU()), {"act": "OwnSiLU is a subclass of SiLU"}),
+    "a subclass of the activation": (lambda: Block(act=OwnSiLU()), {"act": "its class is OwnSiLU, not SiLU"}),
     "a patched activation": (lambda: Block(act=patched(nn.SiLU())), {"act": "replaced on the object"}),
     "an activation in place": (lambda: Block(act=nn.SiLU(inplace=True)), {"act": "works in place"}),
     "a hooked activation": (lambda: Block(act=hooked(nn.SiLU())), {"act": "it has hooks"}),
@@ -177,6 +192,9 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], list[tuple[str, str]]]] = {
     "a norm of a patched owner": (lambda: patched(nn.Sequential(nn.GroupNorm(4, 8))), [("0", "GroupNorm")]),
     "a hooked convolution": (lambda: hooked(conv()), [("", "3×3 convolution")]),
     "a half convolution": (lambda: conv(dtype=torch.bfloat16), [("", "3×3 convolution")]),
+    "a subclass": (lambda: OwnConv(8, 8, 3, padding=1), [("", "3×3 convolution")]),
+    "a subclass of the norm": (lambda: OwnNorm(4, 8), [("", "GroupNorm")]),
+    "a norm in float32": (lambda: Block(Norm32(4, 8)), [("", "GroupNorm + SiLU")]),
     "attention": (Attention, [("", "attention")]),
     "attention of no options": (lambda: Attention(attn_mask=None, is_causal=False), [("", "attention")]),
     "attention by a function": (ByFunction, [("", "attention")]),
@@ -257,15 +275,17 @@ def test_a_norm_that_is_shared_waits_where_all_owners_go_on_alike() -> None:
 
 
 @pytest.mark.parametrize("order", [(Block, ActsTwice), (ActsTwice, Block)])
-def test_a_norm_that_is_shared_waits_for_nobody_where_its_owners_differ(order: tuple[Any, Any]) -> None:
+def test_a_norm_that_is_shared_waits_in_the_owner_that_goes_on_with_it(order: tuple[Any, Any]) -> None:
     shared = nn.GroupNorm(4, 8), nn.SiLU()
     network = nn.Sequential(*(kind(*shared) for kind in order))
     x = torch.randn(2, 8, 3, 3)
     expected = network(x)
     report = fuse(network)
-    assert {entry.pattern for entry in report.fused} == {"GroupNorm"}
-    assert [entry.module for entry in report.left] == ["0.act"]
+    assert [(entry.module, entry.pattern) for entry in report.fused] == [
+        (str(order.index(Block)), "GroupNorm + SiLU")
+    ]
     torch.testing.assert_close(network(x), expected)
+    assert report.calls == {"group_norm_act": 1 + 1}
 
 
 def test_fusing_again_finds_the_same_left_and_nothing_to_do() -> None:

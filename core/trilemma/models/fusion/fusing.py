@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from trilemma.models.fusion.attending import Attending, mentions_attention
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
 from trilemma.models.fusion.leaving import left, why_alone, why_patched
-from trilemma.models.fusion.matching import Found, find
-from trilemma.models.fusion.normalizing import Normalized, Owner, why_not_normalized
-from trilemma.models.fusion.report import Fused, FusionReport, Left
-from trilemma.models.fusion.swapping import Swapped, own_class, swap, unswap
+from trilemma.models.fusion.matching import Found, find, norms_of, waits_in
+from trilemma.models.fusion.normalizing import Normalized, Owner, at, why_not_normalized
+from trilemma.models.fusion.recording import record_first_call, recording
+from trilemma.models.fusion.report import ATTENTION, CONVOLUTION, NORM, Fused, FusionReport, Left
+from trilemma.models.fusion.swapping import Swapped, swap, unswap
 from trilemma.models.fusion.tracing import CannotTrace, trace
 from trilemma.ops.operator import OPERATORS
 
+# A call of a network: its arguments by place or by name, one tensor, or a function that calls it.
+Example = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], object]
 
-def fuse(module: nn.Module) -> FusionReport:
+
+def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
     """Swaps GroupNorm (+ AdaGN, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
 
-    Each submodule that such a pattern belongs to gets a class of its own in front of its class, whose forward calls the
-    operators; modules, parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards
-    of the network itself keep running as they are written. A normalisation waits to be computed together with the
-    modulation and the activation that follow it, where a trace of its owner's forward shows that nothing else follows;
-    and `scaled_dot_product_attention` is caught where a forward attends, itself or through a processor (diffusers).
-    Nothing about the network is cached: the next call sees its later changes and its hooks. Under
-    transforms of `torch.func` and in forward-mode derivatives everything runs as it is written.
+    Each submodule that such a pattern belongs to gets a class of its own, whose forward calls the operators; modules,
+    parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards of the network
+    itself, and those of subclasses of GroupNorm and Conv2d, keep running as they are written. A normalisation waits to
+    be computed together with the modulation and the activation that follow it, where a trace of its owner's forward
+    shows that nothing else follows; and `scaled_dot_product_attention` is caught where a forward attends, itself or
+    through a processor (diffusers) or a table of functions (transformers). Nothing about the network is cached: the
+    next call sees its later changes and its hooks. Under transforms of `torch.func`, in forward-mode derivatives and
+    while it is traced or exported everything runs as it is written.
 
-    3×3 convolutions are swapped on the CPU, for inference: the transformed filters and a copy of the weights to compare
-    with take five times their memory, and are made anew where the weights have changed.
+    3×3 convolutions are swapped on the CPU, for inference: the transformed filters take four times the weights' memory,
+    and are made anew where the weights have changed. A write past autograd (`.data`, NumPy) is seen where it
+    reaches one of a few elements of each output channel.
 
     Args:
         module: the network; changed in place.
+        example: arguments to call the network with once, without gradients: a tensor, a tuple, or a mapping of names;
+            or a function that calls it or a part of it. It fills in `ran` and `as_written` of the report; without
+            one the network's first call does.
 
     Returns:
-        What was replaced, and what was left and why.
+        What was replaced, what was left and why, and what ran.
     """
     report = FusionReport()
     missing = {name: OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")}
@@ -50,92 +61,114 @@ def fuse(module: nn.Module) -> FusionReport:
         if not isinstance(owner, Swapped):
             passed.fuse(name, owner)
     passed.tell_of_norms()
-    report.left.extend(left(modules, passed.attention))
+    report.left.extend(left(modules, passed.why_left))
+    if example is not None:
+        try:
+            with recording(module, (report,)):
+                _run(module, example)
+        except BaseException:
+            unfuse(module)
+            raise
+    elif report.fused:
+        record_first_call(module, report)
     return report
 
 
 def unfuse(module: nn.Module) -> None:
     """Takes away what `fuse` did; a network that was not fused stays as it is."""
     for owner in module.modules():
-        unswap(owner)
-        for name in ("followed_by", "kept"):
+        while isinstance(owner, Swapped):
+            unswap(owner)
+        for name in ("_trilemma_following", "_trilemma_kept", "_trilemma_reports"):
             vars(owner).pop(name, None)
+
+
+def _run(module: nn.Module, example: Example) -> None:
+    if callable(example):
+        example()
+        return
+    with torch.no_grad():
+        if isinstance(example, Mapping):
+            module(**example)
+        else:
+            module(*([example] if isinstance(example, Tensor) else example))
 
 
 class _Pass:
     """One pass over the modules of a network, owners before what they own.
 
     Attributes:
-        attention: by the identity of a module, why its attention stays as it is written.
+        why_left: by the identity of a module, why its attention or its activations stay as they are written.
     """
 
     def __init__(self, report: FusionReport) -> None:
         self._report = report
-        self._norms: list[tuple[str, nn.Module, str, Normalized, str]] = []
-        self._swapped: set[int] = set()
-        self.attention: dict[int, str] = {}
+        self._norms: dict[int, tuple[str, nn.Module]] = {}
+        self._patterns: list[tuple[str, nn.Module, Found]] = []
+        self.why_left: dict[int, str] = {}
 
     def fuse(self, name: str, owner: nn.Module) -> None:
         if why := why_patched(owner):
             if _attends(owner):
-                self.attention[id(owner)] = why
+                self.why_left[id(owner)] = why
         elif isinstance(owner, nn.Conv2d):
             if not why_not_convolved(owner):
                 swap(owner, Convolved)
-                self._report.fused.append(Fused(name, "3×3 convolution"))
+                self._report.fused.append(Fused(name, CONVOLUTION))
         elif isinstance(owner, nn.GroupNorm):
-            # One that no traced owner holds.
             if not why_not_normalized(owner):
                 swap(owner, Normalized)
-                self._report.fused.append(Fused(name, "GroupNorm"))
+                self._norms[id(owner)] = (name, owner)
         elif type(owner) not in (nn.ModuleList, nn.ModuleDict):
             self._fuse_owner(name, owner)
 
     def _fuse_owner(self, name: str, owner: nn.Module) -> None:
-        norms = {child: part for child, part in owner.named_children() if own_class(part) is nn.GroupNorm}
-        attends = _attends(owner)
+        norms, attends = norms_of(owner), _attends(owner)
         if not norms and not attends:
             return
         try:
             found = find(trace(owner), owner)
         except CannotTrace as error:
             found = Found()
-            if not attends:
-                self._report.left.append(Left(name, f"its forward cannot be traced ({error})"))
+            why = f"its forward cannot be traced ({error})"
+            if any("." not in path for path in norms):
+                self._tell_of_activations(owner, why)
+                if not attends:
+                    self._report.left.append(Left(name, why))
+        following = [
+            (tuple(path.split(".")), None if activation is None else tuple(activation.split(".")))
+            for path, activation in found.norms.items()
+            if not why_patched(norms[path]) and not why_not_normalized(norms[path]) and waits_in(norms[path])
+        ]
         if found.attention or (attends and not found.unfit):
             swap(owner, Attending)
-            self._report.fused += [Fused(name, "attention")] * max(1, found.attention)
-        else:
-            if found.norms:
-                swap(owner, Owner)
-            if found.unfit:
-                self.attention[id(owner)] = found.unfit[0]
-        for child, norm in norms.items():
-            self._fuse_norm(name, owner, child, norm, found)
+            self._report.fused += [Fused(name, ATTENTION)] * max(1, found.attention)
+        elif following:
+            swap(owner, Owner)
+        if found.unfit and not found.attention:
+            self.why_left[id(owner)] = found.unfit[0]
+        if following:
+            cast(Owner, owner)._trilemma_following = tuple(following)
+            self._patterns.append((name, owner, found))
 
-    def _fuse_norm(self, name: str, owner: nn.Module, child: str, norm: nn.Module, found: Found) -> None:
-        followed_by = (child, found.norms[child]) if child in found.norms else None
-        if isinstance(norm, Normalized):
-            # Its owners must go on alike.
-            norm.followed_by = followed_by if norm.followed_by == followed_by else None
-        elif why_patched(norm) or why_not_normalized(norm):
-            return
-        else:
-            swap(norm, Normalized)
-            self._swapped.add(id(norm))
-            cast(Normalized, norm).followed_by = followed_by
-        if id(norm) in self._swapped:
-            self._norms.append((name, owner, child, cast(Normalized, norm), found.patterns.get(child, "")))
+    def _tell_of_activations(self, owner: nn.Module, why: str) -> None:
+        for child in owner.children():
+            if isinstance(child, nn.SiLU):
+                self.why_left.setdefault(id(child), f"in the module that holds it: {why}")
 
     def tell_of_norms(self) -> None:
         """Reports each normalisation with the operations it is computed with, now that all owners are known."""
-        for name, owner, child, norm, pattern in self._norms:
-            followed_by = norm.followed_by
-            activation = owner._modules.get(followed_by[1] or "") if followed_by else None
-            if followed_by and not why_alone(norm, activation):
-                self._report.fused.append(Fused(name, pattern))
-            else:
-                self._report.fused.append(Fused(f"{name}.{child}" if name else child, "GroupNorm"))
+        told = set()
+        for name, owner, found in self._patterns:
+            for path, activation in cast(Owner, owner)._trilemma_following:
+                norm = cast(nn.Module, at(owner, path))
+                act = None if activation is None else at(owner, activation)
+                if id(norm) in self._norms and not why_alone(norm, act):
+                    told.add(id(norm))
+                    self._report.fused.append(Fused(name, found.patterns[".".join(path)]))
+        for name, norm in self._norms.values():
+            if id(norm) not in told:
+                self._report.fused.append(Fused(name, NORM))
 
 
 def _attends(owner: nn.Module) -> bool:

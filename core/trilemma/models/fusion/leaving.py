@@ -8,9 +8,9 @@ from torch import nn
 
 from trilemma.models.fusion.attending import Attending
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
-from trilemma.models.fusion.normalizing import Normalized, Owner, is_changed, why_not_normalized
+from trilemma.models.fusion.normalizing import Normalized, at, is_changed, why_not_normalized
 from trilemma.models.fusion.report import Left
-from trilemma.models.fusion.swapping import other_class, own_class
+from trilemma.models.fusion.swapping import own_class
 
 _CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -19,16 +19,16 @@ _CONVOLUTIONS = (
 _NO_OPERATOR = (nn.LayerNorm, nn.RMSNorm, nn.GELU)
 
 
-def left(modules: Sequence[tuple[str, nn.Module]], attention: Mapping[int, str]) -> Iterator[Left]:
+def left(modules: Sequence[tuple[str, nn.Module]], known: Mapping[int, str]) -> Iterator[Left]:
     """Yields the modules of a known kind that are not fused, by their names, each with the reason.
 
     Args:
         modules: all of a fused network.
-        attention: by the identity of a module, why its attention stays as it is written.
+        known: by the identity of a module, why its attention or its activation stays as it is written, as far as known.
     """
     activations = _activations(modules)
     for name, module in modules:
-        if why := attention.get(id(module)) or _why(module, activations):
+        if why := known.get(id(module)) or _why(module, activations):
             yield Left(name, why)
 
 
@@ -66,20 +66,17 @@ def _activations(modules: Sequence[tuple[str, nn.Module]]) -> dict[int, nn.Modul
     """The normalisation that each activation is computed with, by the activation's identity."""
     found: dict[int, nn.Module] = {}
     for _, owner in modules:
-        if not isinstance(owner, Owner):
-            continue
-        for norm in owner.children():
-            if isinstance(norm, Normalized) and norm.followed_by is not None:
-                name, activation = norm.followed_by
-                if activation is not None and owner._modules.get(name) is norm:
-                    found[id(owner._modules.get(activation))] = norm
+        for path, activation in getattr(owner, "_trilemma_following", ()):
+            norm = at(owner, path)
+            if activation is not None and norm is not None:
+                found[id(at(owner, activation))] = norm
     return found
 
 
 def _why_activation(activation: nn.SiLU, norm: nn.Module | None) -> str:
     own = why_patched(activation)
     if not own and type(activation) is not nn.SiLU:
-        own = other_class(activation, nn.SiLU)
+        own = f"its class is {type(activation).__name__}, not SiLU"
     if own:
         return own
     if norm is None:

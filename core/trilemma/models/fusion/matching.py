@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
+from trilemma.models.fusion.pending import CASTS
+from trilemma.models.fusion.report import ACTIVATED, MODULATED, NORM
 from trilemma.models.fusion.swapping import own_class
-from trilemma.models.fusion.tracing import writes_in_place
+from trilemma.models.fusion.tracing import CannotTrace, trace, writes_in_place
 
 _ADDITIONS = (operator.add, torch.add)
 _PRODUCTS = (operator.mul, torch.mul)
 # In the order of the arguments.
-_ATTENTION_OPTIONS = {
+ATTENTION_OPTIONS = {
     "attn_mask": "it attends with a mask",
     "dropout_p": "it attends with dropout",
     "is_causal": "it attends causally",
@@ -29,8 +32,8 @@ class Found:
     """The patterns in the forward of a module.
 
     Attributes:
-        patterns: the pattern that begins at each normalisation among its children.
-        norms: those that nothing but a modulation and an activation follows, each with the activation's name where that
+        patterns: the pattern that begins at each normalisation that it calls, by its path.
+        norms: those that nothing but a modulation and an activation follows, each with the activation's path where that
             is a module.
         attention: number of attention calls that the operator may fit.
         unfit: why it does not fit the other calls.
@@ -45,7 +48,7 @@ class Found:
 def find(graph: fx.Graph, owner: nn.Module) -> Found:
     """Returns the patterns in the graph of a module's forward."""
     found, nodes = Found(), list(graph.nodes)
-    norms = {name for name, part in owner.named_children() if _is_norm(part)}
+    norms = norms_of(owner)
     for place, node in enumerate(nodes):
         if node.op == "call_function" and node.target is F.scaled_dot_product_attention:
             if why := why_unfit(node):
@@ -59,12 +62,12 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
         between = nodes[place + 1 : nodes.index(last)]
         waits = last is not node and len(node.args) == 1 and not node.kwargs
         if not waits or any(_writes(other, owner) for other in between):
-            pattern, activation, waits = "GroupNorm", None, False
+            pattern, activation, waits = NORM, None, False
         way = (pattern, activation if waits else None)
         if name in found.patterns and (found.patterns[name], found.norms.get(name)) != way:
             # It is called in two ways.
             found.norms.pop(name, None)
-            found.patterns[name] = "GroupNorm"
+            found.patterns[name] = NORM
             continue
         found.patterns[name] = pattern
         if waits:
@@ -74,16 +77,45 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
 
 def why_unfit(call: fx.Node) -> str:
     """Returns why the operator cannot be a call of `scaled_dot_product_attention`; "" where nothing in it says so."""
-    given = dict(zip(_ATTENTION_OPTIONS, call.args[3:], strict=False)) | call.kwargs
-    for name, why in _ATTENTION_OPTIONS.items():
-        value = given.get(name)
-        if value if isinstance(value, bool | int | float) else value is not None:
-            return why
+    return why_option(dict(zip(ATTENTION_OPTIONS, call.args[3:], strict=False)) | call.kwargs)
+
+
+def why_option(given: Mapping[str, Any]) -> str:
+    """Returns why the operator cannot attend with these options; "" where it can."""
+    for name, value in given.items():
+        if name != "scale" and (value if isinstance(value, bool | int | float) else value is not None):
+            return ATTENTION_OPTIONS.get(name) or f"it attends with {name}"
     return ""
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return own_class(module) is nn.GroupNorm and isinstance(module.weight, Tensor)
+def norms_of(owner: nn.Module) -> dict[str, nn.Module]:
+    """Returns the normalisations that a module holds, by their path; those in lists and sequences of it too."""
+    found: dict[str, nn.Module] = {}
+    for name, child in owner._modules.items():
+        if isinstance(child, nn.GroupNorm):
+            found[name] = child
+        elif isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            found |= {f"{name}.{path}": norm for path, norm in norms_of(child).items()}
+    return found
+
+
+def waits_in(norm: nn.Module) -> bool:
+    """Returns whether the forward of a normalisation's class only casts besides, so that its result may wait.
+
+    As `super().forward(x.float()).type(x.dtype)`.
+    """
+    if own_class(norm) is nn.GroupNorm:
+        return True
+    try:
+        nodes = list(trace(norm).nodes)
+    except CannotTrace:
+        return False
+    return all(
+        node.op in ("placeholder", "output")
+        or (node.op == "call_function" and node.target in (F.group_norm, getattr))
+        or (node.op == "call_method" and node.target in CASTS)
+        for node in nodes
+    )
 
 
 def _pattern(norm: fx.Node, owner: nn.Module) -> tuple[fx.Node, str, str | None]:
@@ -95,7 +127,7 @@ def _pattern(norm: fx.Node, owner: nn.Module) -> tuple[fx.Node, str, str | None]
     if activation is not None and silu:
         last = activation
         name = str(activation.target) if activation.op == "call_module" else None
-    return last, "GroupNorm" + " + scale and shift" * modulated + " + SiLU" * silu, name
+    return last, NORM + MODULATED * modulated + ACTIVATED * silu, name
 
 
 def _modulation(norm: fx.Node) -> tuple[fx.Node, bool]:
@@ -138,7 +170,7 @@ def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
     if len(node.args) != 1 or any(node.kwargs.values()):
         return False
     if node.op == "call_module":
-        return type(owner._modules.get(str(node.target))) is nn.SiLU
+        return type(owner.get_submodule(str(node.target))) is nn.SiLU
     return node.op == "call_function" and node.target is F.silu
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from trilemma import ops
 from trilemma.errors import TrilemmaError
-from trilemma.models.fusion.swapping import run_own
+from trilemma.models.fusion.recording import note
+from trilemma.models.fusion.report import ACTIVATED, MODULATED, NORM
 
+# Methods of tensors that change nothing where the dtype stays.
+CASTS: Final = ("type", "to", "float")
 _PRODUCTS: Final = frozenset((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__))
 _SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__))
 
@@ -104,8 +107,12 @@ class Pending:
         given = (x, norm.num_groups, self._weight, self._bias)
         factor, shift = self._factor, self._shift
         y: Tensor
+        if factor is not None or silu:
+            whole = shift is not None or factor is None
+            note(norm, NORM + MODULATED * (shift is not None) + ACTIVATED * (silu and whole))
         if factor is None and not silu:
-            y = run_own(norm, x)
+            note(norm, why="it turned out that nothing can be computed with it")
+            y = nn.GroupNorm.forward(norm, x)
         elif factor is None:
             y = ops.group_norm_act(*given, eps=norm.eps, silu=silu)
         elif shift is not None:
@@ -126,6 +133,19 @@ def computed(value: Any) -> Any:
 
 def _version(x: Tensor) -> int | None:
     return None if x.is_inference() else x._version
+
+
+def _cast(name: str) -> None:
+    def method(self: Pending, *given: Any, **options: Any) -> Any:
+        if given == (self._x.dtype,) and not options:
+            return self
+        return getattr(computed(self), name)(*given, **options)
+
+    setattr(Pending, name, method)
+
+
+for _name in ("type", "to"):
+    _cast(_name)
 
 
 def _delegate(name: str) -> None:

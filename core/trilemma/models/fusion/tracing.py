@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute
 from torch.nn.modules import module as modules
 
 from trilemma.models.construction import DRAWS, LIKE
@@ -46,6 +47,13 @@ _CONSTANT: Final = (
 )
 
 
+_DIMENSIONS: Final = 4
+_FACTS: Final = (
+    *("shape", "size", "dim", "ndim", "numel", "nelement", "stride", "element_size", "item", "tolist"),
+    *("dtype", "device", "layout", "is_cuda", "itemsize", "requires_grad", "__len__"),
+)
+# They take numbers, which may be read out of tensors.
+_BY_NUMBERS: Final = ("arange", "full", "linspace", "logspace", "eye")
 _IN_PLACE: Final = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
 
 
@@ -95,6 +103,12 @@ class _TensorProxy(fx.Proxy):
     def __class__(self) -> type:
         return torch.Tensor
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes; their number is that of images, for forwards that ask for it."""
+        sizes: Any = Attribute(self, "shape")
+        return tuple(sizes[axis] for axis in range(_DIMENSIONS))
+
 
 def _record_in_place(name: str) -> None:
     def method(self: _TensorProxy, other: Any) -> fx.Proxy:
@@ -110,7 +124,8 @@ for _name in _IN_PLACE:
 
 class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _TensorProxy(node, self)
+        # torch's parser reads what passes for a tensor where it expects a number as the memory of one, and crashes.
+        return _TensorProxy(node, self) if _is_tensor(node) else fx.Proxy(node, self)
 
     def create_arg(self, a: Any) -> Any:
         if type(a) is _TensorProxy:
@@ -119,6 +134,15 @@ class _Tracer(fx.Tracer):
             # The graph never runs; only its calls are read.
             return None
         return super().create_arg(a)
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Returns whether a value may be a tensor: no size, dtype or other fact about one, nor computed from such alone."""
+    if node.op == "call_method":
+        return node.target not in _FACTS
+    if node.op != "call_function" or node.target is getattr:
+        return node.op != "call_function" or node.args[1] not in _FACTS
+    return not node.all_input_nodes or any(map(_is_tensor, node.all_input_nodes))
 
 
 class _Shadows:
@@ -175,6 +199,8 @@ def _refuse_what_lasts(forward: Any) -> None:
     code = getattr(forward, "__code__", None)
     if code is None:
         raise CannotTrace("its forward is no Python function")
+    if made := [name for name in _BY_NUMBERS if name in code.co_names]:
+        raise CannotTrace(f"it makes tensors by {made[0]}, perhaps of a computed number")
     cells = zip(code.co_freevars, forward.__closure__ or (), strict=True)
     seen = {name: forward.__globals__[name] for name in code.co_names if name in forward.__globals__}
     seen |= {name: cell.cell_contents for name, cell in cells if name != "__class__"}

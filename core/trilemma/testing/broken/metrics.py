@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trilemma.errors import TrilemmaError
 from trilemma.interfaces.denoiser import Denoiser
-from trilemma.interfaces.metric import Metric, ModelMetric, Observation
+from trilemma.interfaces.metric import Metric, ModelMetric, Observation, PairMetric
 
 
 class Sums:
@@ -219,6 +219,52 @@ class ScalesImages(RightModelMetric):
 
     def squares(self, model: Denoiser, x: Tensor, generator: torch.Generator) -> float:
         return super().squares(model, x.mul_(0.9), generator)
+
+
+class RightPairMetric(PairMetric):
+    """The mean absolute difference of two images."""
+
+    lower_is_better = True
+
+    def compare(self, samples: Tensor, images: Tensor, network: Any) -> Tensor:
+        return (samples - images).abs().mean((1, 2, 3))
+
+
+class PairsInOne(RightPairMetric):
+    """Gives one number of all pairs."""
+
+    def compare(self, samples: Tensor, images: Tensor, network: Any) -> Tensor:
+        return super().compare(samples, images, network).mean()
+
+
+class InfinitePairs(RightPairMetric):
+    """Is infinite for equal images."""
+
+    lower_is_better = False
+
+    def compare(self, samples: Tensor, images: Tensor, network: Any) -> Tensor:
+        return 1 / super().compare(samples, images, network)
+
+
+class PairsByTheirBatch(RightPairMetric):
+    """Divides by the largest difference of the batch."""
+
+    def compare(self, samples: Tensor, images: Tensor, network: Any) -> Tensor:
+        found = super().compare(samples, images, network)
+        return found.mean() * found / found.amax().clamp_min(1e-9)
+
+
+class SimilarIsWorse(RightPairMetric):
+    """Says that a larger difference is better."""
+
+    lower_is_better = False
+
+
+class ScalesPairs(RightPairMetric):
+    """Writes to the samples that it is given."""
+
+    def compare(self, samples: Tensor, images: Tensor, network: Any) -> Tensor:
+        return super().compare(samples.mul_(0.9), images, network)
 
 
 class RightFeatures:

@@ -12,7 +12,7 @@ from trilemma.interfaces.features import Features
 
 
 class FeatureDistance(nn.Module):
-    """Mean over convolutions l, places and images of ‖u_l(x) − u_l(y)‖², u the outputs of a place at length 1.
+    """Mean over convolutions l and places of ‖u_l(x) − u_l(y)‖², u the outputs of a place at length 1.
 
     Args:
         network: whose convolutions they are.
@@ -32,15 +32,15 @@ class FeatureDistance(nn.Module):
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
         if not layers:
             raise UsageError(
-                f"autoencoding: {network.name} has no convolutions to compare by; give other features"
+                f"{network.name} has no convolutions to compare images by; give another feature network"
             )
         for layer in layers:
             layer.register_forward_hook(self._see)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Returns the distance of images x and y [B, C, H, W], one number."""
+        """Returns the distances [B] of images x and y [B, C, H, W]."""
         distances = [
-            (first - second).square().sum(1).mean()
+            (first - second).square().sum(1).mean((1, 2))
             for first, second in zip(self._activations(x), self._activations(y), strict=True)
         ]
         return sum(distances[1:], distances[0]) / len(distances)
