@@ -556,6 +556,7 @@ def bundled_cases() -> Iterator[Case]:
             yield f"bundled/{name}/{how}", partial(drawn, loaded(name), sampler=spec, steps=3, **given)
     few = (
         ("mnist-8", "ddim"),
+        ("mnist-4", "ddim"),
         ("recovery-mnist", "recovery-langevin:chain=2,end=0.06,rule=curvature,step=1"),
     )
     for name, spec in few:

@@ -25,6 +25,7 @@ BUNDLED = {
     "vdm-mnist": "denoiser",
     "cld-mnist": "denoiser",
     "mnist-8": "denoiser",
+    "mnist-4": "denoiser",
     "recovery-mnist": "denoiser",
     "mnist-features": "features",
     "image-features": "features",

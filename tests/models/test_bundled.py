@@ -23,6 +23,7 @@ NAMES = sorted(
 # Of the models that are a stage of a family's recipe.
 STAGES = {
     "mnist-8": "distillation/recipes/mnist.toml",
+    "mnist-4": "distillation/recipes/mnist.toml",
     "recovery-mnist": "recovery/recipes/mnist.toml",
 }
 
@@ -36,7 +37,7 @@ def recipe_of(name: str) -> Recipe:
 
 def test_every_recipe_of_the_folder_has_its_model():
     assert {recipe.stem for recipe in (FOLDER / "recipes").glob("*.toml")} | set(STAGES) == set(NAMES)
-    assert {"mnist", "vdm-mnist", "cld-mnist", "mnist-8", "recovery-mnist"} <= set(NAMES)
+    assert {"mnist", "vdm-mnist", "cld-mnist", "mnist-8", "mnist-4", "recovery-mnist"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,3 +46,11 @@ def trilemma_register(registry: Registry) -> None:
             reference="recipe: trilemma_plugins/recovery/recipes/mnist.toml",
         )
     )
+    registry.model(
+        ModelSpec(
+            name="mnist-4",
+            target="trilemma_plugins.models:mnist_4",
+            summary="class-conditional handwritten digits, 28×28, in 4 steps, distilled from mnist",
+            reference="recipe: trilemma_plugins/distillation/recipes/mnist.toml",
+        )
+    )
