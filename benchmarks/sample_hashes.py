@@ -557,6 +557,7 @@ def bundled_cases() -> Iterator[Case]:
     few = (
         ("mnist-8", "ddim"),
         ("mnist-4", "ddim"),
+        ("mnist-1", "ddim"),
         ("recovery-mnist", "recovery-langevin:chain=2,end=0.06,rule=curvature,step=1"),
     )
     for name, spec in few:

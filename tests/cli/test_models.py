@@ -26,6 +26,7 @@ BUNDLED = {
     "cld-mnist": "denoiser",
     "mnist-8": "denoiser",
     "mnist-4": "denoiser",
+    "mnist-1": "denoiser",
     "recovery-mnist": "denoiser",
     "mnist-features": "features",
     "image-features": "features",

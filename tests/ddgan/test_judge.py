@@ -75,3 +75,10 @@ def test_a_state_noised_to_its_own_level_is_itself():
 def test_a_level_that_is_no_number_is_refused():
     with pytest.raises(UsageError, match="no log-SNR"):
         DenoisingGAN(finest=math.inf)
+
+
+def test_the_generator_learns_after_the_discriminator_and_more_seldom():
+    of_judge, of_generator = DenoisingGAN(since=100, every=3).updates()
+    assert all(of_judge.due(step) for step in range(200))
+    assert [step for step in range(110) if of_generator.due(step)] == [102, 105, 108]
+    assert [update.due(0) for update in DenoisingGAN().updates()] == [True, True]

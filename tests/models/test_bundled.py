@@ -24,6 +24,7 @@ NAMES = sorted(
 STAGES = {
     "mnist-8": "distillation/recipes/mnist.toml",
     "mnist-4": "distillation/recipes/mnist.toml",
+    "mnist-1": "distillation/recipes/mnist.toml",
     "recovery-mnist": "recovery/recipes/mnist.toml",
 }
 

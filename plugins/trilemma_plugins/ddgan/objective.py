@@ -55,6 +55,8 @@ class DenoisingGAN(Objective):
         layers: names of the judge's modules whose outputs are the features.
         finest: the highest log(α²/σ²) of a state z_s that the judge is shown; a cleaner one is noised to it before. A
             denoiser near the data sees nothing but the faintest noise, by which no generator is to be known.
+        since: the first step in which the generator learns; the discriminator learns from the beginning.
+        every: steps from one update of the generator to the next; the discriminator learns in each.
         drop: probability of replacing the conditions of an example by the null ones, for both networks.
 
     Raises:
@@ -75,12 +77,16 @@ class DenoisingGAN(Objective):
     judge: str = ""
     layers: tuple[str, ...] = ()
     finest: float = 5.0
+    since: int = 0
+    every: int = 1
     drop: float | dict[str, float] = 0.0
 
     def __post_init__(self) -> None:
         checked_integer(self.steps, "ddgan: steps", 0, what="is no number of steps")
         checked_integer(self.lazy, "ddgan: lazy", 1, what="is no number of steps")
         checked_integer(self.width, "ddgan: width", 1, what="is no number of channels")
+        checked_integer(self.since, "ddgan: since", 0, what="is no step")
+        checked_integer(self.every, "ddgan: every", 1, what="is no number of steps")
         check_drop("ddgan", self.drop)
         if not math.isfinite(self.finest):
             raise UsageError(f"ddgan: finest={self.finest!r} is no log-SNR; give a number, such as 5")
@@ -103,7 +109,8 @@ class DenoisingGAN(Objective):
         return {DISCRIMINATOR: FeatureDiscriminator(seen, self.layers, states=2, width=self.width)}
 
     def updates(self) -> tuple[Update, ...]:
-        return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), Update(GENERATOR, (MODEL,)))
+        of_generator = Update(GENERATOR, (MODEL,), every=self.every, since=self.since)
+        return (Update(DISCRIMINATOR, (DISCRIMINATOR,)), of_generator)
 
     def update_loss(self, update: Update, step: Step) -> Loss:
         """Returns the loss of the discriminator or of the generator, each on pairs of its own."""

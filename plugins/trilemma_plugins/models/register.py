@@ -54,3 +54,11 @@ def trilemma_register(registry: Registry) -> None:
             reference="recipe: trilemma_plugins/distillation/recipes/mnist.toml",
         )
     )
+    registry.model(
+        ModelSpec(
+            name="mnist-1",
+            target="trilemma_plugins.models:mnist_1",
+            summary="class-conditional handwritten digits, 28×28, in one step, distilled from mnist",
+            reference="recipe: trilemma_plugins/distillation/recipes/mnist.toml",
+        )
+    )
