@@ -31,6 +31,8 @@ ANY_SIGN = {
 }
 # Options that are names of conditions, which only a model knows.
 NAMES = {"drop"}
+# Options that are names or folders of data or models, which are looked for when they are needed.
+PLACES = {"root", "folder", "model", "network"}
 UNBOUNDED = {("sampler euler", "s_tmax"), ("sampler heun", "s_tmax"), ("sampler sa-solver", "rho_max")}
 # Given too, so that what is refused is the option and not what is missing; their content is not looked at.
 NEEDED = {
@@ -79,9 +81,9 @@ def bad_values(label: str, name: str, annotation: Any) -> list[Any]:
         found += [None]
     if not {str, Any} & allowed:
         found += ["many", "", "1"]
-    if str in allowed and not {"root", "folder", "model"} & {name}:
+    if str in allowed and name not in PLACES:
         found += ["", "a" * 10**5, "\n", "\x00"]
-    if str in allowed and name not in {"root", "folder", "model", *NAMES}:
+    if str in allowed and name not in {*PLACES, *NAMES}:
         found += ["nonsense"]
     if not {int, float} & allowed:
         found += [1, 0.5]

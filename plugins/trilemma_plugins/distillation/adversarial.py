@@ -60,8 +60,8 @@ class Adversarial(Objective):
         Synthesis with Latent Adversarial Diffusion Distillation, arXiv:2403.12015.
     """
 
-    judge: str
-    layers: tuple[str, ...]
+    judge: str = ""
+    layers: tuple[str, ...] = ()
     steps: int = 1
     grid: Grid = "trailing"
     levels: tuple[float, float] = (-1.0, 5.0)
@@ -93,6 +93,10 @@ class Adversarial(Objective):
         if not isinstance(model, Denoiser):
             raise UsageError(f"a {type(model).__name__} is no denoiser; distil a denoiser")
         check_one_component(model.process)
+        if not self.judge:
+            raise UsageError(
+                "adversarial: no denoiser is the judge; give one, as adversarial:judge=NAME,layers=[...]"
+            )
         seen = denoiser_beside(model, self.judge, "judge")
         return {DISCRIMINATOR: FeatureDiscriminator(seen, self.layers, width=self.width)}
 

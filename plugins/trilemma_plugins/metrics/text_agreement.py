@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trilemma.checks import checked_integer
-from trilemma.errors import TrilemmaError, UsageError
+from trilemma.errors import TrilemmaError, UsageError, shown
 from trilemma.interfaces.features import Features
 from trilemma.interfaces.metric import Metric, Observation
 from trilemma.models.loading import load_of
@@ -18,6 +18,8 @@ from trilemma.train.encodings import stored
 from trilemma_plugins.metrics.matching_network import MatchingNetwork
 
 TEXT = "text"
+# Texts, each of which is compared with every image.
+MOST = 100_000
 
 
 class CaptionedImages:
@@ -59,27 +61,31 @@ class TextAgreement(Metric[CaptionedImages]):
     or that 1,000 reference images have. So they depend on no order, and chance is 1/`among`.
 
     Args:
-        network: a trained `matching-network`, by its name or folder.
+        network: a trained `matching-network`, by its name or folder; "" for none, where no image has a text.
         among: number of texts.
 
     Raises:
-        UsageError: for a number below 2, a model of another kind, or, in measuring, no network.
-        TrilemmaError: for fewer texts than that.
+        UsageError: for a number below 2 or above 100,000, a model of another kind, or, in measuring, no network.
+        TrilemmaError: for a missing or damaged model, or fewer texts than that.
 
     References:
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020.
     """
 
-    network: str | None = None
+    network: str = ""
     among: int = 100
 
     reference_images = 1000
 
     def __post_init__(self) -> None:
-        checked_integer(self.among, "text-agreement: among", 2, what="is no number of texts")
+        checked_integer(self.among, "text-agreement: among", 2, MOST, what="is no number of texts")
+        if not isinstance(self.network, str):
+            raise UsageError(
+                f"text-agreement: network={shown(self.network)} is no model; give the name or folder of one"
+            )
 
     def accumulator(self) -> CaptionedImages:
-        return CaptionedImages(None if self.network is None else matching(self.network))
+        return CaptionedImages(matching(self.network) if self.network else None)
 
     def value(self, reference: CaptionedImages, samples: CaptionedImages) -> float | None:
         network = samples.network
