@@ -27,9 +27,9 @@ EVEN = Adversarial("any", LAYERS, steps=4, levels=(0.0, 0.0))
 OF_JUDGE, OF_STUDENT = EVEN.updates()
 
 
-def network(seed: int) -> UNet:
+def network(seed: int, latent: int = 0) -> UNet:
     torch.manual_seed(seed)
-    made = UNet(COSINE, "v", (1, 8, 8), channels=(8, 16), blocks=1, patch=2, groups=4)
+    made = UNet(COSINE, "v", (1, 8, 8), channels=(8, 16), blocks=1, patch=2, groups=4, latent=latent)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     return made
@@ -80,6 +80,23 @@ def test_it_draws_as_ddim_does_with_the_noise_of_the_step(step):
     noise = standard_normals(step.x0, torch.Generator().manual_seed(3))
     drawn = EVEN.drawn(step, {})
     expected = trilemma.sample(step.model, 64, sampler="ddim", steps=4, noise=InjectedNoise(noise)).samples
+    torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_with_eta_it_draws_as_ddim_does_with_new_noise_and_latents(step, eta):
+    student = network(0, latent=3)
+    objective = replace(EVEN, eta=eta)
+    drawn = objective.drawn(replace(step, model=student, network=student), {})
+    # In the order of the objective: the noise of the prior, then in each step the latent and the noise.
+    generator = torch.Generator().manual_seed(3)
+    prior = standard_normals(step.x0, generator)
+    pairs = [
+        (torch.randn(64, 3, generator=generator), standard_normals(step.x0, generator)) for _ in range(4)
+    ]
+    latents, noise = zip(*pairs, strict=True)
+    given = InjectedNoise(prior, steps=noise, draws=(latents,))
+    expected = trilemma.sample(student, 64, sampler=f"ddim:eta={eta}", steps=4, noise=given).samples
     torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -141,6 +158,7 @@ def test_the_discriminator_s_loss_leaves_no_gradient_in_the_student(step):
         ({"levels": (float("nan"), 1.0)}, "no range of log-SNRs"),
         ({"gamma": -1.0}, "out of range"),
         ({"steps": 0}, "no number of steps"),
+        ({"eta": 1.5}, "from 0 to 1"),
         ({"since": -1}, "no step"),
         ({"every": 0}, "no number of steps"),
     ],

@@ -144,3 +144,17 @@ def drop_conditions(
         assert dropped is not None
         result |= condition.drop(cond, dropped.to(cond[condition.name].device))
     return result
+
+
+def drawn_by_network(denoiser: Denoiser, like: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Returns the standard normals [B, ...] that a network draws for itself, by keyword; none for most networks.
+
+    Args:
+        denoiser: whose `draws` they are.
+        like: states [B, ...], whose dtype and device they get.
+        generator: on the CPU.
+    """
+    return {
+        name: torch.randn(len(like), *shape, generator=generator).to(like)
+        for name, shape in denoiser.draws.items()
+    }

@@ -14,7 +14,7 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.adversarial import discriminator_loss, fooling_loss
 from trilemma.interfaces.denoiser import Denoiser, time_dtype
 from trilemma.interfaces.feature_discriminator import FeatureDiscriminator
-from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
+from trilemma.interfaces.objective import Objective, check_drop, drawn_by_network, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
 from trilemma.models.beside import denoiser_beside
@@ -149,10 +149,7 @@ class DenoisingGAN(Objective):
         self, step: Step, z_t: Tensor, s: Tensor, t: Tensor, told: Tensor, cond: Mapping[str, Tensor]
     ) -> Tensor:
         """z'_s [B, ...], from the generator's answer and the posterior."""
-        own = {
-            name: torch.randn(len(z_t), *shape, generator=step.generator).to(z_t)
-            for name, shape in step.denoiser.draws.items()
-        }
+        own = drawn_by_network(step.denoiser, z_t, step.generator)
         answer = step.network(z_t, told, **cond, **own).to(z_t.dtype)
         process, parameterization = step.denoiser.process, step.denoiser.parameterization
         of_state, of_answer = convert(parameterization, "x0", *process.alpha_sigma(t))

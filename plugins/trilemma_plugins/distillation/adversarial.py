@@ -14,14 +14,14 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.adversarial import discriminator_loss, fooling_loss
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.interfaces.feature_discriminator import FeatureDiscriminator
-from trilemma.interfaces.objective import Objective, check_drop, drop_conditions
+from trilemma.interfaces.objective import Objective, check_drop, drawn_by_network, drop_conditions
 from trilemma.interfaces.spacing import Grid, spaced_times
 from trilemma.interfaces.update import MODEL, Loss, Step, Update
 from trilemma.models.beside import denoiser_beside
 from trilemma.numerics.draws import standard_normals
 from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.distillation.reading import predicted_x0
-from trilemma_plugins.distillation.steps import Scales, check_one_component, flow_step
+from trilemma_plugins.distillation.steps import Scales, check_one_component, ddim_step, flow_step
 
 DISCRIMINATOR = "discriminator"
 STUDENT = "student"
@@ -37,13 +37,14 @@ class Adversarial(Objective):
     removes the noise, tell most. Whole samples are compared, and so what the steps lose together is learned together.
 
     A student must begin with samples that differ from noise to noise, as those of `progressive` do: an ordinary
-    denoiser answers pure noise with one mean.
+    denoiser answers pure noise with one mean. It may draw noise for itself, as the generators of `ddgan` do.
 
     Args:
         judge: a trained denoiser, by name or directory.
         layers: names of the judge's modules whose outputs are the features.
         steps: N.
         grid: of the times.
+        eta: η of the steps, 0 for those of the flow, 1 for those of the posterior.
         levels: the lowest and the highest log(α²/σ²) at which images are judged.
         gamma: γ of the penalty R1, (γ/2) ‖∇D‖² of noised data, added in every 16th step, times 16.
         since: the first step in which the student learns; the discriminator learns from the beginning.
@@ -64,6 +65,7 @@ class Adversarial(Objective):
     layers: tuple[str, ...] = ()
     steps: int = 1
     grid: Grid = "trailing"
+    eta: float = 0.0
     levels: tuple[float, float] = (-1.0, 5.0)
     gamma: float = 0.0
     since: int = 0
@@ -79,6 +81,8 @@ class Adversarial(Objective):
         checked_integer(self.every, "adversarial: every", 1, what="is no number of steps")
         checked_integer(self.width, "adversarial: width", 1, what="is no number of channels")
         check_drop("adversarial", self.drop)
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"adversarial: eta={self.eta!r} is out of range; give a number from 0 to 1")
         low, high = self.levels
         if not -math.inf < low <= high < math.inf:
             raise UsageError(
@@ -135,6 +139,11 @@ class Adversarial(Objective):
         at = [Scales.at(student.process, t.expand(len(step.x0))) for t in times]
         z = at[0].state(torch.zeros_like(step.x0), standard_normals(step.x0, step.generator))
         for t, here, there in zip(times, at, at[1:], strict=False):
-            told = t.expand(len(z))
-            z = flow_step(z, predicted_x0(step.network, student, z, told, here, cond), here, there)
+            own = drawn_by_network(student, z, step.generator)
+            x0 = predicted_x0(step.network, student, z, t.expand(len(z)), here, {**cond, **own})
+            if self.eta:
+                noise = standard_normals(z, step.generator)
+                z = ddim_step(z, x0, here, there, self.eta, noise)
+            else:
+                z = flow_step(z, x0, here, there)
         return z

@@ -64,3 +64,23 @@ def flow_step(z: Tensor, x0: Tensor, t: Scales, s: Scales) -> Tensor:
     """Returns z_s = α_s x̂₀ + (σ_s/σ_t)(z_t − α_t x̂₀), the step of DDIM at η = 0 (2010.02502)."""
     ratio = s.sigma / t.sigma
     return column(ratio, z) * z + column(s.alpha - ratio * t.alpha, z) * x0
+
+
+def ddim_step(z: Tensor, x0: Tensor, t: Scales, s: Scales, eta: float, noise: Tensor) -> Tensor:
+    """Returns z_s [B, ...] by the step of DDIM with new noise ξ (2010.02502, equation 12).
+
+        z_s = α_s x̂₀ + √(σ_s² − η² v) ε̂ + η √v ξ,   ε̂ = (z_t − α_t x̂₀)/σ_t,   v = σ_s² (1 − α_t² σ_s²/(α_s² σ_t²))
+
+    v is the variance of q(z_s | z_t, x₀), from which η = 1 draws.
+
+    Args:
+        z: states z_t [B, ...].
+        x0: answers x̂₀ [B, ...].
+        t, s: the scales at both times.
+        eta: η in [0, 1].
+        noise: standard normals ξ [B, ...].
+    """
+    variance = s.sigma.square() * (1 - (t.alpha * s.sigma / (s.alpha * t.sigma)).square()).clamp_min(0)
+    kept = (s.sigma.square() - eta**2 * variance).clamp_min(0).sqrt() / t.sigma
+    mean = column(kept, z) * z + column(s.alpha - kept * t.alpha, z) * x0
+    return mean + column(eta * variance.sqrt(), z) * noise
