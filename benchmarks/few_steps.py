@@ -3,9 +3,11 @@
     python benchmarks/few_steps.py
     python benchmarks/few_steps.py --teacher runs/a/model --model runs/b/model --model runs/c/model -n 500 --out few
 
-Measures as `trilemma bench samplers MODEL... --out OUT/few-steps.jsonl` does, where it goes on where it stopped, and
-writes OUT/few-steps.md with one table, OUT/few-steps-nfe.png and OUT/few-steps-triangle.png. Without --model it takes
-the bundled models that are installed. Then it says how the students compare with the goals. Needs the extra bench.
+Measures the quality of N samples a cell as `trilemma bench samplers MODEL... --only-quality --out OUT/few-steps.jsonl`
+does, and in a second pass, for which nothing else may run, the images/s of N_SPEED, OUT/few-steps-speed.jsonl. Both go on
+where they stopped. OUT/few-steps.md has one table, OUT/few-steps-nfe.png and OUT/few-steps-triangle.png the pictures.
+Without --model it takes the bundled models that are installed. Then it says how the students compare with the goals.
+Needs the extra bench.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from quality import Goal
 BUNDLED = ("mnist-8", "mnist-4", "mnist-1", "ddgan-mnist", "recovery-mnist")
 SOLVERS = ("ddim", "ddpm", "dpmpp-2m", "unipc", "sa-solver")
 BUDGETS = (1, 2, 4, 8, 10, 50)
+QUALITY, SPEED = "few-steps.jsonl", "few-steps-speed.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,20 @@ BOUNDS = {
 }
 
 
-def measured(options: argparse.Namespace) -> list[sampler_tables.Record]:
-    """All cells, measured now or found in OUT/few-steps.jsonl."""
+def measure(options: argparse.Namespace) -> None:
+    """Measures all cells that the two files do not hold."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    bench(options, options.out / QUALITY, options.n, ["--only-quality"])
+    if options.n_speed:
+        bench(options, options.out / SPEED, options.n_speed, [])
+
+
+def bench(options: argparse.Namespace, store: Path, n: int, flags: Sequence[str]) -> None:
+    """Runs `trilemma bench samplers` on all models."""
     from trilemma.cli.app import main as trilemma
 
     models = options.model or installed(BUNDLED)
-    store = options.out / "few-steps.jsonl"
-    options.out.mkdir(parents=True, exist_ok=True)
-    command = ["bench", "samplers", options.teacher, *models, "--out", str(store), "-n", str(options.n)]
+    command = ["bench", "samplers", options.teacher, *models, "--out", str(store), "-n", str(n), *flags]
     for flag, values in (
         ("--sampler", options.sampler or SOLVERS),
         ("--nfe", options.nfe or BUDGETS),
@@ -58,10 +67,15 @@ def measured(options: argparse.Namespace) -> list[sampler_tables.Record]:
             command += [flag, str(value)]
     command += ["--dtype", options.dtype, "--threads", str(options.threads), "--seed", str(options.seed)]
     command += ["--batch-size", str(options.batch_size)]
-    command += ["--only-quality"] if options.only_quality else []
     if code := trilemma(command):
         raise SystemExit(code)
-    return sampler_tables.read(store)
+
+
+def found(out: Path) -> list[sampler_tables.Record]:
+    """The cells of both files."""
+    records = sampler_tables.read(out / QUALITY)
+    speed = out / SPEED
+    return sampler_tables.with_speed(records, sampler_tables.read(speed)) if speed.exists() else records
 
 
 def installed(names: Sequence[str]) -> list[str]:
@@ -102,15 +116,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sampler", action="append", help="solver of the teacher, repeatable")
     parser.add_argument("--nfe", type=int, action="append", help="budget of the solvers, repeatable")
     parser.add_argument("-n", type=int, default=10_000, help="samples a cell")
+    parser.add_argument("--n-speed", type=int, default=500, help="samples a cell for images/s; 0 for none")
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--only-quality", action="store_true", help="record no images/s")
-    parser.add_argument("--table", action="store_true", help="measure nothing: tabulate OUT/few-steps.jsonl")
+    parser.add_argument("--table", action="store_true", help="measure nothing: tabulate the files of OUT")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args(arguments)
-    records = sampler_tables.read(options.out / "few-steps.jsonl") if options.table else measured(options)
+    if not options.table:
+        measure(options)
+    records = found(options.out)
     print(sampler_tables.write(records, options.out, "few-steps", "Few steps"))
     for goal in goals(records):
         print(goal)

@@ -53,8 +53,13 @@ def read(path: Path) -> list[Record]:
 
 def with_speed(records: Sequence[Record], measured: Sequence[Record]) -> list[Record]:
     """The records with images/s as they were measured in another run, of any n."""
-    speeds = {(r["key"]["sampler"], r["budget"]): r.get("images_per_second") for r in measured}
-    return [{**r, "images_per_second": speeds.get((r["key"]["sampler"], r["budget"]))} for r in records]
+    speeds = {_drawn(r): r.get("images_per_second") for r in measured}
+    return [{**r, "images_per_second": speeds.get(_drawn(r))} for r in records]
+
+
+def _drawn(record: Record) -> tuple[object, ...]:
+    """The weights that a record's samples come from, their sampler and its evaluations."""
+    return record["key"]["model"]["sha256"], record["key"]["sampler"], record["budget"]
 
 
 def short_names(records: Sequence[Record]) -> dict[str, str]:

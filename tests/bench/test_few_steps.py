@@ -48,6 +48,7 @@ def test_models_given_make_the_page_and_its_pictures(
         made[name] = str(train(recipe, tmp_path / name).model)
     out = tmp_path / "out"
     command = ["--teacher", made["teacher"], "--model", made["mnist-4"], "--model", made["other"], "-n", "60"]
+    command += ["--n-speed", "20"]
     command += ["--sampler", "ddim", "--sampler", "unipc", "--nfe", "2", "--nfe", "50", "--out", str(out)]
     assert few_steps.main(command) == 0
     page = (out / "few-steps.md").read_text()
@@ -65,10 +66,10 @@ def test_models_given_make_the_page_and_its_pictures(
     assert "Fréchet distance of mnist-4, against 1 × DDIM at 50" in said
     assert "recall of mnist-4" in said
     # It goes on where it stopped, and tabulates again.
-    store, before = out / "few-steps.jsonl", page
-    cells = store.read_text()
+    stores, before = [out / "few-steps.jsonl", out / "few-steps-speed.jsonl"], page
+    cells = [store.read_text() for store in stores]
     assert few_steps.main(command) == 0
-    assert store.read_text() == cells
+    assert [store.read_text() for store in stores] == cells
     assert few_steps.main(["--table", "--out", str(out)]) == 0
     assert (out / "few-steps.md").read_text() == before
 
@@ -87,6 +88,16 @@ def cell(name: str, frechet: float, recall: float, speed: float, budget: int, ow
     return {"key": key, "budget": budget, "nfe": budget, "reason": None, **measured} | (
         {"own": True} if own else {}
     )
+
+
+def test_images_per_second_are_those_of_the_same_weights(few_steps: ModuleType) -> None:
+    """A student and its teacher may run the same sampler with the same steps."""
+    quality = [cell("mnist", 0.1, 0.8, 0.0, 4, False), cell("student", 0.1, 0.8, 0.0, 4, True)]
+    speed = [cell("student", 0.1, 0.8, 7.0, 4, True), cell("mnist", 0.1, 0.8, 5.0, 4, False)]
+    for record in (*quality, *speed):
+        record["key"]["model"]["sha256"] = record["key"]["model"]["name"]
+    measured = few_steps.sampler_tables.with_speed(quality, speed)
+    assert [record["images_per_second"] for record in measured] == [5.0, 7.0]
 
 
 def test_goals_compare_with_the_teachers_ddim(few_steps: ModuleType) -> None:
