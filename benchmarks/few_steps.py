@@ -4,10 +4,10 @@
     python benchmarks/few_steps.py --teacher runs/a/model --model runs/b/model --model runs/c/model -n 500 --out few
 
 Measures the quality of N samples a cell as `trilemma bench samplers MODEL... --only-quality --out OUT/few-steps.jsonl`
-does, and in a second pass, for which nothing else may run, the images/s of N_SPEED, OUT/few-steps-speed.jsonl. Both go on
-where they stopped. OUT/few-steps.md has one table, OUT/few-steps-nfe.png and OUT/few-steps-triangle.png the pictures.
-Without --model it takes the bundled models that are installed. Then it says how the students compare with the goals.
-Needs the extra bench.
+does, and in a second pass, for which nothing else may run, the images/s of N_SPEED, OUT/few-steps-speed.jsonl. Both
+go on where they stopped. OUT/few-steps.md has one table, OUT/few-steps-nfe.png and OUT/few-steps-triangle.png the
+pictures. Without --model it takes the bundled models that are installed. Then it says how the students compare with the
+goals. Needs the extra bench.
 """
 
 from __future__ import annotations
