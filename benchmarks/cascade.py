@@ -14,7 +14,6 @@ the table, OUT/cascade.png the curves. Then it says how the numbers compare with
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from measurements import Measurements
 from quality import Goal
 
 LEVELS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
@@ -54,9 +54,7 @@ class Measured:
         self.cascade = trilemma.load(options.model, fused=True)
         if not isinstance(self.cascade, trilemma.Cascade):
             raise SystemExit(f"{options.model} is no cascade; give one")
-        self.file = options.out / "cascade.jsonl"
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.known: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.kept = Measurements(options.out / "cascade.jsonl", complete=options.table)
 
     @cached_property
     def beside(self) -> Any:
@@ -93,32 +91,25 @@ class Measured:
         n, seed = (asked.n_sweep, asked.seed) if cell.sweeping else (asked.n, asked.seed + 1)
         model = self.cascade if cell.steps is None else self.beside
         key = {**asdict(cell), "n": n, "seed": seed, "model": _identity(model), **self.evaluator.describe()}
-        key = json.loads(json.dumps(key))
-        for found in self.known:
-            if found["key"] == key:
-                return found["record"]
-        if asked.table:
-            raise SystemExit(f"{self.file} has no {cell}; measure it without --table")
-        print(f"{cell}, n={n}", file=sys.stderr, flush=True)
-        if cell.steps is None:
-            later = {"noise": cell.noise, "truncated": cell.truncated and cell.noise > 0}
-            stages = dict.fromkeys(range(2, len(self.cascade.stages) + 1), later)
-            way: dict[str, Any] = {"stages": {1: {"steps": cell.base}, **stages}}
-        else:
-            way = {"sampler": asked.sampler, "steps": cell.steps}
-        request = Request(
-            model, n, seed=seed, batch_size=asked.batch_size, progress=sys.stderr.isatty(), **way
-        )
-        record = evaluate(request, self.evaluator)
-        kept = {name: record[name] for name in ("metrics", "nfe", "images_per_second", "threads")}
-        kept["noise"] = [stage.get("noise") for stage in record.get("stages") or ()]
-        if asked.only_quality:
-            kept["images_per_second"] = None
-        self.known.append({"key": key, "record": kept})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as file:
-            print(json.dumps(self.known[-1], ensure_ascii=False), file=file, flush=True)
-        return kept
+
+        def measured() -> Mapping[str, Any]:
+            print(f"{cell}, n={n}", file=sys.stderr, flush=True)
+            if cell.steps is None:
+                later = {"noise": cell.noise, "truncated": cell.truncated and cell.noise > 0}
+                stages = dict.fromkeys(range(2, len(self.cascade.stages) + 1), later)
+                way: dict[str, Any] = {"stages": {1: {"steps": cell.base}, **stages}}
+            else:
+                way = {"sampler": asked.sampler, "steps": cell.steps}
+            request = Request(
+                model, n, seed=seed, batch_size=asked.batch_size, progress=sys.stderr.isatty(), **way
+            )
+            record = evaluate(request, self.evaluator)
+            kept = {name: record[name] for name in ("metrics", "nfe", "images_per_second", "threads")}
+            if asked.only_quality:
+                kept["images_per_second"] = None
+            return kept | {"noise": [stage.get("noise") for stage in record.get("stages") or ()]}
+
+        return self.kept.of(key, str(cell), measured)
 
 
 def _identity(model: Any) -> Any:

@@ -15,12 +15,12 @@ numbers compare with the goals.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from measurements import Measurements
 from quality import Goal
 
 METRICS = ("psnr", "ssim", "perceptual", "frechet")
@@ -60,9 +60,7 @@ class Measured:
         self.models = {title: trilemma.load(name, fused=True) for title, name in names.items() if name}
         card = self.models["the upscaler"].card
         self.data = {PLAIN: data_of(card, RESIZED), DEGRADED: data_of(card)}
-        self.file = options.out / "upscaling.jsonl"
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.known: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.kept = Measurements(options.out / "upscaling.jsonl", complete=options.table)
 
     def __call__(self, title: str, kind: str) -> Mapping[str, Any]:
         """Returns the record of a model on small pictures of a kind, measured now or found in the file."""
@@ -85,29 +83,22 @@ class Measured:
             "sampler": asked.sampler,
             **evaluator.describe(),
         }
-        key = json.loads(json.dumps(key))
-        for found in self.known:
-            if found["key"] == key:
-                return found["record"]
-        if asked.table:
-            raise SystemExit(f"{self.file} has no measurement of {title}, {kind}; measure it without --table")
-        print(f"{title}, {kind} pictures, n={asked.n}", file=sys.stderr, flush=True)
-        request = Request(
-            model,
-            asked.n,
-            sampler=asked.sampler,
-            steps=asked.steps,
-            seed=asked.seed,
-            batch_size=asked.batch_size,
-            progress=sys.stderr.isatty(),
-        )
-        record = evaluate(request, evaluator)
-        kept = {name: record[name] for name in ("metrics", "enlarged", "nfe", "features", "n")}
-        self.known.append({"key": key, "record": kept})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as file:
-            print(json.dumps(self.known[-1], ensure_ascii=False), file=file, flush=True)
-        return kept
+
+        def measured() -> Mapping[str, Any]:
+            print(f"{title}, {kind} pictures, n={asked.n}", file=sys.stderr, flush=True)
+            request = Request(
+                model,
+                asked.n,
+                sampler=asked.sampler,
+                steps=asked.steps,
+                seed=asked.seed,
+                batch_size=asked.batch_size,
+                progress=sys.stderr.isatty(),
+            )
+            record = evaluate(request, evaluator)
+            return {name: record[name] for name in ("metrics", "enlarged", "nfe", "features", "n")}
+
+        return self.kept.of(key, f"{title}, {kind} pictures", measured)
 
 
 def table(measure: Measured) -> str:
