@@ -1,6 +1,7 @@
 """Few steps: the solvers of a model at few evaluations, beside its students and the other models of few steps.
 
     python benchmarks/few_steps.py
+    python benchmarks/few_steps.py -n 2000 --stem all-models
     python benchmarks/few_steps.py --teacher runs/a/model --model runs/b/model --model runs/c/model -n 500 --out few
 
 Measures the quality of N samples a cell as `trilemma bench samplers MODEL... --only-quality --out OUT/few-steps.jsonl`
@@ -24,7 +25,6 @@ from quality import Goal
 BUNDLED = ("mnist-8", "mnist-4", "mnist-1", "ddgan-mnist", "recovery-mnist")
 SOLVERS = ("ddim", "ddpm", "dpmpp-2m", "unipc", "sa-solver")
 BUDGETS = (1, 2, 4, 8, 10, 50)
-QUALITY, SPEED = "few-steps.jsonl", "few-steps-speed.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,15 @@ BOUNDS = {
 def measure(options: argparse.Namespace) -> None:
     """Measures all cells that the two files do not hold."""
     options.out.mkdir(parents=True, exist_ok=True)
-    bench(options, options.out / QUALITY, options.n, ["--only-quality"])
+    quality, speed = stores(options)
+    bench(options, quality, options.n, ["--only-quality"])
     if options.n_speed:
-        bench(options, options.out / SPEED, options.n_speed, [])
+        bench(options, speed, options.n_speed, [])
+
+
+def stores(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The files of quality and of speed."""
+    return options.out / f"{options.stem}.jsonl", options.out / f"{options.stem}-speed.jsonl"
 
 
 def bench(options: argparse.Namespace, store: Path, n: int, flags: Sequence[str]) -> None:
@@ -71,10 +77,10 @@ def bench(options: argparse.Namespace, store: Path, n: int, flags: Sequence[str]
         raise SystemExit(code)
 
 
-def found(out: Path) -> list[sampler_tables.Record]:
+def found(options: argparse.Namespace) -> list[sampler_tables.Record]:
     """The cells of both files."""
-    records = sampler_tables.read(out / QUALITY)
-    speed = out / SPEED
+    quality, speed = stores(options)
+    records = sampler_tables.read(quality)
     return sampler_tables.with_speed(records, sampler_tables.read(speed)) if speed.exists() else records
 
 
@@ -123,11 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="measure nothing: tabulate the files of OUT")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--stem", default="few-steps", help="how the files' names begin")
     options = parser.parse_args(arguments)
     if not options.table:
         measure(options)
-    records = found(options.out)
-    print(sampler_tables.write(records, options.out, "few-steps", "Few steps"))
+    records = found(options)
+    print(sampler_tables.write(records, options.out, options.stem, "Few steps"))
     for goal in goals(records):
         print(goal)
     return 0
