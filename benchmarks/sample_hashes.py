@@ -558,6 +558,7 @@ def bundled_cases() -> Iterator[Case]:
         ("mnist-8", "ddim"),
         ("mnist-4", "ddim"),
         ("mnist-1", "ddim"),
+        ("ddgan-mnist", "ddim:eta=1"),
         ("recovery-mnist", "recovery-langevin:chain=2,end=0.06,rule=curvature,step=1"),
     )
     for name, spec in few:

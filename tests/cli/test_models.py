@@ -27,6 +27,7 @@ BUNDLED = {
     "mnist-8": "denoiser",
     "mnist-4": "denoiser",
     "mnist-1": "denoiser",
+    "ddgan-mnist": "denoiser",
     "recovery-mnist": "denoiser",
     "mnist-features": "features",
     "image-features": "features",

@@ -25,6 +25,7 @@ STAGES = {
     "mnist-8": "distillation/recipes/mnist.toml",
     "mnist-4": "distillation/recipes/mnist.toml",
     "mnist-1": "distillation/recipes/mnist.toml",
+    "ddgan-mnist": "ddgan/recipes/mnist.toml",
     "recovery-mnist": "recovery/recipes/mnist.toml",
 }
 

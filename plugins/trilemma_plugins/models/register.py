@@ -62,3 +62,11 @@ def trilemma_register(registry: Registry) -> None:
             reference="recipe: trilemma_plugins/distillation/recipes/mnist.toml",
         )
     )
+    registry.model(
+        ModelSpec(
+            name="ddgan-mnist",
+            target="trilemma_plugins.models:ddgan_mnist",
+            summary="handwritten digits in 4 steps, a denoising diffusion GAN",
+            reference="recipe: trilemma_plugins/ddgan/recipes/mnist.toml",
+        )
+    )
