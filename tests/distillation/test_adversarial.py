@@ -16,7 +16,9 @@ from trilemma.errors import UsageError
 from trilemma.interfaces.update import MODEL, Step
 from trilemma.models import beside
 from trilemma.numerics.draws import standard_normals
+from trilemma.numerics.low_discrepancy import uniform_draws
 from trilemma_plugins.ddpm.process import DiscreteVP
+from trilemma_plugins.distillation import teacher as teaching
 from trilemma_plugins.distillation.adversarial import DISCRIMINATOR, STUDENT, Adversarial
 from trilemma_plugins.unet.unet import UNet
 
@@ -78,7 +80,7 @@ def test_it_judges_noised_data_and_noised_samples_at_one_level(step):
 def test_it_draws_as_ddim_does_with_the_noise_of_the_step(step):
     """The images are those of `trilemma.sample` from the same noise, on the same grid."""
     noise = standard_normals(step.x0, torch.Generator().manual_seed(3))
-    drawn = EVEN.drawn(step, {})
+    drawn = EVEN.drawn(step, noise, {})
     expected = trilemma.sample(step.model, 64, sampler="ddim", steps=4, noise=InjectedNoise(noise)).samples
     torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-4)
 
@@ -87,10 +89,10 @@ def test_it_draws_as_ddim_does_with_the_noise_of_the_step(step):
 def test_with_eta_it_draws_as_ddim_does_with_new_noise_and_latents(step, eta):
     student = network(0, latent=3)
     objective = replace(EVEN, eta=eta)
-    drawn = objective.drawn(replace(step, model=student, network=student), {})
-    # In the order of the objective: the noise of the prior, then in each step the latent and the noise.
+    prior = standard_normals(step.x0, torch.Generator().manual_seed(4))
+    drawn = objective.drawn(replace(step, model=student, network=student), prior, {})
+    # In the order of the objective: in each step the latent, then the noise.
     generator = torch.Generator().manual_seed(3)
-    prior = standard_normals(step.x0, generator)
     pairs = [
         (torch.randn(64, 3, generator=generator), standard_normals(step.x0, generator)) for _ in range(4)
     ]
@@ -130,6 +132,36 @@ def test_the_student_s_loss_pulls_its_noised_samples_over_the_discriminator(step
     assert all(weight.grad is not None for weight in step.model.parameters())
 
 
+def test_a_teacher_s_images_from_the_same_noise_pull_the_student(step, monkeypatch):
+    """The loss has the weighted squared distance beside its own, and none where the student is the teacher."""
+    other = network(5)
+    monkeypatch.setattr(teaching, "denoiser_beside", lambda *given: other.eval().requires_grad_(False))
+    pulled = replace(EVEN, teacher="any", teacher_steps=2, pull=3.0)
+    assert pulled.frozen == ("teacher",)
+    assert EVEN.frozen == ()
+    parts = {**step.parts, "teacher": pulled.parts(step.model)["teacher"]}
+    loss, said = pulled.update_loss(OF_STUDENT, again(replace(step, parts=parts)))
+    alone = EVEN.update_loss(OF_STUDENT, again(step))
+    images = normals_of_the_loss(step)
+    own = trilemma.sample(step.model, 64, sampler="ddim", steps=4, noise=InjectedNoise(images)).samples
+    taught = trilemma.sample(other, 64, sampler="ddim", steps=2, noise=InjectedNoise(images)).samples
+    distance = float((own - taught).square().mean())
+    assert float(said["pull"]) == pytest.approx(distance, rel=1e-4)
+    assert float((loss - alone).detach()) == pytest.approx(3 * distance, rel=1e-4)
+    loss.backward()
+    assert all(weight.grad is None for weight in other.parameters())
+    itself = {**step.parts, "teacher": step.model}
+    same = replace(pulled, teacher_steps=4)
+    assert float(same.update_loss(OF_STUDENT, again(replace(step, parts=itself)))[1]["pull"]) < 1e-10
+
+
+def normals_of_the_loss(step: Step) -> Tensor:
+    """The noise that a loss begins with, after the draw of its levels."""
+    generator = torch.Generator().manual_seed(3)
+    uniform_draws(len(step.x0), generator)
+    return standard_normals(step.x0, generator)
+
+
 def test_a_student_that_draws_the_data_fools_every_discriminator(step, monkeypatch):
     """Both halves of the discriminator's loss then see one law, and no logit tells them apart."""
     x0 = step.x0
@@ -158,6 +190,10 @@ def test_the_discriminator_s_loss_leaves_no_gradient_in_the_student(step):
         ({"levels": (float("nan"), 1.0)}, "no range of log-SNRs"),
         ({"gamma": -1.0}, "out of range"),
         ({"steps": 0}, "no number of steps"),
+        ({"pull": -1.0, "teacher": "any"}, "out of range"),
+        ({"pull": 1.0}, "give both"),
+        ({"teacher": "any"}, "give both"),
+        ({"teacher": "any", "pull": 1.0, "eta": 1.0}, "eta=0"),
         ({"eta": 1.5}, "from 0 to 1"),
         ({"since": -1}, "no step"),
         ({"every": 0}, "no number of steps"),
