@@ -29,23 +29,24 @@ def table(records: Sequence[Record]) -> str:
     for op in dict.fromkeys(record["op"] for record in records):
         cells = [record for record in records if record["op"] == op]
         peers = list(dict.fromkeys(name for record in cells for name in record["ratio"]))
-        heads = ["shape", "dtype", "", "µs", "GB/s", "of copy", *(f"{peer} takes" for peer in peers)]
-        lines = [f"## {op}", "", f"| {' | '.join(heads)} |", "|---|---|---|" + "---:|" * (3 + len(peers))]
+        heads = ["shape", "dtype", "", "by", "µs", "GB/s", "of copy", *(f"{peer} takes" for peer in peers)]
+        lines = [f"## {op}", "", f"| {' | '.join(heads)} |", "|---|---|---|---|" + "---:|" * (3 + len(peers))]
         for record in cells:
             ratios = [_ratio(record["ratio"].get(peer)) for peer in peers]
             numbers = [f"{record['microseconds'][OURS]['median']:.1f}", f"{bandwidth(record):.1f}"]
-            row = [record["shape"], record["dtype"], record["variant"] + _backend(record), *numbers]
+            row = [record["shape"], record["dtype"], record["variant"], _way(record), *numbers]
             lines.append(f"| {' | '.join([*row, format(record['of_copy'], '.0%'), *ratios])} |")
         means = [
             _mean([record["ratio"][peer][1] for record in cells if peer in record["ratio"]]) for peer in peers
         ]
-        lines.append(f"| *geometric mean* | | | | | | {' | '.join(f'{mean:.2f}×' for mean in means)} |")
+        lines.append(f"| *geometric mean* | | | | | | | {' | '.join(f'{mean:.2f}×' for mean in means)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _backend(record: Record) -> str:
-    return " (by PyTorch)" if record["backend"] == "reference" else ""
+def _way(record: Record) -> str:
+    # Records made before the column was have the backend alone.
+    return str(record.get("way", "PyTorch" if record["backend"] == "reference" else "native"))
 
 
 def _ratio(interval: Sequence[float] | None) -> str:

@@ -5,16 +5,16 @@
 #include <tuple>
 
 #include "attention_arguments.h"
-#include "attention_choice.h"
+#include "choice.h"
 
 namespace {
 
 using trilemma::AttentionBackward;
 
-const char* why_slow(const Tensor& q, const Tensor& k, trilemma::Pass pass) {
+const char* why_slow(const Tensor& q, const Tensor& k, const trilemma::Choice& choice) {
   if (q.numel() == 0) return "";
-  return trilemma::choice().why_not(pass, storage(q.scalar_type()), depth_contiguous(q), q.size(2), k.size(2),
-                                    q.size(3));
+  const double tokens = 0.5 * std::log2(static_cast<double>(q.size(2)) * static_cast<double>(k.size(2)));
+  return choice.why_not(storage(q.scalar_type()), depth_contiguous(q), tokens, std::log2(q.size(3)));
 }
 
 // Items of work that are worth a thread, `cost` multiplications each.
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> attention(Tensor q, Tensor k, Tensor v, std::optional
   const char* why = backend == "reference" ? "asked for" : why_impossible(q, {&k, &v});
   STD_TORCH_CHECK(!*why || backend != "native", "TRILEMMA_BACKEND=native, but attention cannot run natively: ", why);
   if (!*why) {
-    if (backend == "native" || !*why_slow(q, k, trilemma::kForward)) return run(q, k, v, scale);
+    if (backend == "native" || !*why_slow(q, k, trilemma::choices().attention)) return run(q, k, v, scale);
     if (depth_contiguous(q) && depth_contiguous(k) && depth_contiguous(v)) return hand_over(q, k, v, scale);
   }
   return attention_by_reference(q, k, v, scale);
@@ -96,7 +96,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(Tensor dout, Tensor q, Ten
   const char* why = backend == "reference" ? "asked for" : why_impossible_backward(dout, q, k, v, out, lse);
   STD_TORCH_CHECK(!*why || backend != "native",
                   "TRILEMMA_BACKEND=native, but attention_backward cannot run natively: ", why);
-  if (!*why && backend != "native") why = why_slow(q, k, trilemma::kBackward);
+  if (!*why && backend != "native") why = why_slow(q, k, trilemma::choices().attention_backward);
   if (!*why) return run_backward(dout, q, k, v, out, lse, scale);
   using torch::stable::detail::from;
   using torch::stable::detail::to;
@@ -109,14 +109,14 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(Tensor dout, Tensor q, Ten
 std::string attention_why_not_native(Tensor q, Tensor k, Tensor v, std::optional<double>) {
   check(q, k, v);
   const char* why = why_impossible(q, {&k, &v});
-  return *why ? why : why_slow(q, k, trilemma::kForward);
+  return *why ? why : why_slow(q, k, trilemma::choices().attention);
 }
 
 std::string attention_backward_why_not_native(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
                                               std::optional<double>) {
   check_backward(dout, q, k, v, out, lse);
   const char* why = why_impossible_backward(dout, q, k, v, out, lse);
-  return *why ? why : why_slow(q, k, trilemma::kBackward);
+  return *why ? why : why_slow(q, k, trilemma::choices().attention_backward);
 }
 
 }  // namespace

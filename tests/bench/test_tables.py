@@ -21,6 +21,7 @@ def kernel_record(shape: str = "4×512×64×64") -> dict[str, Any]:
         "dtype": "bfloat16",
         "variant": "channels_last",
         "cold": False,
+        "way": "PyTorch",
         "microseconds": {OURS: {"median": 123456.7}, COPY: {"median": 1.0}},
         "least_bytes": 10**9,
         "of_copy": 0.5,

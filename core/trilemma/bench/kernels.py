@@ -14,7 +14,7 @@ from trilemma.bench.cell import COPY, OURS, Cell, Work, copying
 from trilemma.bench.cells import ALL_CELLS
 from trilemma.bench.timing import Times, measure, ratio
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError, described, message_of
-from trilemma.ops import explain
+from trilemma.ops import choice, explain
 from trilemma.registry import catalog
 from trilemma.registry.building import import_target
 
@@ -81,6 +81,8 @@ def _record(cell: Cell, device: torch.device, seconds: float, cold: bool) -> dic
         "errors": errors,
         "dropped": dropped,
         "backend": backend,
+        "way": "PyTorch" if backend == "reference" else backend,
+        "choice": choice.in_force().record(),
         "least_bytes": work.least_bytes,
         "operations": work.operations,
         "microseconds": {name: _summary(found) for name, found in times.items()},
@@ -98,7 +100,8 @@ def _backend(cell: Cell, work: Work) -> str:
         if work.explained is None
         else explain(cell.operator or cell.op, *work.explained)
     )
-    if found.backend == "reference" and not cell.may_hand_over:
+    left = found.passed_over.get("native") in choice.REASONS.values()
+    if found.backend == "reference" and not (left or cell.may_hand_over):
         raise TrilemmaError(f"{cell.title}: {found}; build the native libraries first")
     return found.backend
 

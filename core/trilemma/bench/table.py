@@ -31,7 +31,8 @@ class KernelTable:
             f"  {record['shape']:>16} {record['dtype']:>8} {record['variant']:<10} {ours['median']:>9.1f} µs "
             f"{bandwidth(record):6.1f} GB/s {record['of_copy']:4.0%} of copy"
         )
-        rest = [
+        rest = [f"by {record['way']}"]
+        rest += [
             f"{name} {middle:.2f}× [{low:.2f}, {high:.2f}]"
             for name, (low, middle, high) in record["ratio"].items()
         ]

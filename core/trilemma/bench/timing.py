@@ -27,7 +27,13 @@ class Times:
 
 
 def measure(
-    contenders: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, cold: bool
+    contenders: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    seconds: float,
+    cold: bool,
+    *,
+    least: int = 9,
+    before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Times]:
     """Returns the times of every contender, measured round by round.
 
@@ -39,6 +45,8 @@ def measure(
         device: where they run.
         seconds: to spend, about.
         cold: flush the caches before each call; CUDA always does.
+        least: rounds.
+        before: by the name of a contender what is called, untimed, before a block of its calls; CPU only.
     """
     if device.type == "cuda":
         return _on_cuda(contenders, seconds)
@@ -49,8 +57,8 @@ def measure(
     timers = {
         name: Timer(
             "call()",
-            setup="flushed.add_(1)" if cold else "pass",
-            globals={"call": call, "flushed": flushed},
+            setup="before(); flushed.add_(1)" if cold else "before()",
+            globals={"call": call, "flushed": flushed, "before": (before or {}).get(name, _nothing)},
             num_threads=threads,
         )
         for name, call in contenders.items()
@@ -58,16 +66,21 @@ def measure(
     blocks, spent = {}, 0.0
     for name, timer in timers.items():
         # The first calls compile, allocate and fault pages.
-        timer.timeit(3)
-        once = timer.timeit(3).median
+        warm = min(3, least)
+        timer.timeit(warm)
+        once = timer.timeit(warm).median
         blocks[name] = 1 if cold else max(1, round(1e-3 / max(once, 1e-7)))
         spent += blocks[name] * once
-    rounds = max(9, min(300, int(seconds / spent)))
+    rounds = max(least, min(300, int(seconds / spent)))
     times: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
         for name, timer in timers.items():
             times[name].append(timer.timeit(blocks[name]).median)
     return {name: Times(tuple(values)) for name, values in times.items()}
+
+
+def _nothing() -> None:
+    """Before a contender for which nothing is to be done."""
 
 
 def _on_cuda(contenders: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Times]:

@@ -14,6 +14,7 @@ def trilemma_register(registry: Registry) -> None:
         ("eval", "Measure a model's samples against data."),
         ("sweep", "Measure a model's samples at several values of one option, and draw the curve."),
         ("bench", "Measure kernels and sampling loops against their peers."),
+        ("calibrate", "Measure which operators are faster by our kernels on this machine."),
         ("models", "List the trained models that are installed, or show the card of one."),
         ("plugins", "List the installed plugins and what they bring."),
         ("doctor", "Say what is installed, which kernels run, and why CUDA is or is not there."),

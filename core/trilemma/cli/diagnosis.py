@@ -70,10 +70,24 @@ def native_library(with_torch: bool) -> Facts:
         try:
             ops = importlib.import_module("trilemma.ops")
             facts["backends"] = {name: str(ops.explain(name)) for name in ops.OPERATORS}
+            facts |= _choice(ops.choice.in_force())
         except Exception as error:
             # A diagnosis goes on.
             problems["backends"] = f"{type(error).__name__}: {error}"
     return {**facts, "problems": problems}
+
+
+def _choice(choice: Any) -> Facts:
+    """Returns the level of this machine and what decides between our kernels and PyTorch's."""
+    facts: Facts = {"level": choice.machine.level, "choice": str(choice)}
+    if choice.problem:
+        facts["calibration"] = choice.problem
+    elif choice.source != "calibration":
+        off = os.environ.get("TRILEMMA_CALIBRATION") == "off"
+        facts["calibration"] = (
+            "off" if off else "none of this machine; trilemma calibrate makes one in a minute"
+        )
+    return facts
 
 
 def cuda(with_torch: bool) -> Facts:

@@ -18,6 +18,7 @@ from trilemma.engine.resolved import Resolved
 from trilemma.interfaces.autoencoder import Autoencoder
 from trilemma.interfaces.denoiser import Denoiser
 from trilemma.models.weights import weights_digest
+from trilemma.ops.choice import InForce
 from trilemma.version import __version__
 
 
@@ -38,12 +39,18 @@ class Clock:
 
 
 def describe(
-    resolved: Resolved, clock: Clock, nfe: int, backend: str | None, capture: Capture | None
+    resolved: Resolved,
+    clock: Clock,
+    nfe: int,
+    backend: str | None,
+    choice: InForce | None,
+    capture: Capture | None,
 ) -> dict[str, Any]:
     """Returns the record of a request: specs, seed, NFE a sample, speed, and the backend and capture that ran.
 
-    The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own; it
-    and the capture are None before anything was drawn.
+    The backend is "native" or "reference" for the fused step, "pytorch" for a sampler that runs steps of its own. The
+    choice says by what measurement a fused network's operators were left to PyTorch, or not. All of these are None
+    before anything was drawn.
     """
     request, model = resolved.request, resolved.model
     others = [branch.network for branch in resolved.guidance.branches if branch.network is not model]
@@ -83,6 +90,7 @@ def describe(
         "seconds": clock.seconds,
         "images_per_second": clock.samples / clock.seconds if clock.seconds else None,
         "backend": backend,
+        "choice": None if choice is None else choice.record(),
         "capture": None if capture is None else asdict(capture),
         "dtype": str(resolved.dtype).removeprefix("torch."),
         "network_dtype": str(resolved.network_dtype).removeprefix("torch."),

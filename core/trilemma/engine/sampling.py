@@ -25,6 +25,7 @@ from trilemma.engine.resolved import Resolved
 from trilemma.engine.runner import Runner
 from trilemma.errors import UsageError
 from trilemma.machine.memory import check_memory
+from trilemma.ops.choice import InForce, in_force
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         self._evaluation: tuple[int, Evaluation] | None = None
         self._evaluations = self.resolved.nfe
         self._backend: str | None = None
+        self._choice: InForce | None = None
 
     @cached_property
     def _bar(self) -> Any:
@@ -174,7 +176,9 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
     @property
     def provenance(self) -> dict[str, Any]:
         """The record of how the samples handed out so far were made; it can be written as JSON."""
-        return describe(self.resolved, self._clock, self._evaluations, self._backend, self._capture)
+        return describe(
+            self.resolved, self._clock, self._evaluations, self._backend, self._choice, self._capture
+        )
 
     def draw(self, indices: Sequence[int]) -> Tensor:
         """Returns the samples [b, ...] of these indices, whichever the request asks for."""
@@ -192,6 +196,7 @@ class SampleChunks(Iterator[tuple[Tensor, Tensor]]):
         """The samples [b, ...] of a chunk; a view, perhaps, that the next chunk overwrites."""
         self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         resolved = self.resolved
+        self._choice = in_force()
         if self._bar is not None:
             self._bar.refresh()
         try:

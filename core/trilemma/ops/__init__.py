@@ -1,6 +1,6 @@
 """The operators under the engine: a reference in PyTorch, and native kernels where they were built."""
 
-from trilemma.ops import layout
+from trilemma.ops import choice, layout
 from trilemma.ops.attention import attention
 from trilemma.ops.convolution import conv3x3
 from trilemma.ops.dynamic_threshold import dynamic_threshold
@@ -12,11 +12,15 @@ from trilemma.ops.linear_step_replay import linear_step_replay
 from trilemma.ops.operator import OPERATORS, Operator
 from trilemma.ops.perturb import perturb
 
+# The native library is told the ways before the first call.
+choice.prepared()
+
 __all__ = [
     "OPERATORS",
     "Explanation",
     "Operator",
     "attention",
+    "choice",
     "conv3x3",
     "dynamic_threshold",
     "explain",

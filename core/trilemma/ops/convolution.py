@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trilemma.errors import UsageError
-from trilemma.ops.operator import Operator, check_real, library
+from trilemma.ops import choice
+from trilemma.ops.operator import Operator, check_real, library, requested_backend
 
 # As csrc/include/trilemma/conv3x3.h has them.
 # The last point is infinity.
@@ -26,7 +27,7 @@ def conv3x3(
     Tiles of 6×6 pixels are evaluated, as polynomials, at the points 0, ±5/8, ±3/2 and infinity along both sides,
     multiplied with the transformed filters there, and interpolated to 4×4 pixels: 36 multiplications for 144. In
     float32 the error is about three times that of the direct sum. Half types are computed in float32. Gradients reach
-    x, weight and bias.
+    x, weight and bias. Where PyTorch was measured to be faster (`trilemma.ops.choice`), its direct sum is taken.
 
     Args:
         x: [B, C, H, W], contiguous or channels-last; y keeps the memory format.
@@ -43,10 +44,23 @@ def conv3x3(
     References:
         Lavin, Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308.
     """
+    if why_left(x, weight) and not torch.is_autocast_enabled("cpu"):
+        return _direct(x, weight, bias)
     if filters is None:
         filters = transformed(weight)
     y: Tensor = _CONV3X3(x, weight, bias, filters)
     return y
+
+
+def why_left(x: Tensor, weight: Tensor, *_: object) -> str:
+    """Returns why a convolution is left to PyTorch's direct sum; "" where it is not."""
+    if not choice.chooses("conv3x3") or torch.compiler.is_compiling() or requested_backend() != "auto":
+        return ""
+    if not x.is_cpu or x.dim() != 4 or weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+        return ""
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    channels_squared = weight.shape[0] * weight.shape[1]
+    return choice.why_left("conv3x3", x.dtype, int(not x.is_contiguous()), pixels * pixels, channels_squared)
 
 
 @torch.no_grad()
@@ -83,6 +97,10 @@ def _evaluation() -> Tensor:
 def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, filters: Tensor) -> Tensor:
     """The direct sum, by PyTorch."""
     _check(x, weight, bias, filters)
+    return _direct(x, weight, bias)
+
+
+def _direct(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), padding=1)
 
 
@@ -130,6 +148,7 @@ _CONV3X3 = Operator(
     _check,
     _fake,
     gradients=("x", "weight", "bias"),
+    why_left=why_left,
 )
 
 

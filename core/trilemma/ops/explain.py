@@ -7,6 +7,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from trilemma.errors import UsageError
+from trilemma.ops import choice
 from trilemma.ops.operator import OPERATORS, Operator
 
 
@@ -49,6 +50,7 @@ def explain(op: str, *arguments: Any, **options: Any) -> Explanation:
         raise UsageError(
             f"explain({op!r}): {error}; the operator takes {op}{_signature(operator)}"
         ) from error
+    choice.in_force()
     why = operator.why_not_native(*given.values())
     shown = "" if asked else _signature(operator)
     return Explanation(op, "reference" if why else "native", {"native": why} if why else {}, shown)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trilemma.errors import UsageError
-from trilemma.ops.operator import Operator, compute_dtype, is_transformed, library
+from trilemma.ops import choice
+from trilemma.ops.operator import Operator, compute_dtype, is_transformed, library, requested_backend
 
 _PARAMETERS: Final = ("weight", "bias", "scale", "shift")
 
@@ -32,7 +35,9 @@ def group_norm_act(
         x̂ = (x − mean)/√(var + eps),    u = (x̂ weight + bias)·(1 + scale) + shift,    y = act(u) + residual
 
     Mean and variance are those of a group of channels of a sample. Gradients reach every tensor, and once more
-    through the reference where they are asked for (a gradient penalty); `out` has none.
+    through the reference where they are asked for (a gradient penalty); `out` has none. Where PyTorch was measured to
+    be faster (`trilemma.ops.choice`) its own operators are called one after the other; where its gradient was, they
+    are for every call that a gradient is asked of.
 
     Args:
         x: [B, C, ...]; half types are computed in float32. Contiguous and channels-last x run natively; y keeps the
@@ -51,11 +56,72 @@ def group_norm_act(
     References:
         Wu, He, Group Normalization, arXiv:1803.08494; the modulation: Dhariwal, Nichol, arXiv:2105.05233.
     """
+    if out is None and why_left(x, groups, weight, bias, scale, shift, residual):
+        # Which would choose another dtype for them.
+        with torch.autocast("cpu", enabled=False):
+            return _one_after_the_other(x, groups, weight, bias, scale, shift, residual, eps, silu)
     if out is None:
         y: Tensor = _GROUP_NORM_ACT(x, groups, weight, bias, scale, shift, residual, eps, silu)[0]
         return y
     _GROUP_NORM_ACT_OUT(out, x, groups, weight, bias, scale, shift, residual, eps, silu)
     return out
+
+
+def why_left(x: Tensor, groups: int, *tensors: Any) -> str:
+    """Returns why a call is left to PyTorch's own operators; "" where it is not.
+
+    Args:
+        x, groups, tensors: as those of `group_norm_act`; what is no tensor is passed over.
+    """
+    both = choice.chooses("group_norm_act"), choice.chooses("group_norm_act_backward")
+    if not any(both) or torch.compiler.is_compiling() or requested_backend() != "auto":
+        return ""
+    differentiated = torch.is_grad_enabled() and any(
+        isinstance(tensor, Tensor) and tensor.requires_grad for tensor in (x, *tensors)
+    )
+    if not both[differentiated]:
+        return ""
+    return _why_left("group_norm_act_backward" if differentiated else "group_norm_act", x)
+
+
+def _why_left_backward(dy: Tensor, x: Tensor, *_: object) -> str:
+    """As `why_left` for the operator that computes the gradient."""
+    return _why_left("group_norm_act_backward", x)
+
+
+def _why_left(op: str, x: Tensor) -> str:
+    if not x.is_cpu or x.dim() < 2:
+        return ""
+    samples, channels, *rest = x.shape
+    elements, channels = math.prod(rest), samples * channels
+    return choice.why_left(op, x.dtype, int(not x.is_contiguous()), elements * elements, channels * channels)
+
+
+def _one_after_the_other(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    silu: bool,
+) -> Tensor:
+    """`group_norm_act` by PyTorch's own operators."""
+    _check(x, groups, weight, bias, scale, shift, residual, eps, silu)
+    weight, bias = (tensor if tensor is None else tensor.to(x.dtype) for tensor in (weight, bias))
+    y = functional.group_norm(x, groups, weight, bias, eps)
+    beyond = [1] * (x.dim() - 2)
+    if scale is not None:
+        y = y * (1 + scale.to(x.dtype).reshape(*x.shape[:2], *beyond))
+    if shift is not None:
+        y = y + shift.to(x.dtype).reshape(*x.shape[:2], *beyond)
+    if silu:
+        y = functional.silu(y, inplace=not y.requires_grad)
+    if residual is not None:
+        y = y + residual
+    return y if y.stride() == x.stride() else _like(y, x)
 
 
 def _reference(
@@ -324,6 +390,7 @@ _GROUP_NORM_ACT = Operator(
     _check,
     _fake,
     gradients=("x", *_PARAMETERS, "residual"),
+    why_left=why_left,
 )
 _GROUP_NORM_ACT_OUT = Operator(
     "group_norm_act_out",
@@ -341,5 +408,6 @@ _BACKWARD = Operator(
     _reference_backward,
     _check_backward,
     _fake_backward,
+    why_left=_why_left_backward,
 )
 torch.library.register_autograd("trilemma::group_norm_act", _gradient, setup_context=_save, lib=library)

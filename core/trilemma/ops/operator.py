@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from trilemma.errors import TrilemmaError, UsageError
-from trilemma.ops import native
+from trilemma.ops import choice, native
 
 BACKENDS: Final = ("auto", "native", "reference")
 OPERATORS: Final[dict[str, Operator]] = {}
@@ -39,6 +39,8 @@ class Operator:
             forward-mode derivatives and transforms of `torch.func`, the reference runs; an operator that writes into
             its arguments refuses them.
         record: the class that holds the arguments, where `reference` and `check` take one record of them.
+        why_left: says why a call is left to PyTorch before it comes here, "" where it is not; see
+            `trilemma.ops.choice`.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Operator:
         fake: Callable[..., Any] | None = None,
         gradients: Collection[str] = (),
         record: Callable[..., Any] | None = None,
+        why_left: Callable[..., str] | None = None,
     ) -> None:
         self.name = name
+        self._why_left = why_left
         if record is not None:
             reference, check = _of_record(record, reference), _of_record(record, check)
         self.reference, self.check = reference, check
@@ -151,7 +155,10 @@ class Operator:
             found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*given.values())
         except NotImplementedError:
             return "it has no native kernel for tensors of this device"
-        return found
+        if not found and self._why_left is not None:
+            found = self._why_left(*given.values())
+        asked_for = requested_backend() == "native" and found in choice.REASONS.values()
+        return "" if asked_for else found
 
     def given(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Returns all arguments by name, in order.

@@ -12,7 +12,7 @@ from trilemma.models.fusion.normalizing import reaches
 from trilemma.models.fusion.recording import note
 from trilemma.models.fusion.report import CONVOLUTION
 from trilemma.models.fusion.swapping import KERNEL_DTYPES, is_traced, own_class, parametrized, why_other_dtype
-from trilemma.ops.convolution import conv3x3, transformed
+from trilemma.ops.convolution import conv3x3, transformed, why_left
 from trilemma.ops.operator import is_transformed
 
 # With fewer input channels the direct sum is as fast.
@@ -75,6 +75,9 @@ class Convolved(nn.Conv2d):
             return _as_written(self, input, weight, bias)
         if torch.is_autocast_enabled("cpu"):
             input = input.to(torch.get_autocast_dtype("cpu"))
+        if why := why_left(input, weight):
+            note(self, why=why)
+            return _as_written(self, input, weight, bias)
         kept = self._trilemma_kept
         if kept is None or not kept.are_of(weight):
             kept = Filters.of(weight)

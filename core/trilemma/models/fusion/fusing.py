@@ -17,6 +17,7 @@ from trilemma.models.fusion.recording import record_first_call, recording
 from trilemma.models.fusion.report import ATTENTION, CONVOLUTION, NORM, Fused, FusionReport, Left
 from trilemma.models.fusion.swapping import Swapped, swap, unswap
 from trilemma.models.fusion.tracing import CannotTrace, trace
+from trilemma.ops import choice
 from trilemma.ops.operator import OPERATORS
 
 # A call of a network: its arguments by place or by name, one tensor, or a function that calls it.
@@ -48,6 +49,7 @@ def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
     Returns:
         What was replaced, what was left and why, and what ran.
     """
+    choice.in_force()
     report = FusionReport()
     missing = {name: OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")}
     for name, why in missing.items():

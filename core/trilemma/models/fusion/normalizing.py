@@ -22,6 +22,7 @@ from trilemma.models.fusion.swapping import (
     run_own,
     why_other_dtype,
 )
+from trilemma.ops.group_norm import why_left
 from trilemma.ops.operator import is_transformed
 
 # The names on the way from a module to one below it.
@@ -72,6 +73,7 @@ class Normalized(nn.GroupNorm):
             return Pending(self, x, cast(Tensor, weight), cast(Tensor, bias))
         if not why and torch.is_autocast_enabled(x.device.type):
             why = "autocast chooses its dtype"
+        why = why or why_left(x, self.num_groups, weight, bias)
         if not compiling:
             note(self, "" if why else NORM, why)
         if why:

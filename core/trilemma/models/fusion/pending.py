@@ -13,6 +13,7 @@ from trilemma import ops
 from trilemma.errors import TrilemmaError
 from trilemma.models.fusion.recording import note
 from trilemma.models.fusion.report import ACTIVATED, MODULATED, NORM
+from trilemma.ops.group_norm import why_left
 
 # Methods of tensors that change nothing where the dtype stays.
 CASTS: Final = ("type", "to", "float")
@@ -107,6 +108,14 @@ class Pending:
         given = (x, norm.num_groups, self._weight, self._bias)
         factor, shift = self._factor, self._shift
         y: Tensor
+        if why := why_left(x, norm.num_groups, self._weight, self._bias, factor, shift):
+            note(norm, why=why)
+            y = nn.GroupNorm.forward(norm, x)
+            y = y if factor is None else y * factor
+            y = y if shift is None else y + shift
+            y = F.silu(y) if silu else y
+            self._value = self._value if silu else y
+            return y
         if factor is not None or silu:
             whole = shift is not None or factor is None
             note(norm, NORM + MODULATED * (shift is not None) + ACTIVATED * (silu and whole))
