@@ -16,9 +16,9 @@ from torch import Tensor
 
 from trilemma.machine import processor
 from trilemma.ops import attention, choice, conv3x3, explain, group_norm_act, native
-from trilemma.ops.choice import CHOSEN, NATIVE, PYTORCH, Cell, Machine, Record
+from trilemma.ops.choice import CHOSEN, NATIVE, PYTORCH, Cell, Machine, Record, deciding
 from trilemma.ops.choice import record as records
-from trilemma.ops.choice.force import look_up
+from trilemma.ops.choice.deciding import look_up
 from trilemma.ops.choice.ways import DTYPES, NAMES, POWERS, UNMEASURED, place
 
 needs_native = pytest.mark.skipif(bool(native.load()), reason=native.load())
@@ -125,6 +125,13 @@ def test_a_file_that_cannot_be_used_is_passed_over_in_one_line(
     assert len(line) < 300
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        choice.in_force()
+
+
+@needs_native
+def test_an_older_native_library_is_told_nothing_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "_is_told", lambda: False)
+    with choice.forced({"attention": NATIVE}), pytest.warns(UserWarning, match="install trilemma again"):
         choice.in_force()
 
 

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ from trilemma.ops.choice.ways import (
 
 CALIBRATION, SHIPPED, DEFAULT = "calibration", "shipped", "default"
 VARIABLE: Final = "TRILEMMA_CALIBRATION"
+
+_OLDER: Final = "the native library is older than trilemma and chooses by itself; install trilemma again"
 
 # The cells of one operator, dtype and layout.
 Group = tuple[str, str, str]
@@ -136,6 +138,8 @@ def prepared() -> InForce:
         return _state.found
     with _state.lock:
         found = look_up(key[0] or "", Machine.here())
+        if not native.load() and not _is_told():
+            found = replace(found, problem=_OLDER)
         _take(found.tables)
         _state.key, _state.found = key, found
     return found
@@ -198,12 +202,17 @@ def _take(tables: Mapping[str, bytes]) -> None:
     """Hands tables over to whoever looks the ways up."""
     for op, table in tables.items():
         if CHOSEN[op].natively:
-            if not native.load():
+            if not native.load() and _is_told():
                 torch.ops.trilemma.choose(op, torch.frombuffer(bytearray(table), dtype=torch.uint8))
         elif table.count(NATIVE) == len(table):
             _state.left.pop(op, None)
         else:
             _state.left[op] = table
+
+
+def _is_told() -> bool:
+    """Returns whether the native library takes tables, as one of an earlier build does not."""
+    return hasattr(torch.ops.trilemma, "choose")
 
 
 def _calibration(asked: str, machine: Machine) -> tuple[Record | None, Path | None, str]:
