@@ -20,6 +20,15 @@ inline float read(const trilemma::PerChannel& values, int64_t sample, int64_t ch
   }
 }
 
+inline void write(const trilemma::ChannelGradient& out, int64_t at, double value) {
+  const float rounded = static_cast<float>(value);
+  switch (out.storage) {
+    case trilemma::cpu::kBFloat16: static_cast<BFloat16*>(out.data)[at] = BFloat16::round(rounded); return;
+    case trilemma::cpu::kFloat16: static_cast<Float16*>(out.data)[at] = Float16::round(rounded); return;
+    default: static_cast<float*>(out.data)[at] = rounded;
+  }
+}
+
 // A channel of a sample and its group, walked in order: divisions are slow beside a short row.
 class Place {
  public:

@@ -20,6 +20,10 @@ namespace trilemma::cpu {
   TRILEMMA_DECLARE_KERNEL(dynamic_threshold, DynamicThreshold)   \
   TRILEMMA_DECLARE_KERNEL(group_norm, GroupNorm)                 \
   TRILEMMA_DECLARE_KERNEL(group_norm_backward, GroupNorm)        \
+  TRILEMMA_DECLARE_KERNEL(layer_norm, LayerNorm)                 \
+  TRILEMMA_DECLARE_KERNEL(layer_norm_backward, LayerNorm)        \
+  TRILEMMA_DECLARE_KERNEL(glu, Glu)                              \
+  TRILEMMA_DECLARE_KERNEL(glu_backward, Glu)                     \
   TRILEMMA_DECLARE_KERNEL(attention, Attention)                  \
   TRILEMMA_DECLARE_KERNEL(attention_backward, AttentionBackward) \
   TRILEMMA_DECLARE_KERNEL(conv3x3, Conv3x3)                      \
@@ -27,7 +31,9 @@ namespace trilemma::cpu {
 #define TRILEMMA_KERNELS(isa, name)                                                                      \
   {name, TRILEMMA_KERNEL(isa, linear_step), TRILEMMA_KERNEL(isa, normal), TRILEMMA_KERNEL(isa, perturb), \
    TRILEMMA_KERNEL(isa, dynamic_threshold), TRILEMMA_KERNEL(isa, group_norm),                            \
-   TRILEMMA_KERNEL(isa, group_norm_backward), TRILEMMA_KERNEL(isa, attention),                           \
+   TRILEMMA_KERNEL(isa, group_norm_backward), TRILEMMA_KERNEL(isa, layer_norm),                          \
+   TRILEMMA_KERNEL(isa, layer_norm_backward), TRILEMMA_KERNEL(isa, glu), TRILEMMA_KERNEL(isa, glu_backward), \
+   TRILEMMA_KERNEL(isa, attention),                                                                      \
    TRILEMMA_KERNEL(isa, attention_backward), TRILEMMA_KERNEL(isa, conv3x3)}
 
 TRILEMMA_DECLARE(baseline)

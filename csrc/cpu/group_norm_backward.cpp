@@ -12,7 +12,6 @@
 
 namespace {
 
-using trilemma::ChannelGradient;
 using trilemma::Phase;
 
 void recentre_group(const GroupNorm& call, int64_t unit, int64_t group, const double* partial) {
@@ -290,15 +289,6 @@ void apply(const GroupNorm& call, int64_t begin, int64_t end) {
     const int64_t pixels = call.spatial - offset < call.piece ? call.spatial - offset : call.piece;
     const int64_t at = (sample * call.spatial + offset) * channels;
     apply_pixels<T, kSilu>(x + at, dy + at, dx + at, pixels * channels, {buffer.get(), width}, to);
-  }
-}
-
-void write(const ChannelGradient& out, int64_t at, double value) {
-  const float rounded = static_cast<float>(value);
-  switch (out.storage) {
-    case trilemma::cpu::kBFloat16: static_cast<BFloat16*>(out.data)[at] = BFloat16::round(rounded); return;
-    case trilemma::cpu::kFloat16: static_cast<Float16*>(out.data)[at] = Float16::round(rounded); return;
-    default: static_cast<float*>(out.data)[at] = rounded;
   }
 }
 

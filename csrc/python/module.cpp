@@ -169,6 +169,59 @@ void group_norm(const std::string& isa, const std::string& dtype, const std::arr
   if (dy) run(Phase::kGradients, call.channels);
 }
 
+// Forward where `dy` is 0, else backward, a token or piece at a time. Maps and their gradients are float32 and
+// contiguous, in the order weight, bias, scale, shift; 0 for absent. Sizes are B, the tokens of a sample, C.
+void layer_norm(const std::string& isa, const std::string& dtype, const std::array<int64_t, 3>& sizes, float eps,
+                uintptr_t x, uintptr_t mean, uintptr_t rstd, const std::array<uintptr_t, 4>& maps, uintptr_t y,
+                uintptr_t dy, uintptr_t dx, const std::array<uintptr_t, 4>& gradients, int64_t piece, int64_t begin) {
+  const auto& kernels = kernels_for(isa);
+  trilemma::LayerNorm call;
+  call.samples = sizes[0];
+  call.tokens = sizes[1];
+  call.channels = sizes[2];
+  call.eps = eps;
+  call.x = pointer<const void>(x);
+  call.mean = pointer<float>(mean);
+  call.rstd = pointer<float>(rstd);
+  const auto map = [&](int i) {
+    return trilemma::PerChannel{pointer<const void>(maps[i]), trilemma::cpu::kFloat32, i < 2 ? 0 : sizes[2], 1};
+  };
+  call.weight = map(0), call.bias = map(1), call.scale = map(2), call.shift = map(3);
+  call.y = pointer<void>(y);
+  if (!dy) {
+    for (int64_t i = sizes[0] * sizes[1] - 1; i >= begin; --i) kernels.layer_norm[storage(dtype)](call, i, i + 1);
+    return;
+  }
+  call.dy = pointer<const void>(dy);
+  call.dx = pointer<void>(dx);
+  const auto gradient = [&](int i) { return trilemma::ChannelGradient{pointer<void>(gradients[i]), 0}; };
+  call.dweight = gradient(0), call.dbias = gradient(1), call.dscale = gradient(2), call.dshift = gradient(3);
+  call.piece = piece;
+  call.pieces = (call.tokens + piece - 1) / piece;
+  std::vector<float> sums(call.samples * call.pieces * 2 * call.channels);
+  call.partial = sums.data();
+  const auto kernel = kernels.layer_norm_backward[storage(dtype)];
+  for (int64_t i = call.samples * call.pieces - 1; i >= 0; --i) kernel(call, i, i + 1);
+  call.adds_up = true;
+  kernel(call, 0, call.channels);
+}
+
+// Forward where `dy` is 0, else backward. All tensors are contiguous.
+void glu(const std::string& isa, const std::string& dtype, int64_t rows, int64_t channels, bool silu, uintptr_t x,
+         uintptr_t out, uintptr_t dy, uintptr_t dx, int64_t begin) {
+  const auto& kernels = kernels_for(isa);
+  trilemma::Glu call;
+  call.rows = rows;
+  call.channels = channels;
+  call.silu = silu;
+  call.x = pointer<const void>(x);
+  call.x_stride = 2 * channels;
+  call.out = pointer<void>(out);
+  call.dy = pointer<const void>(dy);
+  call.dx = pointer<void>(dx);
+  (dy ? kernels.glu_backward : kernels.glu)[storage(dtype)](call, begin, rows);
+}
+
 // A tensor [batch, heads, tokens, depth]: its address and its strides in elements.
 using Strided = std::array<int64_t, 5>;
 
@@ -246,6 +299,12 @@ PYBIND11_MODULE(_C, module) {
              "eps"_a, "x"_a, "mean"_a, "rstd"_a, "parameters"_a = std::array<uintptr_t, 4>{}, "residual"_a = 0,
              "y"_a = 0, "dy"_a = 0, "dx"_a = 0, "gradients"_a = std::array<uintptr_t, 4>{}, "whole"_a = true, "begin"_a = 0,
              "Group normalisation on addresses; sizes are B, C, the elements of a channel, groups.");
+  module.def("layer_norm", &layer_norm, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "eps"_a, "x"_a, "mean"_a,
+             "rstd"_a, "maps"_a = std::array<uintptr_t, 4>{}, "y"_a = 0, "dy"_a = 0, "dx"_a = 0,
+             "gradients"_a = std::array<uintptr_t, 4>{}, "piece"_a = 1, "begin"_a = 0,
+             "Layer normalisation on addresses; sizes are B, the tokens of a sample, C.");
+  module.def("glu", &glu, py::kw_only(), "isa"_a, "dtype"_a, "rows"_a, "channels"_a, "silu"_a, "x"_a, "out"_a = 0,
+             "dy"_a = 0, "dx"_a = 0, "begin"_a = 0, "Gated linear units on addresses.");
   module.def("attention", &attention, py::kw_only(), "isa"_a, "dtype"_a, "sizes"_a, "scale"_a, "q"_a, "k"_a, "v"_a,
              "out"_a, "lse"_a, "begin"_a = 0, "end"_a = -1,
              "Attention on addresses: sizes are [B, H, Lq, Lk, D], a tensor is its address and its four strides.");

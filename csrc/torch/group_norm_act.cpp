@@ -6,7 +6,8 @@
 #include <tuple>
 
 #include "binding.h"
-#include "large_results.h"
+#include "channel_maps.h"
+#include "results.h"
 
 namespace {
 
@@ -94,13 +95,6 @@ const char* why_not_forward(const Arguments& a, const Optional& residual, const 
   return "";
 }
 
-trilemma::PerChannel per_channel(const Optional& tensor) {
-  if (!tensor) return {};
-  const bool of_sample = tensor->dim() == 2;
-  return {tensor->const_data_ptr(), storage(tensor->scalar_type()), of_sample ? tensor->stride(0) : 0,
-          tensor->stride(of_sample ? 1 : 0)};
-}
-
 GroupNorm describe(const Arguments& a, bool silu) {
   GroupNorm call;
   call.samples = a.x.size(0);
@@ -117,9 +111,6 @@ GroupNorm describe(const Arguments& a, bool silu) {
   if (a.x.numel() > 0) call.cut();
   return call;
 }
-
-// Bytes of y that the second caches would not keep for whoever reads it next.
-constexpr int64_t kStreamed = 8 << 20;
 
 // Elements that are worth another thread.
 constexpr int64_t kGrain = 16384;

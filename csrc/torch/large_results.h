@@ -78,8 +78,5 @@ inline torch::stable::Tensor large_result(const torch::stable::Tensor& like, tor
                                   like.scalar_type(), [bytes](void* p) { kept_blocks().give_back(p, bytes); });
 }
 
-// An empty tensor like a dense one.
-inline torch::stable::Tensor empty_result(const torch::stable::Tensor& like) {
-  const size_t bytes = like.numel() * like.element_size();
-  return bytes < kLargeResult ? torch::stable::empty_like(like) : large_result(like, like.sizes(), like.strides(), bytes);
-}
+// Bytes of a result that the second caches would not keep for whoever reads it next.
+constexpr int64_t kStreamed = 8 << 20;

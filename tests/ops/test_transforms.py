@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from trilemma import ops
 from trilemma.errors import TrilemmaError
-from trilemma.ops import layout
+from trilemma.ops import OPERATORS, layout
 from trilemma.ops.attention import _ATTENTION_BACKWARD
 from trilemma.ops.convolution import transformed
 from trilemma.ops.group_norm import _BACKWARD
@@ -56,6 +56,16 @@ def group_norm_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return _BACKWARD(dy, x, mean, rstd, 2, weight, None, None, None, False, wanted)[0]
 
 
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return ops.layer_norm(x, weight, bias, scale=scale, shift=shift)
+
+
+def layer_norm_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    mean, rstd = x.mean(-1), (x.var(-1, correction=0) + 1e-5).rsqrt()
+    wanted = [True, True, False, False, False]
+    return OPERATORS["layer_norm_backward"](dy, x, mean, rstd, weight, None, None, None, wanted)[0]
+
+
 FUNCTIONAL: dict[str, Case] = {
     "group_norm_act": Case(
         group_norm,
@@ -70,6 +80,24 @@ FUNCTIONAL: dict[str, Case] = {
     ),
     "group_norm_act_backward": Case(
         group_norm_gradient, {"dy": some(2, 4, 3), "x": some(2, 4, 3, seed=1), "weight": some(4)}
+    ),
+    "layer_norm": Case(
+        layer_norm,
+        {
+            "x": some(2, 3, 4),
+            "weight": some(4),
+            "bias": some(4, seed=1),
+            "scale": some(2, 4),
+            "shift": some(2, 4, seed=1),
+        },
+    ),
+    "layer_norm_backward": Case(
+        layer_norm_gradient, {"dy": some(2, 3, 4), "x": some(2, 3, 4, seed=1), "weight": some(4)}
+    ),
+    "glu": Case(ops.glu, {"x": some(2, 3, 8)}),
+    "glu_backward": Case(
+        lambda dy, x: OPERATORS["glu_backward"](dy, x, True),
+        {"dy": some(2, 3, 4), "x": some(2, 3, 8, seed=1)},
     ),
     "attention": Case(
         ops.attention, {"q": some(1, 2, 3, 4), "k": some(1, 2, 5, 4, seed=1), "v": some(1, 2, 5, 4, seed=2)}
@@ -308,8 +336,8 @@ def test_derivatives_of_the_gradient_of_attention_are_refused() -> None:
 @pytest.mark.parametrize("operator", [*FUNCTIONAL, *WRITING])
 def test_complex_numbers_are_refused(operator: str) -> None:
     case = {**FUNCTIONAL, **WRITING}[operator]
-    if operator == "group_norm_act_backward":
-        pytest.skip("its arguments are made by group_norm_act")
+    if operator in ("group_norm_act_backward", "layer_norm_backward"):
+        pytest.skip("its arguments are made by the operator itself")
     for name, value in case.tensors.items():
         with pytest.raises((TrilemmaError, RuntimeError)) as error:
             case.run(**{**case.tensors, name: value.to(torch.complex128)})
@@ -331,7 +359,9 @@ def test_kept_filters_stand_for_the_weights() -> None:
     torch.testing.assert_close(found, F.conv2d(x, weight, padding=1))
 
 
-@pytest.mark.parametrize("operator", ["group_norm_act", "attention", "conv3x3", "perturb"])
+@pytest.mark.parametrize(
+    "operator", ["group_norm_act", "layer_norm", "glu", "attention", "conv3x3", "perturb"]
+)
 def test_a_compiled_derivative_is_not_lost(operator: str) -> None:
     case = FUNCTIONAL[operator]
     for name in list(case.tensors)[::2]:

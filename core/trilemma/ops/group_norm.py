@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from trilemma.errors import UsageError
 from trilemma.ops import choice
-from trilemma.ops.operator import Operator, compute_dtype, is_transformed, library, requested_backend
+from trilemma.ops.operator import (
+    Operator,
+    check_device,
+    check_like,
+    compute_dtype,
+    is_transformed,
+    library,
+    requested_backend,
+)
 
 _PARAMETERS: Final = ("weight", "bias", "scale", "shift")
 
@@ -259,7 +267,7 @@ def _check(
     if groups < 1 or x.shape[1] % groups:
         raise UsageError(f"groups={groups} does not divide the {x.shape[1]} channels; give a divisor")
     if residual is not None:
-        _check_like("residual", residual, x)
+        check_like("residual", residual, x)
     for name, tensor in zip(_PARAMETERS, (weight, bias, scale, shift), strict=True):
         if tensor is None:
             continue
@@ -269,12 +277,12 @@ def _check(
             raise UsageError(
                 f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected {kind} of shape {shape}"
             )
-        _check_device(name, tensor, x)
+        check_device(name, tensor, x)
 
 
 def _check_out(out: Tensor, x: Tensor, groups: int, *arguments: Any) -> None:
     _check(x, groups, *arguments)
-    _check_like("out", out, x)
+    check_like("out", out, x)
 
 
 def _check_backward(
@@ -291,28 +299,15 @@ def _check_backward(
     wanted: Sequence[bool],
 ) -> None:
     _check(x, groups, weight, bias, scale, shift, None, 0.0, silu)
-    _check_like("dy", dy, x)
+    check_like("dy", dy, x)
     for name, tensor in (("mean", mean), ("rstd", rstd)):
         if tuple(tensor.shape) != (len(x), groups) or not tensor.is_floating_point():
             raise UsageError(
                 f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected floating-point {(len(x), groups)}"
             )
-        _check_device(name, tensor, x)
+        check_device(name, tensor, x)
     if len(wanted) != 5:
         raise UsageError(f"wanted has {len(wanted)} entries; expected 5, of x, weight, bias, scale and shift")
-
-
-def _check_like(name: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.shape != x.shape or tensor.dtype != x.dtype:
-        raise UsageError(
-            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected {x.dtype} {tuple(x.shape)} as x"
-        )
-    _check_device(name, tensor, x)
-
-
-def _check_device(name: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.device != x.device:
-        raise UsageError(f"{name} is on {tensor.device}, x on {x.device}; move one to the other")
 
 
 def _statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -140,8 +140,9 @@ class Operator:
         """
         if requested_backend() == "reference":
             return "TRILEMMA_BACKEND=reference"
-        missing = native.load()
-        if missing or not (arguments or options):
+        asked = getattr(torch.ops.trilemma, f"{self.name}_why_not_native", None)
+        missing = native.load() or ("" if asked else "the native libraries are older; build them again")
+        if missing or asked is None or not (arguments or options):
             return missing
         given = self.given(*arguments, **options)
         if isinstance(given.get("seed"), int):
@@ -152,7 +153,7 @@ class Operator:
             if isinstance(value, Tensor) and (why := _why_not_there(value.device)):
                 return f"{name} is on {value.device}, {why}"
         try:
-            found: str = getattr(torch.ops.trilemma, f"{self.name}_why_not_native")(*given.values())
+            found: str = asked(*given.values())
         except NotImplementedError:
             return "it has no native kernel for tensors of this device"
         if not found and self._why_left is not None:
@@ -232,6 +233,21 @@ def check_real(name: str, tensor: Tensor) -> None:
     """Raises UsageError for a tensor of integers or complex numbers."""
     if not tensor.is_floating_point():
         raise UsageError(f"{name} is {tensor.dtype}; expected a floating-point tensor")
+
+
+def check_like(name: str, tensor: Tensor, x: Tensor) -> None:
+    """Raises UsageError for a tensor of another shape, dtype or device than x."""
+    if tensor.shape != x.shape or tensor.dtype != x.dtype:
+        raise UsageError(
+            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected {x.dtype} {tuple(x.shape)} as x"
+        )
+    check_device(name, tensor, x)
+
+
+def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    """Raises UsageError for a tensor on another device than x."""
+    if tensor.device != x.device:
+        raise UsageError(f"{name} is on {tensor.device}, x on {x.device}; move one to the other")
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

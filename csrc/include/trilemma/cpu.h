@@ -5,7 +5,9 @@
 #include "trilemma/attention.h"
 #include "trilemma/conv3x3.h"
 #include "trilemma/dynamic_threshold.h"
+#include "trilemma/glu.h"
 #include "trilemma/group_norm.h"
+#include "trilemma/layer_norm.h"
 #include "trilemma/linear_step.h"
 #include "trilemma/perturb.h"
 
@@ -19,8 +21,8 @@ template <class Arguments>
 using Kernel = void (*)(const Arguments&, int64_t begin, int64_t end);
 
 // One instruction set's kernels, an entry an element type. All instruction sets give the same bits, but for group_norm,
-// attention and conv3x3, which agree to rounding: they add in another order, fuse multiplications with additions or contract
-// pairs of bfloat16 where they can.
+// layer_norm, glu, attention and conv3x3, which agree to rounding: they add in another order, fuse multiplications with
+// additions or contract pairs of bfloat16 where they can.
 struct Kernels {
   const char* isa;
   Kernel<LinearStep> linear_step[kStorages];
@@ -29,6 +31,10 @@ struct Kernels {
   Kernel<DynamicThreshold> dynamic_threshold[kStorages];  // of whole samples
   Kernel<GroupNorm> group_norm[kStorages];                // blocks and bits: see GroupNorm
   Kernel<GroupNorm> group_norm_backward[kStorages];
+  Kernel<LayerNorm> layer_norm[kStorages];                // blocks: see LayerNorm
+  Kernel<LayerNorm> layer_norm_backward[kStorages];
+  Kernel<Glu> glu[kStorages];  // of rows
+  Kernel<Glu> glu_backward[kStorages];
   Kernel<Attention> attention[kStorages];
   Kernel<AttentionBackward> attention_backward[kStorages];
   Kernel<Conv3x3> conv3x3[kStorages];

@@ -27,6 +27,10 @@ inline cudaError_t linear_step(const LinearStep& call, Storage storage, cudaStre
 cudaError_t normal(const NormalFill&, Storage, cudaStream_t);
 cudaError_t perturb(const Perturb&, Storage, cudaStream_t);
 cudaError_t attention(const Attention&, Storage, cudaStream_t);
+cudaError_t layer_norm(const LayerNorm&, Storage, cudaStream_t);
+cudaError_t layer_norm_backward(const LayerNorm&, Storage, cudaStream_t);
+cudaError_t glu(const Glu&, Storage, cudaStream_t);
+cudaError_t glu_backward(const Glu&, Storage, cudaStream_t);
 cudaError_t dynamic_threshold(const DynamicThreshold&, Storage, cudaStream_t);
 
 }  // namespace trilemma::cuda

@@ -7,23 +7,12 @@
 
 #include <cstdint>
 
+#include "trilemma/per_channel.h"
+
 namespace trilemma {
 
 // Never a function of its own, which the linker would take from the unit of any instruction set.
 #define TRILEMMA_HERE __attribute__((always_inline))
-
-// A number for each channel, or each channel of each sample. Strides are in elements.
-struct PerChannel {
-  const void* data = nullptr;  // absent: null
-  int storage = 0;             // of cpu::Storage
-  int64_t sample = 0, channel = 0;
-};
-
-// Receives gradients of a PerChannel, contiguous [channels] or [samples, channels].
-struct ChannelGradient {
-  void* data = nullptr;
-  int storage = 0;
-};
 
 // The work is done for whole units (a group of a sample; with channels last, a sample), or in phases whose work can
 // be cut finer. Bits do not depend on which.
