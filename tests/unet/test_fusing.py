@@ -72,8 +72,10 @@ def test_the_report_names_every_module_that_was_left():
     left = {entry.module: entry.why for entry in report.left}
     activations = {entry.module for entry in report.fused if "SiLU" in entry.pattern}
     for name, module in net.named_modules():
-        if isinstance(module, nn.LayerNorm | nn.GELU):
-            assert left[name] == f"no operator computes {type(module).__name__}"
+        if isinstance(module, nn.LayerNorm):
+            assert "PyTorch's LayerNorm is as fast" in left[name]
+        if isinstance(module, nn.GELU):
+            assert left[name] == "no operator computes GELU"
         elif isinstance(module, nn.Conv2d | nn.GroupNorm):
             assert isinstance(module, Swapped) != (name in left), name
         elif isinstance(module, nn.SiLU):

@@ -46,6 +46,36 @@ class Modulated(nn.Module):
         return self.act(self.norm(x) * (scale + 1) + shift)
 
 
+class AdaLayerNorm(nn.Module):
+    """adaLN as a block of a diffusion transformer writes it; `outside`: 1 is added before the tokens' dimension is."""
+
+    def __init__(self, outside: bool, affine: bool = False) -> None:
+        super().__init__()
+        self.norm, self.inject = nn.LayerNorm(8, elementwise_affine=affine), nn.Linear(5, 16)
+        self.outside = outside
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale = self.inject(embedding).chunk(2, dim=1)
+        if self.outside:
+            return self.norm(x) * (1 + scale)[:, None, :] + shift[:, None, :]
+        return self.norm(x) * (1 + scale[:, None]) + shift[:, None]
+
+
+class Single(nn.Module):
+    """adaLN of a table and an embedding, as PixArt's blocks: an argument that may be left out, and is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.table = nn.LayerNorm(8, elementwise_affine=False), nn.Parameter(torch.randn(2, 8))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
+        assert mask is None
+        told = embedding.repeat(1, 4)[:, :16].reshape(x.shape[0], 2, 8)  # type: ignore[union-attr]
+        shift, scale = (self.table[None] + told).chunk(2, dim=1)
+        h = self.norm(x)
+        return h * (1 + scale) + shift
+
+
 class Attending(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +116,10 @@ def randomised(module: nn.Module) -> nn.Module:
 
 def inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    return (x, torch.randn(shape[0], 5)) if isinstance(module, Modulated) else (x,)
+    told = torch.randn(shape[0], 5, generator=torch.Generator().manual_seed(2))
+    if isinstance(module, Single):
+        return (x, None, told)  # type: ignore[return-value]
+    return (x, told) if isinstance(module, Modulated | AdaLayerNorm) else (x,)
 
 
 @pytest.mark.parametrize("pattern", list(CASES))
@@ -100,6 +133,55 @@ def test_each_pattern_is_found_and_gives_the_same(pattern: str) -> None:
     assert patterns == [pattern]
     assert any(isinstance(part, Swapped) for part in module.modules())
     torch.testing.assert_close(module(*arguments), expected, rtol=0, atol=1e-5)
+
+
+ADAPTIVE = {
+    "inside": lambda: AdaLayerNorm(False),
+    "outside": lambda: AdaLayerNorm(True),
+    "with weight and bias": lambda: AdaLayerNorm(False, affine=True),
+    "by an argument that may be left out": Single,
+}
+
+
+@pytest.mark.parametrize("case", ADAPTIVE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layer_norms_wait_for_their_modulation(case: str, dtype: torch.dtype) -> None:
+    module = randomised(ADAPTIVE[case]()).to(dtype)
+    arguments = [None if given is None else given.to(dtype) for given in inputs(module, (3, 10, 8))]
+    # Tokens of a feature map, as a convolution leaves them.
+    arguments[0] = arguments[0].mT.contiguous().mT
+    arguments[0].requires_grad_()
+    expected = module(*arguments)
+    wanted = torch.autograd.grad(expected.square().sum(), [arguments[0], *module.parameters()])
+    report = fuse(module)
+    assert [(entry.module, entry.pattern) for entry in report.fused] == [("", "LayerNorm + scale and shift")]
+    found = module(*arguments)
+    assert report.ran == {"LayerNorm + scale and shift": 1}
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    gradients = torch.autograd.grad(found.square().sum(), [arguments[0], *module.parameters()])
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=10 * tolerance, atol=tolerance * float(other.abs().max()))
+    unfuse(module)
+    assert torch.equal(module(*arguments), expected)
+
+
+def test_few_numbers_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    module = randomised(AdaLayerNorm(False))
+    report = fuse(module, example=inputs(module, (3, 10, 8)))
+    assert report.ran == {}
+    assert [(entry.module, entry.why) for entry in report.as_written] == [
+        ("norm", "it normalises so few numbers that PyTorch is as fast")
+    ]
+
+
+def test_a_norm_without_modulation_is_left_to_torch() -> None:
+    module = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))
+    report = fuse(module)
+    assert report.fused == []
+    assert "PyTorch's LayerNorm is as fast" in report.left[0].why
+    assert type(module[0]) is nn.LayerNorm
 
 
 def test_addcmul_is_a_modulation_too() -> None:

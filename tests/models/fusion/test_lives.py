@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     reason="the native libraries were not built",
 )
 
-NETWORKS = ("guided", "UNet2DCondition", "ViT", "ViT of transformers")
+NETWORKS = ("guided", "UNet2DCondition", "ViT", "ViT of transformers", "DiT")
 
 
 class Lora(nn.Module):

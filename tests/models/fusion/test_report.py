@@ -20,7 +20,10 @@ from trilemma.models.fusion.recording import Recorded
 from trilemma.models.fusion.swapping import Swapped
 
 pytestmark = pytest.mark.skipif(
-    any(ops.OPERATORS[name].why_not_native() for name in ("group_norm_act", "attention", "conv3x3")),
+    any(
+        ops.OPERATORS[name].why_not_native()
+        for name in ("group_norm_act", "layer_norm", "attention", "conv3x3")
+    ),
     reason="the native libraries were not built",
 )
 
@@ -53,10 +56,10 @@ EXPECTED: dict[str, tuple[dict[str, int], int]] = {
     "UNet2D": ({"group_norm_act": 21, "attention": 4, "conv3x3": 18}, 0),
     "UNet2DCondition": ({"group_norm_act": 21, "attention": 8, "conv3x3": 18}, 0),
     "AutoencoderKL decoder": ({"group_norm_act": 14, "attention": 1, "conv3x3": 14}, 0),
-    "DiT": ({"attention": 2}, 0),
-    "SD3": ({"attention": 2}, 0),
-    "Flux": ({"attention": 2}, 0),
-    "PixArt": ({"attention": 4}, 0),
+    "DiT": ({"attention": 2, "layer_norm": 4}, 0),
+    "SD3": ({"attention": 2, "layer_norm": 8}, 0),
+    "Flux": ({"attention": 2, "layer_norm": 4}, 0),
+    "PixArt": ({"attention": 4, "layer_norm": 4}, 0),
 }
 
 

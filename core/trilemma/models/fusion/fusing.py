@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from trilemma.models.fusion.attending import Attending, mentions_attention
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
+from trilemma.models.fusion.kinds import is_norm, kind_of
 from trilemma.models.fusion.leaving import left, why_alone, why_patched
 from trilemma.models.fusion.matching import Found, find, norms_of, waits_in
-from trilemma.models.fusion.normalizing import Normalized, Owner, at, why_not_normalized
+from trilemma.models.fusion.normalizing import (
+    LayerNormalized,
+    Normalized,
+    Owner,
+    at,
+    why_not_normalized,
+)
 from trilemma.models.fusion.recording import record_first_call, recording
-from trilemma.models.fusion.report import ATTENTION, CONVOLUTION, NORM, Fused, FusionReport, Left
+from trilemma.models.fusion.report import ATTENTION, CONVOLUTION, Fused, FusionReport, Left
 from trilemma.models.fusion.swapping import Swapped, swap, unswap
-from trilemma.models.fusion.tracing import CannotTrace, trace
+from trilemma.models.fusion.tracing import CannotTrace, may_be_given, trace
 from trilemma.ops import choice
 from trilemma.ops.operator import OPERATORS
 
@@ -25,11 +32,11 @@ Example = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], object]
 
 
 def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
-    """Swaps GroupNorm (+ AdaGN, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
+    """Swaps norms (+ scale and shift, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
 
     Each submodule that such a pattern belongs to gets a class of its own, whose forward calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards of the network
-    itself, and those of subclasses of GroupNorm and Conv2d, keep running as they are written. A normalisation waits to
+    itself, and those of subclasses of GroupNorm, LayerNorm and Conv2d, keep running as they are written. A normalisation waits to
     be computed together with the modulation and the activation that follow it, where a trace of its owner's forward
     shows that nothing else follows; and `scaled_dot_product_attention` is caught where a forward attends, itself or
     through a processor (diffusers) or a table of functions (transformers). Nothing about the network is cached: the
@@ -62,7 +69,7 @@ def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
     for name, owner in modules:
         if not isinstance(owner, Swapped):
             passed.fuse(name, owner)
-    passed.tell_of_norms()
+    passed.fuse_norms()
     report.left.extend(left(modules, passed.why_left))
     if example is not None:
         try:
@@ -117,9 +124,8 @@ class _Pass:
             if not why_not_convolved(owner):
                 swap(owner, Convolved)
                 self._report.fused.append(Fused(name, CONVOLUTION))
-        elif isinstance(owner, nn.GroupNorm):
+        elif is_norm(owner):
             if not why_not_normalized(owner):
-                swap(owner, Normalized)
                 self._norms[id(owner)] = (name, owner)
         elif type(owner) not in (nn.ModuleList, nn.ModuleDict):
             self._fuse_owner(name, owner)
@@ -129,11 +135,14 @@ class _Pass:
         if not norms and not attends:
             return
         try:
-            found = find(trace(owner), owner)
+            found = _found(owner)
         except CannotTrace as error:
             found = Found()
             why = f"its forward cannot be traced ({error})"
-            if any("." not in path for path in norms):
+            for norm in norms.values():
+                if kind_of(norm).alone:
+                    self.why_left.setdefault(id(norm), f"in the module that holds it: {why}")
+            if any("." not in path and not kind_of(norm).alone for path, norm in norms.items()):
                 self._tell_of_activations(owner, why)
                 if not attends:
                     self._report.left.append(Left(name, why))
@@ -158,8 +167,8 @@ class _Pass:
             if isinstance(child, nn.SiLU):
                 self.why_left.setdefault(id(child), f"in the module that holds it: {why}")
 
-    def tell_of_norms(self) -> None:
-        """Reports each normalisation with the operations it is computed with, now that all owners are known."""
+    def fuse_norms(self) -> None:
+        """Swaps each normalisation, now that all owners are known, and reports what it is computed with."""
         told = set()
         for name, owner, found in self._patterns:
             for path, activation in cast(Owner, owner)._trilemma_following:
@@ -169,8 +178,32 @@ class _Pass:
                     told.add(id(norm))
                     self._report.fused.append(Fused(name, found.patterns[".".join(path)]))
         for name, norm in self._norms.values():
+            kind = kind_of(norm)
             if id(norm) not in told:
-                self._report.fused.append(Fused(name, NORM))
+                if kind.alone:
+                    self.why_left.setdefault(id(norm), kind.alone)
+                    continue
+                self._report.fused.append(Fused(name, kind.pattern))
+            swap(norm, Normalized if isinstance(norm, nn.GroupNorm) else LayerNormalized)
+
+
+def _found(owner: nn.Module) -> Found:
+    """The patterns of a forward; where it needs one of the arguments that may be left out, those of its normalisations.
+
+    Raises:
+        CannotTrace: where it cannot be traced.
+    """
+    try:
+        return find(trace(owner), owner)
+    except CannotTrace as error:
+        for name in may_be_given(owner):
+            try:
+                found = find(trace(owner, (name,)), owner)
+            except CannotTrace:
+                continue
+            # Attention may look otherwise: what is given may be a mask.
+            return Found(found.patterns, found.norms)
+        raise error
 
 
 def _attends(owner: nn.Module) -> bool:

@@ -8,7 +8,8 @@ from torch import nn
 
 from trilemma.models.fusion.attending import Attending
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
-from trilemma.models.fusion.normalizing import Normalized, at, is_changed, why_not_normalized
+from trilemma.models.fusion.kinds import is_norm, kind_of
+from trilemma.models.fusion.normalizing import LayerNormalized, Normalized, at, is_changed, why_not_normalized
 from trilemma.models.fusion.report import Left
 from trilemma.models.fusion.swapping import own_class
 
@@ -16,7 +17,7 @@ _CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
-_NO_OPERATOR = (nn.LayerNorm, nn.RMSNorm, nn.GELU)
+_NO_OPERATOR = (nn.RMSNorm, nn.GELU)
 
 
 def left(modules: Sequence[tuple[str, nn.Module]], known: Mapping[int, str]) -> Iterator[Left]:
@@ -40,7 +41,7 @@ def why_patched(module: nn.Module) -> str:
 def why_alone(norm: nn.Module, activation: nn.Module | None) -> str:
     """Returns why a normalisation and the activation that follows it are computed apart; "" where they are not."""
     if is_changed(norm):
-        return "the GroupNorm before it has hooks"
+        return f"the {kind_of(norm).pattern} before it has hooks"
     if activation is not None and is_changed(activation):
         return "it has hooks"
     return "it works in place" if getattr(activation, "inplace", False) else ""
@@ -49,11 +50,11 @@ def why_alone(norm: nn.Module, activation: nn.Module | None) -> str:
 def _why(module: nn.Module, activations: Mapping[int, nn.Module]) -> str:
     if isinstance(module, nn.SiLU):
         return _why_activation(module, activations.get(id(module)))
-    if isinstance(module, Convolved | Normalized):
+    if isinstance(module, Convolved | Normalized | LayerNormalized):
         return ""
     if isinstance(module, _CONVOLUTIONS):
         return why_patched(module) or why_not_convolved(module)
-    if isinstance(module, nn.GroupNorm):
+    if is_norm(module):
         return why_patched(module) or why_not_normalized(module)
     if isinstance(module, nn.MultiheadAttention) and not isinstance(module, Attending):
         return "torch's MultiheadAttention does all of it in one call, in which no operator can be put"

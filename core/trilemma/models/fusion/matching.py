@@ -11,8 +11,9 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from trilemma.models.fusion.kinds import Kind, is_norm, kind_of
 from trilemma.models.fusion.pending import CASTS
-from trilemma.models.fusion.report import ACTIVATED, MODULATED, NORM
+from trilemma.models.fusion.report import ACTIVATED, MODULATED
 from trilemma.models.fusion.swapping import own_class
 from trilemma.models.fusion.tracing import CannotTrace, trace, writes_in_place
 
@@ -58,16 +59,17 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
         if node.op != "call_module" or node.target not in norms:
             continue
         name = str(node.target)
-        last, pattern, activation = _pattern(node, owner)
+        kind = kind_of(norms[name])
+        last, pattern, activation = _pattern(node, owner, kind)
         between = nodes[place + 1 : nodes.index(last)]
         waits = last is not node and len(node.args) == 1 and not node.kwargs
         if not waits or any(_writes(other, owner) for other in between):
-            pattern, activation, waits = NORM, None, False
+            pattern, activation, waits = kind.pattern, None, False
         way = (pattern, activation if waits else None)
         if name in found.patterns and (found.patterns[name], found.norms.get(name)) != way:
             # It is called in two ways.
             found.norms.pop(name, None)
-            found.patterns[name] = NORM
+            found.patterns[name] = kind.pattern
             continue
         found.patterns[name] = pattern
         if waits:
@@ -77,7 +79,8 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
 
 def why_unfit(call: fx.Node) -> str:
     """Returns why the operator cannot be a call of `scaled_dot_product_attention`; "" where nothing in it says so."""
-    return why_option(dict(zip(ATTENTION_OPTIONS, call.args[3:], strict=False)) | call.kwargs)
+    named = {name: value for name, value in call.kwargs.items() if name not in ("query", "key", "value")}
+    return why_option(dict(zip(ATTENTION_OPTIONS, call.args[3:], strict=False)) | named)
 
 
 def why_option(given: Mapping[str, Any]) -> str:
@@ -92,7 +95,7 @@ def norms_of(owner: nn.Module) -> dict[str, nn.Module]:
     """Returns the normalisations that a module holds, by their path; those in lists and sequences of it too."""
     found: dict[str, nn.Module] = {}
     for name, child in owner._modules.items():
-        if isinstance(child, nn.GroupNorm):
+        if child is not None and is_norm(child):
             found[name] = child
         elif isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential):
             found |= {f"{name}.{path}": norm for path, norm in norms_of(child).items()}
@@ -104,7 +107,7 @@ def waits_in(norm: nn.Module) -> bool:
 
     As `super().forward(x.float()).type(x.dtype)`.
     """
-    if own_class(norm) is nn.GroupNorm:
+    if own_class(norm) is kind_of(norm).own:
         return True
     try:
         nodes = list(trace(norm).nodes)
@@ -112,26 +115,26 @@ def waits_in(norm: nn.Module) -> bool:
         return False
     return all(
         node.op in ("placeholder", "output")
-        or (node.op == "call_function" and node.target in (F.group_norm, getattr))
+        or (node.op == "call_function" and node.target in (F.group_norm, F.layer_norm, getattr))
         or (node.op == "call_method" and node.target in CASTS)
         for node in nodes
     )
 
 
-def _pattern(norm: fx.Node, owner: nn.Module) -> tuple[fx.Node, str, str | None]:
+def _pattern(norm: fx.Node, owner: nn.Module, kind: Kind) -> tuple[fx.Node, str, str | None]:
     """The last node of the pattern that begins at `norm`, its name, and that of its activation where it is a child."""
     last, modulated = _modulation(norm)
     activation = _single_user(last)
-    silu = activation is not None and _is_silu(activation, owner)
+    silu = kind.activates and activation is not None and _is_silu(activation, owner)
     name = None
     if activation is not None and silu:
         last = activation
         name = str(activation.target) if activation.op == "call_module" else None
-    return last, NORM + MODULATED * modulated + ACTIVATED * silu, name
+    return last, kind.pattern + MODULATED * modulated + ACTIVATED * silu, name
 
 
 def _modulation(norm: fx.Node) -> tuple[fx.Node, bool]:
-    """The last node of GN(x)·(1 + scale) + shift that begins at `norm`, and whether it is one."""
+    """The last node of norm(x)·(1 + scale) + shift that begins at `norm`, and whether it is one."""
     product = _single_user(norm)
     if product is None:
         return norm, False
@@ -149,6 +152,11 @@ def _modulation(norm: fx.Node) -> tuple[fx.Node, bool]:
 
 
 def _is_one_plus(node: Any) -> bool:
+    # As in `(1 + scale)[:, None]`.
+    while isinstance(node, fx.Node) and (
+        node.target is operator.getitem or (node.op == "call_method" and node.target == "unsqueeze")
+    ):
+        node = node.args[0]
     if not isinstance(node, fx.Node) or not _calls(node, _ADDITIONS, "add"):
         return False
     ones = [argument for argument in node.args if isinstance(argument, int | float) and argument == 1]

@@ -1,19 +1,19 @@
-"""Group normalisations of a fused network."""
+"""Normalisations of a fused network."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils._pytree import tree_map
 
-from trilemma import ops
+from trilemma.models.fusion.kinds import kind_of
 from trilemma.models.fusion.pending import Pending, computed
 from trilemma.models.fusion.recording import note
-from trilemma.models.fusion.report import NORM
+from trilemma.models.fusion.report import OPERATOR_OF
 from trilemma.models.fusion.swapping import (
     as_written,
     is_traced,
@@ -22,9 +22,10 @@ from trilemma.models.fusion.swapping import (
     run_own,
     why_other_dtype,
 )
-from trilemma.ops.group_norm import why_left
-from trilemma.ops.operator import is_transformed
+from trilemma.ops.operator import OPERATORS, is_transformed
 
+_KNOWN = frozenset((Tensor, type(None)))
+_FEW = "it normalises so few numbers that PyTorch is as fast"
 # The names on the way from a module to one below it.
 Path = tuple[str, ...]
 
@@ -58,46 +59,74 @@ class Owner(nn.Module):
             result = run_own(self, *args, **kwargs)
         finally:
             _running.owner = outer
-        return result if type(result) is Tensor else tree_map(computed, result)
+        if type(result) is Tensor or (type(result) is tuple and _KNOWN.issuperset(map(type, result))):
+            return result
+        return tree_map(computed, result)
 
 
 class Normalized(nn.GroupNorm):
     """A group normalisation; that of a subclass whose forward calls it by `super()` too."""
 
     def forward(self, x: Tensor) -> Any:
-        x, parameters = computed(x), self._parameters
-        weight, bias = parameters.get("weight"), parameters.get("bias")
-        why = _why_as_written(self, x, weight, bias)
-        compiling = torch.compiler.is_compiling()
-        if not why and not compiling and _is_waited_for(self):
-            return Pending(self, x, cast(Tensor, weight), cast(Tensor, bias))
-        if not why and torch.is_autocast_enabled(x.device.type):
-            why = "autocast chooses its dtype"
-        why = why or why_left(x, self.num_groups, weight, bias)
-        if not compiling:
-            note(self, "" if why else NORM, why)
-        if why:
-            return nn.GroupNorm.forward(self, x)
-        return ops.group_norm_act(x, self.num_groups, weight, bias, eps=self.eps)
+        return _normalised(self, x, isinstance(self, Normalized))
 
 
-def _why_as_written(norm: nn.GroupNorm, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str:
+class LayerNormalized(nn.LayerNorm):
+    """A layer normalisation; that of a subclass whose forward calls it by `super()` too."""
+
+    def forward(self, x: Tensor) -> Any:
+        return _normalised(self, x, isinstance(self, LayerNormalized))
+
+
+def _normalised(norm: Any, x: Tensor, fused: bool) -> Any:
+    x, parameters, kind = computed(x), norm._parameters, kind_of(norm)
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    compiling = torch.compiler.is_compiling()
+    # The size of what is recorded may vary.
+    few = kind.least > 0 and not as_written() and isinstance(x, Tensor) and x.numel() < kind.least
+    why = _FEW if few else _why_as_written(norm, x, weight, bias, fused)
+    if not why and not compiling and _is_waited_for(norm):
+        return Pending(kind, norm, x, weight, bias)
+    if not why:
+        why = "autocast chooses its dtype" if torch.is_autocast_enabled(x.device.type) else kind.alone
+    why = why or kind.why_left(norm, x, weight, bias)
+    if not compiling:
+        note(norm, "" if why else kind.pattern, why)
+    return kind.own.forward(norm, x) if why else kind.run(norm, x, weight, bias)
+
+
+def _why_as_written(norm: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, fused: bool) -> str:
     """Returns why a call runs as torch writes it; "" where the operator computes it."""
     # Where somebody kept this forward from before `unfuse`.
-    if not isinstance(norm, Normalized):
+    if not fused:
         return "it is fused no more"
-    if weight is None or bias is None:
-        return "it has no weight and bias of its own"
+    if why := _why_maps(norm, weight, bias):
+        return why
     if type(x) not in (Tensor, nn.Parameter) or x.dim() < 2:
         return f"it normalises a {type(x).__name__} of another kind"
-    if weight.dtype != bias.dtype or weight.dtype not in (x.dtype, torch.float32):
-        return f"it normalises {x.dtype} by {weight.dtype} and {bias.dtype}"
+    if isinstance(norm, nn.LayerNorm) and x.shape[-1:] != norm.normalized_shape:
+        return "it normalises tokens of another width"
+    given = [tensor for tensor in (weight, bias) if tensor is not None]
+    if len({tensor.dtype for tensor in given}) > 1 or any(
+        tensor.dtype not in (x.dtype, torch.float32) for tensor in given
+    ):
+        return f"it normalises {x.dtype} by {' and '.join(str(tensor.dtype) for tensor in given)}"
     if is_traced() or is_transformed(x, weight, bias):
         return "it is traced, or differentiated forward"
     return ""
 
 
-def _is_waited_for(norm: nn.GroupNorm) -> bool:
+def _why_maps(norm: Any, weight: Tensor | None, bias: Tensor | None) -> str:
+    """Returns why the operator does not take the weight and bias of a normalisation; "" where it does."""
+    if isinstance(norm, nn.GroupNorm):
+        return "" if weight is not None and bias is not None else "it has no weight and bias of its own"
+    # A replica has them as plain attributes.
+    if (weight is None) != (norm.weight is None) or (bias is None) != (norm.bias is None):
+        return "it has no weight and bias of its own"
+    return "" if len(norm.normalized_shape) == 1 else "it normalises several dimensions"
+
+
+def _is_waited_for(norm: nn.Module) -> bool:
     owner = _running.owner
     if owner is None or is_changed(norm):
         return False
@@ -119,20 +148,22 @@ def at(owner: nn.Module, path: Path) -> nn.Module | None:
 
 
 def why_not_normalized(norm: nn.Module) -> str:
-    """Returns why a group normalisation that is not fused cannot be; "" where it can."""
-    assert isinstance(norm, nn.GroupNorm)
+    """Returns why a normalisation that is not fused cannot be; "" where it can."""
+    own, kind = kind_of(norm).own, own_class(norm)
     if parametrized(norm):
         return "it is parametrized"
-    if not reaches(own_class(norm).forward, nn.GroupNorm.forward):
-        return (
-            f"the forward of its class {own_class(norm).__name__} computes it by itself, without GroupNorm's"
-        )
-    weight, bias = norm.weight, norm.bias
-    if weight is None or bias is None:
+    if not reaches(kind.forward, own.forward):
+        return f"the forward of its class {kind.__name__} computes it by itself, without {own.__name__}'s"
+    weight: Any = norm.weight
+    bias: Any = norm.bias
+    if own is nn.GroupNorm and (weight is None or bias is None):
         return "it has no weight and bias"
-    if weight.dtype != bias.dtype:
+    if why := _why_maps(norm, weight, bias):
+        return why
+    if weight is not None and bias is not None and weight.dtype != bias.dtype:
         return f"its weight is {weight.dtype} and its bias {bias.dtype}"
-    return why_other_dtype(weight)
+    why = "" if weight is None else why_other_dtype(weight)
+    return why or OPERATORS[OPERATOR_OF[kind_of(norm).pattern]].why_not_native()
 
 
 def reaches(forward: Any, known: Any) -> bool:

@@ -1,19 +1,18 @@
-"""A group normalisation that waits for its modulation and activation, to be computed with them at once."""
+"""A normalisation that waits for its modulation and activation, to be computed with them at once."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from trilemma import ops
 from trilemma.errors import TrilemmaError
+from trilemma.models.fusion.kinds import Kind
 from trilemma.models.fusion.recording import note
-from trilemma.models.fusion.report import ACTIVATED, MODULATED, NORM
-from trilemma.ops.group_norm import why_left
+from trilemma.models.fusion.report import ACTIVATED, MODULATED
 
 # Methods of tensors that change nothing where the dtype stays.
 CASTS: Final = ("type", "to", "float")
@@ -22,21 +21,22 @@ _SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__
 
 
 class Pending:
-    """act(GN(x)·factor + shift), as far as it is known; it behaves as a tensor.
+    """act(norm(x)·factor + shift), as far as it is known; it behaves as a tensor.
 
     A multiplication, addition or activation is only noted; any other operation computes the value first.
     """
 
     def __init__(
         self,
+        kind: Kind,
         norm: Any,
         x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
         factor: Tensor | None = None,
         shift: Tensor | None = None,
     ) -> None:
-        self._norm, self._x, self._weight, self._bias = norm, x, weight, bias
+        self._kind, self._norm, self._x, self._weight, self._bias = kind, norm, x, weight, bias
         self._factor, self._shift = factor, shift
         self._version = _version(x)
         self._value: Tensor | None = None
@@ -51,7 +51,7 @@ class Pending:
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.silu and type(args[0]) is cls and not kwargs.get("inplace") and len(args) == 1:
-            return args[0]._computed(silu=True)
+            return args[0]._activated()
         if not kwargs and len(args) == 2 and (func in _PRODUCTS or func in _SUMS):
             pending, other = args if type(args[0]) is cls else (args[1], args[0])
             return pending * other if func in _PRODUCTS else pending + other
@@ -79,9 +79,12 @@ class Pending:
     def __getattr__(self, name: str) -> Any:
         return getattr(computed(self), name)
 
+    def _activated(self) -> Tensor:
+        return self._computed(silu=True) if self._kind.activates else F.silu(self._computed())
+
     def _with(self, factor: Tensor | None, shift: Tensor | None) -> Pending:
         """This one, modulated; what became of x since the normalisation counts."""
-        modulated = Pending(self._norm, self._x, self._weight, self._bias, factor, shift)
+        modulated = Pending(self._kind, self._norm, self._x, self._weight, self._bias, factor, shift)
         modulated._version = self._version
         return modulated
 
@@ -90,9 +93,11 @@ class Pending:
         x = self._x
         if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
             return False
+        batch, channels = x.shape[0], self._kind.channels(x)
         return (
-            other.shape[:2] == x.shape[:2]
-            and other.numel() == len(x) * x.shape[1]
+            other.shape[0] == batch
+            and other.shape[channels] == x.shape[channels]
+            and other.numel() == batch * x.shape[channels]
             and other.device == x.device
         )
 
@@ -105,12 +110,12 @@ class Pending:
                 "a fused network changed a tensor in place between its normalisation and its activation; "
                 "call trilemma.unfuse(network) to run it as it is written"
             )
-        given = (x, norm.num_groups, self._weight, self._bias)
+        kind, given = self._kind, (norm, x, self._weight, self._bias)
         factor, shift = self._factor, self._shift
         y: Tensor
-        if why := why_left(x, norm.num_groups, self._weight, self._bias, factor, shift):
+        if why := kind.why_left(*given, factor, shift):
             note(norm, why=why)
-            y = nn.GroupNorm.forward(norm, x)
+            y = kind.own.forward(norm, x)
             y = y if factor is None else y * factor
             y = y if shift is None else y + shift
             y = F.silu(y) if silu else y
@@ -118,17 +123,16 @@ class Pending:
             return y
         if factor is not None or silu:
             whole = shift is not None or factor is None
-            note(norm, NORM + MODULATED * (shift is not None) + ACTIVATED * (silu and whole))
+            note(norm, kind.pattern + MODULATED * (shift is not None) + ACTIVATED * (silu and whole))
         if factor is None and not silu:
             note(norm, why="it turned out that nothing can be computed with it")
-            y = nn.GroupNorm.forward(norm, x)
+            y = kind.own.forward(norm, x)
         elif factor is None:
-            y = ops.group_norm_act(*given, eps=norm.eps, silu=silu)
+            y = kind.run(*given, silu=silu)
         elif shift is not None:
-            scale, offset = (factor - 1).flatten(1), shift.flatten(1)
-            y = ops.group_norm_act(*given, scale=scale, shift=offset, eps=norm.eps, silu=silu)
+            y = kind.run(*given, (factor - 1).flatten(1), shift.flatten(1), silu=silu)
         else:
-            y = ops.group_norm_act(*given, eps=norm.eps) * factor
+            y = kind.run(*given) * factor
             y = F.silu(y) if silu else y
         if not silu:
             self._value = y

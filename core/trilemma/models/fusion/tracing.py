@@ -7,6 +7,7 @@ shadow of the module, whose children record their calls, with proxies that recor
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -43,6 +44,7 @@ _CONSTANT: Final = (
         torch.memory_format,
         types.GenericAlias,
         property,
+        logging.Logger,
     ),
 )
 
@@ -67,11 +69,11 @@ class CannotTrace(Exception):
     """The forward decides by the values or shapes that it sees; the message says how."""
 
 
-def trace(module: nn.Module) -> fx.Graph:
+def trace(module: nn.Module, given: tuple[str, ...] = ()) -> fx.Graph:
     """Returns what the forward of a module calls, with the calls of its children as `call_module`.
 
-    The forward runs once, on proxies, and neither the module nor anything else in the process changes. Arguments
-    without a default are taken to be tensors, those with a default to be left out.
+    The forward runs once, on proxies, and neither the module nor anything else in the process changes, but for what it
+    logs. Arguments without a default are taken to be tensors, and so are those `given`; the others are left out.
 
     Raises:
         CannotTrace: where the forward cannot be traced.
@@ -81,10 +83,11 @@ def trace(module: nn.Module) -> fx.Graph:
     tracer = _Tracer()
     tracer.root, tracer.graph = nn.Module(), fx.Graph()
     proxies = [tracer.create_proxy("placeholder", name, (), {}) for name in _required_parameters(forward)]
+    named = {name: tracer.create_proxy("placeholder", name, (), {}) for name in given}
     try:
         shadow = _Shadows(tracer).of(module, "")
         with _NothingLasts():
-            result = forward(shadow, *proxies)
+            result = forward(shadow, *proxies, **named)
         tracer.graph.output(tracer.create_arg(result))
     except CannotTrace:
         raise
@@ -94,6 +97,15 @@ def trace(module: nn.Module) -> fx.Graph:
     if _held(vars(shadow)):
         raise CannotTrace("it keeps a tensor that it computes")
     return tracer.graph
+
+
+def may_be_given(module: nn.Module) -> list[str]:
+    """Returns the arguments of a forward whose default is None."""
+    forward = own_class(module).forward
+    if not hasattr(forward, "__code__"):
+        return []
+    parameters = inspect.signature(forward).parameters
+    return [name for name, parameter in parameters.items() if parameter.default is None]
 
 
 class _TensorProxy(fx.Proxy):
@@ -108,6 +120,10 @@ class _TensorProxy(fx.Proxy):
         """The sizes; their number is that of images, for forwards that ask for it."""
         sizes: Any = Attribute(self, "shape")
         return tuple(sizes[axis] for axis in range(_DIMENSIONS))
+
+    @property
+    def ndim(self) -> int:
+        return _DIMENSIONS
 
 
 def _record_in_place(name: str) -> None:
