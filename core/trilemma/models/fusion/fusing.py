@@ -36,12 +36,12 @@ def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
 
     Each submodule that such a pattern belongs to gets a class of its own, whose forward calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards of the network
-    itself, and those of subclasses of GroupNorm, LayerNorm and Conv2d, keep running as they are written. A normalisation waits to
-    be computed together with the modulation and the activation that follow it, where a trace of its owner's forward
-    shows that nothing else follows; and `scaled_dot_product_attention` is caught where a forward attends, itself or
-    through a processor (diffusers) or a table of functions (transformers). Nothing about the network is cached: the
-    next call sees its later changes and its hooks. Under transforms of `torch.func`, in forward-mode derivatives and
-    while it is traced or exported everything runs as it is written.
+    itself, and those of subclasses of GroupNorm, LayerNorm and Conv2d, keep running as they are written. A
+    normalisation waits to be computed together with the modulation and the activation that follow it, where a trace of
+    its owner's forward shows that nothing else follows; and `scaled_dot_product_attention` is caught where a forward
+    attends, itself or through a processor (diffusers) or a table of functions (transformers). Nothing about the network
+    is cached: the next call sees its later changes and its hooks. Under transforms of `torch.func`, in forward-mode
+    derivatives and while it is traced or exported everything runs as it is written.
 
     3×3 convolutions are swapped on the CPU, for inference: the transformed filters take four times the weights' memory,
     and are made anew where the weights have changed. A write past autograd (`.data`, NumPy) is seen where it
