@@ -104,8 +104,8 @@ def _why_as_written(norm: Any, x: Tensor, weight: Tensor | None, bias: Tensor | 
         return why
     if type(x) not in (Tensor, nn.Parameter) or x.dim() < 2:
         return f"it normalises a {type(x).__name__} of another kind"
-    if isinstance(norm, nn.LayerNorm) and x.shape[-1:] != norm.normalized_shape:
-        return "it normalises tokens of another width"
+    if isinstance(norm, nn.LayerNorm) and (why := _why_tokens(norm, x)):
+        return why
     given = [tensor for tensor in (weight, bias) if tensor is not None]
     if len({tensor.dtype for tensor in given}) > 1 or any(
         tensor.dtype not in (x.dtype, torch.float32) for tensor in given
@@ -114,6 +114,15 @@ def _why_as_written(norm: Any, x: Tensor, weight: Tensor | None, bias: Tensor | 
     if is_traced() or is_transformed(x, weight, bias):
         return "it is traced, or differentiated forward"
     return ""
+
+
+def _why_tokens(norm: nn.LayerNorm, x: Tensor) -> str:
+    """Returns why the operator does not normalise these tokens; "" where it does."""
+    if x.shape[-1:] != norm.normalized_shape:
+        return "it normalises tokens of another width"
+    if x.device.type != "cpu":
+        return f"it is on {x.device}, where it was not measured against PyTorch"
+    return "autocast chooses its dtype" if torch.is_autocast_enabled("cpu") else ""
 
 
 def _why_maps(norm: Any, weight: Tensor | None, bias: Tensor | None) -> str:
