@@ -1,29 +1,25 @@
 """Attention from the packed projection, forward and backward: ours against PyTorch's fused attention.
 
-    OMP_NUM_THREADS=2 python benchmarks/attention.py [--record] [--json]
+    OMP_NUM_THREADS=2 python benchmarks/attention.py [--json]
 
 Correctness against float64 comes first. Contenders are fed the same packed projection, [B, L, 3, H, D] (token) or
 [B, 3, H, D, L] (map), and must leave the result as the next layer reads it, [B, L, H·D] or [B, H·D, L]. PyTorch's is
 the better of SDPA on the views and SDPA on a permuted copy; backward, also the plain formula. They are run in turn, so
 that a slow spell hits all of them; medians and the spread p20-p80 are given. A cell below 1 is printed like any other.
 
-What `auto` chooses is what was measured: --record runs the native kernel everywhere and writes the ratios into
-csrc/torch/attention_record.inc, which the next build reads; without it, ours is what `auto` chooses. The record takes
-the ratio of the p20, which other processes disturb less than the medians that are printed.
+What `auto` chooses is what `trilemma calibrate`, or a record of the level, says: TRILEMMA_BACKEND=native measures ours
+everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,9 +28,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from trilemma import _C
 from trilemma.ops import attention, explain
 
-RECORD = Path(__file__).resolve().parent.parent / "csrc" / "torch" / "attention_record.inc"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STORAGES = {"float32": "kFloat32", "bfloat16": "kBFloat16", "float16": "kFloat16"}
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float16": 3e-3}
 CHANNELS, BATCH = 128, 4
 Function = Callable[[], object]
@@ -118,19 +112,6 @@ def least_ratio(times: dict[str, float]) -> float:
     return min(value for way, value in times.items() if way != "ours") / times["ours"]
 
 
-def record(lines: list[str], isa: str) -> None:
-    """Replaces the cells of this instruction set that were measured again."""
-    key = re.compile(r"^\{(.*), [^,]*\},$")
-    measured = {found.group(1) for line in lines if (found := key.match(line))}
-    kept = [
-        line
-        for line in RECORD.read_text().splitlines()
-        if not (found := key.match(line)) or found.group(1) not in measured
-    ]
-    RECORD.write_text("\n".join([*kept, *lines]) + "\n")
-    print(f"{len(lines)} cells of {isa} written to {RECORD.name}; build again to use them")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,17 +126,11 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--heads", type=int, help=f"{CHANNELS} channels' worth by default")
-    parser.add_argument(
-        "--record", action="store_true", help="run native everywhere, and write the ratios down"
-    )
     parser.add_argument("--json", action="store_true", help="one JSON line a cell, raw samples included")
     options = parser.parse_args()
-    if options.record:
-        os.environ["TRILEMMA_BACKEND"] = "native"
     where = {"isa": _C.cpu_isa(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     if not options.json:
         print(f"{platform.machine()} {where['isa']}, {where['threads']} threads, torch {where['torch']}")
-    lines = []
     for name, dtype, layout, depth, tokens in product(
         options.passes, options.dtypes, options.layouts, options.depths, options.tokens
     ):
@@ -170,9 +145,6 @@ def main() -> None:
         median = {way: statistics.median(values) for way, values in samples.items()}
         ratio = least_ratio(median)
         quick = {way: statistics.quantiles(values, n=5)[0] for way, values in samples.items()}
-        contiguous = "true" if layout == "token" else "false"
-        cell = f'"{where["isa"]}", k{name.title()}, cpu::{STORAGES[dtype]}, {contiguous}, {tokens}, {depth}'
-        lines.append(f"{{{cell}, {least_ratio(quick):.2f}}},")
         backend = explain("attention", *views(packed, layout), None).backend
         what = {"pass": name, "dtype": dtype, "layout": layout, "B": options.batch, "H": heads, "L": tokens}
         if options.json:
@@ -195,8 +167,6 @@ def main() -> None:
             p20, _, _, p80 = statistics.quantiles(values, n=5)
             print(f"   {way} {median[way]:.0f} ({p20:.0f}-{p80:.0f})", end="")
         print(" us" if backend == "native" else " us, forward not native", flush=True)
-    if options.record:
-        record(lines, where["isa"])
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 
 Draws small samples of exact and of bundled models, one thread, fixed seeds, with the native kernels and with the
 reference ones. A case records the sha256 of each tensor that it returned, its NFE and the sha256 of its provenance
-without timings and versions; a case that was refused records the error's first line. With --against each case that
-differs, is missing or is new is printed, and the exit status is 1 if there is any. Bits hold for the machine that the
-file names, its torch and its instruction level alone.
+without timings, versions and the choice of kernels; a case that was refused records the error's first line. With
+--against each case that differs, is missing or is new is printed, and the exit status is 1 if there is any. Bits hold
+for the machine that the file names, its torch and its instruction level alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Case = tuple[str, Callable[[], dict[str, Any]]]
 BACKENDS = ("auto", "reference")
 SHAPE = (1, 4, 4)
 STEPS = (1, 2, 5, 20)
-UNSTABLE = ("seconds", "images_per_second", "versions")
+UNSTABLE = ("seconds", "images_per_second", "versions", "choice")
 PARAMETERIZATIONS = ("x0", "eps", "v", "score", "flow")
 OF_SEVERAL = ("x0", "eps", "score")
 GRIDS = (

@@ -18,7 +18,7 @@ from trilemma.bench.comparison import change, earlier_runs
 from trilemma.bench.timing import Times, measure, ratio
 from trilemma.cli.app import main
 from trilemma.errors import PluginUnavailable, TrilemmaError, UsageError
-from trilemma.ops import Explanation
+from trilemma.ops import Explanation, choice, native
 
 CPU = torch.device("cpu")
 
@@ -69,6 +69,33 @@ def test_a_fallback_is_not_timed(grid: dict[str, Any], monkeypatch: pytest.Monke
     monkeypatch.setattr(kernels, "measure", lambda *_: pytest.fail("timed"))
     with pytest.raises(TrilemmaError, match=r"not native: not built\); build"):
         list(kernels.records(["invented"], CPU, 0.01, cold=False))
+
+
+def test_a_row_names_the_way_that_was_chosen(
+    grid: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the choice left to PyTorch is timed like any other, and is no fallback."""
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01"]) == 0
+    assert "  by native  " in capsys.readouterr().out
+    for why in choice.REASONS.values():
+        left = Explanation("invented", "reference", {"native": why})
+        monkeypatch.setattr(kernels, "explain", lambda *_, left=left, **__: left)
+        (record,) = kernels.records(["invented"], CPU, 0.01, cold=False)
+        assert (record["way"], record["choice"]) == ("PyTorch", choice.in_force().record())
+    assert main(["bench", "kernels", "--op", "invented", "--seconds", "0.01"]) == 0
+    said = capsys.readouterr().out
+    assert "  by PyTorch  " in said
+    assert choice.in_force().digest[:12] in said
+
+
+@pytest.mark.skipif(bool(native.load()), reason=native.load())
+@pytest.mark.parametrize(("way", "named"), [(choice.NATIVE, "native"), (choice.PYTORCH, "PyTorch")])
+def test_the_cells_that_choose_run_the_way_that_they_name(way: int, named: str) -> None:
+    for op in ("conv3x3", "group_norm_act", "attention"):
+        first = next(iter(kernels.ALL_CELLS[op]()))
+        with choice.forced({op: way}):
+            backend = kernels._backend(first, first.prepare(CPU))
+        assert backend == ("native" if named == "native" else "reference")
 
 
 @pytest.fixture

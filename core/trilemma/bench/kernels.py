@@ -209,6 +209,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": name,
         "isa": _C.cpu_isa(),
+        "level": choice.in_force().machine.level,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "trilemma": trilemma.__version__,

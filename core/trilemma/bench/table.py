@@ -24,7 +24,12 @@ class KernelTable:
             self.op = str(record["op"])
             self.console.print(f"\n{self.op}", style="bold")
             self._lines(
-                "  ", [f"{record['device']} {record['isa']}, {record['threads']} threads", record["torch"]]
+                "  ",
+                [
+                    f"{record['device']} {record['isa']}, {record['threads']} threads",
+                    record["torch"],
+                    f"ways by {record['choice']['source']} {record['choice']['sha256'][:12]}",
+                ],
             )
         ours = record["microseconds"][OURS]
         head = (

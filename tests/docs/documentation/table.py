@@ -70,6 +70,11 @@ REPLACEMENTS = (
         r"trilemma bench (kernels|loop|samplers).*", r"trilemma bench \1 --help", "minutes of timing"
     ),
     Replacement(
+        r"trilemma calibrate.*",
+        "trilemma calibrate --help",
+        "a minute of timing, which other tests would choose by",
+    ),
+    Replacement(
         r"python (benchmarks/\w+\.py).*", r"python \1 --help", "needs the file of a run of minutes or hours"
     ),
     Replacement(r'"steps=2000"', '"steps=2", "batch_size=8"', "two steps of training"),
