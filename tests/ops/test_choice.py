@@ -279,6 +279,16 @@ def test_both_ways_of_a_normalization_agree(dtype: torch.dtype, memory_format: t
         assert (one - other).abs().max() <= bound * one.abs().max()
 
 
+@needs_native
+def test_a_native_backend_that_is_asked_for_is_explained_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, filters = torch.zeros(1, 16, 8, 8), torch.zeros(16, 16, 3, 3), torch.zeros(36 * 16 * 16)
+    given = {"attention": (*[torch.zeros(1, 1, 8, 8)] * 3, None), "conv3x3": (x, weight, None, filters)}
+    with choice.forced(dict.fromkeys(given, PYTORCH)):
+        assert [explain(op, *arguments).backend for op, arguments in given.items()] == ["reference"] * 2
+        monkeypatch.setenv("TRILEMMA_BACKEND", "native")
+        assert [explain(op, *arguments).backend for op, arguments in given.items()] == ["native"] * 2
+
+
 def test_autocast_changes_no_dtype_of_what_is_left() -> None:
     x, weight = torch.ones(1, 8, 4, 4), torch.ones(8, 8, 3, 3)
     left = {"conv3x3": PYTORCH, "group_norm_act": PYTORCH}

@@ -54,13 +54,18 @@ def conv3x3(
 
 def why_left(x: Tensor, weight: Tensor, *_: object) -> str:
     """Returns why a convolution is left to PyTorch's direct sum; "" where it is not."""
-    if not choice.chooses("conv3x3") or torch.compiler.is_compiling() or requested_backend() != "auto":
+    if not choice.chooses("conv3x3") or torch.compiler.is_compiling():
         return ""
-    if not x.is_cpu or x.dim() != 4 or weight.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+    if not x.is_cpu or x.dim() != 4 or weight.dim() != 4:
         return ""
-    pixels = x.shape[0] * x.shape[2] * x.shape[3]
-    channels_squared = weight.shape[0] * weight.shape[1]
-    return choice.why_left("conv3x3", x.dtype, int(not x.is_contiguous()), pixels * pixels, channels_squared)
+    batch, channels, height, width = x.shape
+    outgoing, incoming, *kernel = weight.shape
+    if incoming != channels or kernel != [3, 3]:
+        return ""
+    pixels, layout = batch * height * width, 0 if x.is_contiguous() else 1
+    why = choice.why_left("conv3x3", x.dtype, layout, pixels * pixels, incoming * outgoing)
+    # Reading the environment takes as long as all before, and most calls need not.
+    return why if why and requested_backend() == "auto" else ""
 
 
 @torch.no_grad()

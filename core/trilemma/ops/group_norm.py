@@ -65,9 +65,7 @@ def group_norm_act(
         Wu, He, Group Normalization, arXiv:1803.08494; the modulation: Dhariwal, Nichol, arXiv:2105.05233.
     """
     if out is None and why_left(x, groups, weight, bias, scale, shift, residual):
-        # Which would choose another dtype for them.
-        with torch.autocast("cpu", enabled=False):
-            return _one_after_the_other(x, groups, weight, bias, scale, shift, residual, eps, silu)
+        return _one_after_the_other(x, groups, weight, bias, scale, shift, residual, eps, silu)
     if out is None:
         y: Tensor = _GROUP_NORM_ACT(x, groups, weight, bias, scale, shift, residual, eps, silu)[0]
         return y
@@ -81,15 +79,15 @@ def why_left(x: Tensor, groups: int, *tensors: Any) -> str:
     Args:
         x, groups, tensors: as those of `group_norm_act`; what is no tensor is passed over.
     """
-    both = choice.chooses("group_norm_act"), choice.chooses("group_norm_act_backward")
-    if not any(both) or torch.compiler.is_compiling() or requested_backend() != "auto":
+    if not (choice.chooses("group_norm_act") or choice.chooses("group_norm_act_backward")):
         return ""
-    differentiated = torch.is_grad_enabled() and any(
-        isinstance(tensor, Tensor) and tensor.requires_grad for tensor in (x, *tensors)
-    )
-    if not both[differentiated]:
-        return ""
-    return _why_left("group_norm_act_backward" if differentiated else "group_norm_act", x)
+    op = "group_norm_act"
+    if torch.is_grad_enabled():
+        for tensor in (x, *tensors):
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                op = "group_norm_act_backward"
+                break
+    return _why_left(op, x)
 
 
 def _why_left_backward(dy: Tensor, x: Tensor, *_: object) -> str:
@@ -98,11 +96,14 @@ def _why_left_backward(dy: Tensor, x: Tensor, *_: object) -> str:
 
 
 def _why_left(op: str, x: Tensor) -> str:
-    if not x.is_cpu or x.dim() < 2:
+    if not choice.chooses(op) or torch.compiler.is_compiling() or not x.is_cpu or x.dim() < 2:
         return ""
     samples, channels, *rest = x.shape
     elements, channels = math.prod(rest), samples * channels
-    return choice.why_left(op, x.dtype, int(not x.is_contiguous()), elements * elements, channels * channels)
+    layout = 0 if x.is_contiguous() else 1
+    why = choice.why_left(op, x.dtype, layout, elements * elements, channels * channels)
+    # Reading the environment takes as long as all before, and most calls need not.
+    return why if why and requested_backend() == "auto" else ""
 
 
 def _one_after_the_other(
