@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trilemma.errors import UsageError
 from trilemma.machine import processor
 from trilemma.ops import attention, choice, conv3x3, explain, group_norm_act, native
 from trilemma.ops.choice import CHOSEN, NATIVE, PYTORCH, Cell, Machine, Record, deciding
@@ -287,6 +288,40 @@ def test_a_native_backend_that_is_asked_for_is_explained_as_such(monkeypatch: py
         assert [explain(op, *arguments).backend for op, arguments in given.items()] == ["reference"] * 2
         monkeypatch.setenv("TRILEMMA_BACKEND", "native")
         assert [explain(op, *arguments).backend for op, arguments in given.items()] == ["native"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"groups": 3}, "does not divide"),
+        ({"groups": 0}, "does not divide"),
+        ({"weight": torch.ones(4)}, "weight is torch.float32 of shape"),
+        ({"weight": torch.ones(8, dtype=torch.float64)}, "weight is torch.float64"),
+        ({"scale": torch.ones(1, 8)}, "scale is"),
+        ({"residual": torch.ones(1, 8, 4, 4)}, "residual is"),
+        ({"residual": torch.ones(2, 8, 4, 4).double()}, "residual is"),
+    ],
+)
+def test_what_does_not_fit_is_refused_either_way(change: dict[str, Any], said: str) -> None:
+    given = {"x": torch.ones(2, 8, 4, 4), "groups": 4, **change}
+    for way in (NATIVE, PYTORCH):
+        with choice.forced({"group_norm_act": way}), pytest.raises(UsageError, match=said):
+            group_norm_act(**given)
+
+
+def test_sizes_that_pytorch_has_no_statistics_of() -> None:
+    with choice.forced({"group_norm_act": PYTORCH, "conv3x3": PYTORCH}):
+        assert torch.equal(group_norm_act(torch.ones(1, 4), 4, bias=torch.ones(4)), torch.ones(1, 4))
+        for shape in ((0, 4, 2, 2), (2, 4, 0, 2)):
+            assert group_norm_act(torch.ones(shape), 4).shape == shape
+            assert conv3x3(torch.ones(shape), torch.ones(4, 4, 3, 3)).shape == shape
+        x = torch.ones(1, 4, 8, 8)
+        with pytest.raises(UsageError, match="weight has shape"):
+            conv3x3(x, torch.ones(4, 4, 5, 5))
+        with pytest.raises(UsageError, match="bias has shape"):
+            conv3x3(x, torch.ones(4, 4, 3, 3), torch.ones(3))
+        with pytest.raises(UsageError, match=r"weight is torch\.int64"):
+            conv3x3(x, torch.ones(4, 4, 3, 3, dtype=torch.int64))
 
 
 def test_autocast_changes_no_dtype_of_what_is_left() -> None:

@@ -66,7 +66,7 @@ def measure(
     blocks, spent = {}, 0.0
     for name, timer in timers.items():
         # The first calls compile, allocate and fault pages.
-        warm = min(3, least)
+        warm = 3 if least > 3 else 1
         timer.timeit(warm)
         once = timer.timeit(warm).median
         blocks[name] = 1 if cold else max(1, round(1e-3 / max(once, 1e-7)))

@@ -45,7 +45,11 @@ def conv3x3(
         Lavin, Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308.
     """
     if why_left(x, weight) and not torch.is_autocast_enabled("cpu"):
-        return _direct(x, weight, bias)
+        try:
+            return _direct(x, weight, bias)
+        except RuntimeError:
+            _check(x, weight, bias, transformed(weight))
+            raise
     if filters is None:
         filters = transformed(weight)
     y: Tensor = _CONV3X3(x, weight, bias, filters)
@@ -56,13 +60,15 @@ def why_left(x: Tensor, weight: Tensor, *_: object) -> str:
     """Returns why a convolution is left to PyTorch's direct sum; "" where it is not."""
     if not choice.chooses("conv3x3") or torch.compiler.is_compiling():
         return ""
-    if not x.is_cpu or x.dim() != 4 or weight.dim() != 4:
+    if not x.is_cpu or x.dim() != 4 or weight.dim() != 4 or not weight.is_floating_point():
         return ""
     batch, channels, height, width = x.shape
     outgoing, incoming, *kernel = weight.shape
     if incoming != channels or kernel != [3, 3]:
         return ""
     pixels, layout = batch * height * width, 0 if x.is_contiguous() else 1
+    if not pixels * incoming * outgoing:
+        return ""
     why = choice.why_left("conv3x3", x.dtype, layout, pixels * pixels, incoming * outgoing)
     # Reading the environment takes as long as all before, and most calls need not.
     return why if why and requested_backend() == "auto" else ""

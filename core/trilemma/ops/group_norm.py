@@ -100,6 +100,8 @@ def _why_left(op: str, x: Tensor) -> str:
         return ""
     samples, channels, *rest = x.shape
     elements, channels = math.prod(rest), samples * channels
+    if not elements * channels:
+        return ""
     layout = 0 if x.is_contiguous() else 1
     why = choice.why_left(op, x.dtype, layout, elements * elements, channels * channels)
     # Reading the environment takes as long as all before, and most calls need not.
@@ -117,10 +119,33 @@ def _one_after_the_other(
     eps: float,
     silu: bool,
 ) -> Tensor:
-    """`group_norm_act` by PyTorch's own operators."""
-    _check(x, groups, weight, bias, scale, shift, residual, eps, silu)
+    """`group_norm_act` by PyTorch's own operators, which refuse most of what does not fit together themselves."""
+    given = (x, groups, weight, bias, scale, shift, residual, eps, silu)
+    for tensor in (weight, bias, scale, shift):
+        if tensor is not None and tensor.dtype not in (x.dtype, torch.float32):
+            _check(*given)
+    if residual is not None and (residual.dtype != x.dtype or residual.shape != x.shape):
+        _check(*given)
+    try:
+        return _composed(*given)
+    except RuntimeError:
+        _check(*given)
+        raise
+
+
+def _composed(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    silu: bool,
+) -> Tensor:
     weight, bias = (tensor if tensor is None else tensor.to(x.dtype) for tensor in (weight, bias))
-    y = functional.group_norm(x, groups, weight, bias, eps)
+    y = torch.group_norm(x, groups, weight, bias, eps)
     beyond = [1] * (x.dim() - 2)
     if scale is not None:
         y = y * (1 + scale.to(x.dtype).reshape(*x.shape[:2], *beyond))
