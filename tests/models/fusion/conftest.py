@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from trilemma.models.fusion import kinds
+from trilemma.models.fusion import gating, kinds
 
 
 @pytest.fixture(autouse=True)
 def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "KINDS", tuple(replace(kind, least=0) for kind in kinds.KINDS))
+    monkeypatch.setattr(gating, "LEAST", 0)

@@ -174,6 +174,8 @@ def test_few_numbers_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(entry.module, entry.why) for entry in report.as_written] == [
         ("norm", "it normalises so few numbers that PyTorch is as fast")
     ]
+    report = fuse(randomised(Gated(None)), example=torch.zeros(3, 10, 8))
+    assert [entry.why for entry in report.as_written] == ["it gates so few numbers that PyTorch is as fast"]
 
 
 def test_a_norm_without_modulation_is_left_to_torch() -> None:
@@ -182,6 +184,98 @@ def test_a_norm_without_modulation_is_left_to_torch() -> None:
     assert report.fused == []
     assert "PyTorch's LayerNorm is as fast" in report.left[0].why
     assert type(module[0]) is nn.LayerNorm
+
+
+class Gated(nn.Module):
+    """As a feed-forward part of a transformer gates: by a function, or by a module."""
+
+    def __init__(self, act: nn.Module | None, silu: bool = False, swapped: bool = False) -> None:
+        super().__init__()
+        self.proj, self.act, self.swapped = nn.Linear(8, 24), act, swapped
+        self.function = F.silu if silu else F.gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        activated = self.function(gate) if self.act is None else self.act(gate)
+        y: Tensor = activated * value if self.swapped else value * activated
+        return y
+
+
+GATES: dict[str, tuple[Any, str]] = {
+    "a function": (lambda: Gated(None), "GEGLU"),
+    "a function, the other way round": (lambda: Gated(None, silu=True, swapped=True), "SwiGLU"),
+    "a module": (lambda: Gated(nn.GELU()), "GEGLU"),
+    "SwiGLU of a module": (lambda: Gated(nn.SiLU()), "SwiGLU"),
+}
+
+
+@pytest.mark.parametrize("case", GATES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gates_are_multiplied_at_once(case: str, dtype: torch.dtype) -> None:
+    make, pattern = GATES[case]
+    module = randomised(make()).to(dtype)
+    x = torch.randn(3, 10, 8, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+    leaves = [x, *module.parameters()]
+    expected = module(x)
+    wanted = torch.autograd.grad(expected.square().sum(), leaves)
+    report = fuse(module)
+    assert [(entry.module, entry.pattern) for entry in report.fused] == [("", pattern)]
+    assert report.left == []
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            found = module(x)
+        assert report.ran == {pattern: 1}
+        assert report.as_written == []
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    assert type(found) is Tensor
+    gradients = torch.autograd.grad(found.square().sum(), leaves)
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=10 * tolerance, atol=tolerance * float(other.abs().max()))
+    unfuse(module)
+    assert torch.equal(module(x), expected)
+
+
+class Uses(Gated):
+    """Gates that come to other ends than those that a trace of the module has seen."""
+
+    way = "product"
+
+    def forward(self, x: Tensor) -> Any:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        activated = F.gelu(gate)
+        if self.way == "product":
+            return value * activated
+        if self.way == "twice":
+            return activated + value * activated
+        if self.way == "another":
+            return (value + 1) * activated
+        return {"number": 2 * activated, "returned": activated, "halves": gate * activated}[self.way]
+
+
+@pytest.mark.parametrize("way", ["product", "twice", "another", "number", "returned", "halves"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_gates_of_other_ends_are_right(way: str, grad: bool) -> None:
+    module = randomised(Uses(None))
+    x = torch.randn(3, 10, 8, generator=torch.Generator().manual_seed(1))
+    fuse(module)
+    with torch.set_grad_enabled(grad):
+        module.way = way
+        found = module(x)
+        assert type(found) is Tensor
+        unfuse(module)
+        torch.testing.assert_close(found, module(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_hooked_activation_is_called_as_it_is() -> None:
+    module, seen = randomised(Gated(nn.SiLU())), []
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
+    fuse(module)
+    module.act.register_forward_hook(lambda act, args, y: (seen.append(type(y)), 2 * y)[1])
+    found = module(x)
+    unfuse(module)
+    torch.testing.assert_close(found, module(x))
+    assert seen == [Tensor, Tensor]
 
 
 def test_addcmul_is_a_modulation_too() -> None:

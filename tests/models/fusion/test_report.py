@@ -54,12 +54,12 @@ EXPECTED: dict[str, tuple[dict[str, int], int]] = {
     "ViT": ({}, 0),
     "ViT of transformers": ({"attention": 2}, 0),
     "UNet2D": ({"group_norm_act": 21, "attention": 4, "conv3x3": 18}, 0),
-    "UNet2DCondition": ({"group_norm_act": 21, "attention": 8, "conv3x3": 18}, 0),
+    "UNet2DCondition": ({"group_norm_act": 21, "attention": 8, "conv3x3": 18, "glu": 4}, 0),
     "AutoencoderKL decoder": ({"group_norm_act": 14, "attention": 1, "conv3x3": 14}, 0),
     "DiT": ({"attention": 2, "layer_norm": 4}, 0),
     "SD3": ({"attention": 2, "layer_norm": 8}, 0),
     "Flux": ({"attention": 2, "layer_norm": 4}, 0),
-    "PixArt": ({"attention": 4, "layer_norm": 4}, 0),
+    "PixArt": ({"attention": 4, "layer_norm": 5}, 0),
 }
 
 

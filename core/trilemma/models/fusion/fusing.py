@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trilemma.models.fusion.attending import Attending, mentions_attention
 from trilemma.models.fusion.convolving import Convolved, why_not_convolved
+from trilemma.models.fusion.gating import mentions_gates
 from trilemma.models.fusion.kinds import is_norm, kind_of
 from trilemma.models.fusion.leaving import left, why_alone, why_patched
 from trilemma.models.fusion.matching import Found, find, norms_of, waits_in
@@ -132,7 +133,7 @@ class _Pass:
 
     def _fuse_owner(self, name: str, owner: nn.Module) -> None:
         norms, attends = norms_of(owner), _attends(owner)
-        if not norms and not attends:
+        if not norms and not attends and not mentions_gates(type(owner)):
             return
         try:
             found = _found(owner)
@@ -151,13 +152,18 @@ class _Pass:
             for path, activation in found.norms.items()
             if not why_patched(norms[path]) and not why_not_normalized(norms[path]) and waits_in(norms[path])
         ]
+        gates = [] if OPERATORS["glu"].why_not_native() else found.gates
         if found.attention or (attends and not found.unfit):
             swap(owner, Attending)
             self._report.fused += [Fused(name, ATTENTION)] * max(1, found.attention)
-        elif following:
+        elif following or gates:
             swap(owner, Owner)
         if found.unfit and not found.attention:
             self.why_left[id(owner)] = found.unfit[0]
+        if gates:
+            paths = tuple(None if path is None else tuple(path.split(".")) for _, path in gates)
+            cast(Owner, owner)._trilemma_gates = paths
+            self._report.fused += [Fused(name, pattern) for pattern, _ in gates]
         if following:
             cast(Owner, owner)._trilemma_following = tuple(following)
             self._patterns.append((name, owner, found))

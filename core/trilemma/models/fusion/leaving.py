@@ -27,9 +27,12 @@ def left(modules: Sequence[tuple[str, nn.Module]], known: Mapping[int, str]) -> 
         modules: all of a fused network.
         known: by the identity of a module, why its attention or its activation stays as it is written, as far as known.
     """
-    activations = _activations(modules)
+    activations, gated = _activations(modules), _gated(modules)
     for name, module in modules:
-        if why := known.get(id(module)) or _why(module, activations):
+        if id(module) in gated:
+            if is_changed(module):
+                yield Left(name, "it has hooks")
+        elif why := known.get(id(module)) or _why(module, activations):
             yield Left(name, why)
 
 
@@ -72,6 +75,16 @@ def _activations(modules: Sequence[tuple[str, nn.Module]]) -> dict[int, nn.Modul
             if activation is not None and norm is not None:
                 found[id(at(owner, activation))] = norm
     return found
+
+
+def _gated(modules: Sequence[tuple[str, nn.Module]]) -> set[int]:
+    """The identities of the activations that are computed with the product that follows them."""
+    return {
+        id(at(owner, path))
+        for _, owner in modules
+        for path in getattr(owner, "_trilemma_gates", ())
+        if path is not None
+    }
 
 
 def _why_activation(activation: nn.SiLU, norm: nn.Module | None) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trilemma.models.fusion.kinds import Kind, is_norm, kind_of
 from trilemma.models.fusion.pending import CASTS
-from trilemma.models.fusion.report import ACTIVATED, MODULATED
+from trilemma.models.fusion.report import ACTIVATED, GEGLU, MODULATED, SWIGLU
 from trilemma.models.fusion.swapping import own_class
 from trilemma.models.fusion.tracing import CannotTrace, trace, writes_in_place
 
@@ -36,12 +36,15 @@ class Found:
         patterns: the pattern that begins at each normalisation that it calls, by its path.
         norms: those that nothing but a modulation and an activation follows, each with the activation's path where that
             is a module.
+        gates: the pattern of each product with an activation of the half beside it, with the path of the activation
+            where that is a module.
         attention: number of attention calls that the operator may fit.
         unfit: why it does not fit the other calls.
     """
 
     patterns: dict[str, str] = field(default_factory=dict)
     norms: dict[str, str | None] = field(default_factory=dict)
+    gates: list[tuple[str, str | None]] = field(default_factory=list)
     attention: int = 0
     unfit: list[str] = field(default_factory=list)
 
@@ -56,6 +59,8 @@ def find(graph: fx.Graph, owner: nn.Module) -> Found:
                 found.unfit.append(why)
             else:
                 found.attention += 1
+        if gate := _gate(node, owner, nodes):
+            found.gates.append(gate)
         if node.op != "call_module" or node.target not in norms:
             continue
         name = str(node.target)
@@ -180,6 +185,44 @@ def _is_silu(node: fx.Node, owner: nn.Module) -> bool:
     if node.op == "call_module":
         return type(owner.get_submodule(str(node.target))) is nn.SiLU
     return node.op == "call_function" and node.target is F.silu
+
+
+def _gate(product: fx.Node, owner: nn.Module, nodes: list[fx.Node]) -> tuple[str, str | None] | None:
+    """The pattern of value·act(gate) whose product this is, and the path of its activation; None where it is none."""
+    if not _calls(product, _PRODUCTS, "mul"):
+        return None
+    for value, act in (product.args, product.args[::-1]):
+        if not isinstance(act, fx.Node) or not isinstance(value, fx.Node) or len(act.users) != 1:
+            continue
+        in_place = act.op == "call_module" and getattr(owner.get_submodule(str(act.target)), "inplace", False)
+        silu = _is_silu(act, owner) and not in_place
+        if not (silu or _is_gelu(act, owner)) or not _are_halves(value, act.args[0]):
+            continue
+        if not any(_writes(other, owner) for other in nodes[nodes.index(act) + 1 : nodes.index(product)]):
+            return SWIGLU if silu else GEGLU, str(act.target) if act.op == "call_module" else None
+    return None
+
+
+def _is_gelu(node: fx.Node, owner: nn.Module) -> bool:
+    if node.op == "call_module":
+        act = owner.get_submodule(str(node.target))
+        return type(act) is nn.GELU and act.approximate == "none" and len(node.args) == 1 and not node.kwargs
+    plain = node.kwargs.get("approximate", "none") == "none"
+    return node.op == "call_function" and node.target is F.gelu and len(node.args) == 1 and plain
+
+
+def _are_halves(value: fx.Node, gate: Any) -> bool:
+    """Returns whether two nodes are the halves of one tensor's last dimension, as `chunk` cuts it."""
+    if not isinstance(gate, fx.Node) or not (value.target is gate.target is operator.getitem):
+        return False
+    (cut, first), (same, second) = value.args, gate.args
+    if cut is not same or (first, second) != (0, 1) or not isinstance(cut, fx.Node):
+        return False
+    given = [*cut.args[1:], *cut.kwargs.values()]
+    return (cut.target is torch.chunk or (cut.op == "call_method" and cut.target == "chunk")) and given == [
+        2,
+        -1,
+    ]
 
 
 def _writes(node: fx.Node, owner: nn.Module) -> bool:

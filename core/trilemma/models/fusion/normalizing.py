@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils._pytree import tree_map
 
+from trilemma.models.fusion.gating import Gates
 from trilemma.models.fusion.kinds import kind_of
 from trilemma.models.fusion.pending import Pending, computed
 from trilemma.models.fusion.recording import note
@@ -45,23 +47,37 @@ class Owner(nn.Module):
     Attributes:
         _trilemma_following: for each of those normalisations the path to it, and that to the activation where it is a
             module.
+        _trilemma_gates: for each activation that a product with the value beside its gate follows, the path to it where
+            it is a module.
     """
 
     _trilemma_following: tuple[tuple[Path, Path | None], ...] = ()
+    _trilemma_gates: tuple[Path | None, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         # Not where somebody kept this forward from before `unfuse`, nor in a slice of a sequence.
-        if not getattr(self, "_trilemma_following", ()) or as_written():
+        following, gates = getattr(self, "_trilemma_following", ()), getattr(self, "_trilemma_gates", ())
+        if not (following or gates) or as_written():
             return run_own(self, *args, **kwargs)
         outer = _running.owner
         _running.owner = self
         try:
-            result = run_own(self, *args, **kwargs)
+            with Gates(self) if _are_as_they_were(self, gates) else nullcontext():
+                result = run_own(self, *args, **kwargs)
         finally:
             _running.owner = outer
         if type(result) is Tensor or (type(result) is tuple and _KNOWN.issuperset(map(type, result))):
             return result
         return tree_map(computed, result)
+
+
+def _are_as_they_were(owner: nn.Module, gates: tuple[Path | None, ...]) -> bool:
+    """Returns whether there are activations of gates, and a call of each does nothing but compute it."""
+    for path in gates:
+        act = None if path is None else at(owner, path)
+        if path is not None and (type(act) not in (nn.SiLU, nn.GELU) or is_changed(cast(nn.Module, act))):
+            return False
+    return bool(gates)
 
 
 class Normalized(nn.GroupNorm):

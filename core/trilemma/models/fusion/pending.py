@@ -20,7 +20,29 @@ _PRODUCTS: Final = frozenset((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rm
 _SUMS: Final = frozenset((torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__))
 
 
-class Pending:
+class Waiting:
+    """A value that is computed when it is used; it behaves as a tensor."""
+
+    _value: Tensor | None = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return func(*tree_map(computed, args), **tree_map(computed, kwargs or {}))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(computed(self), name)
+
+    def _computed(self) -> Tensor:
+        raise NotImplementedError
+
+
+class Pending(Waiting):
     """act(norm(x)·factor + shift), as far as it is known; it behaves as a tensor.
 
     A multiplication, addition or activation is only noted; any other operation computes the value first.
@@ -38,12 +60,7 @@ class Pending:
     ) -> None:
         self._kind, self._norm, self._x, self._weight, self._bias = kind, norm, x, weight, bias
         self._factor, self._shift = factor, shift
-        self._version = _version(x)
-        self._value: Tensor | None = None
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return Tensor
+        self._version = version_of(x)
 
     @classmethod
     def __torch_function__(
@@ -60,7 +77,7 @@ class Pending:
             pending, factor = (first, second) if type(first) is cls else (second, first)
             if pending._takes(factor) and pending._takes(shift) and pending._factor is None:
                 return pending._with(factor, shift)
-        return func(*tree_map(computed, args), **tree_map(computed, kwargs))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def __mul__(self, other: Any) -> Any:
         if self._factor is None and self._takes(other):
@@ -77,7 +94,8 @@ class Pending:
     __radd__ = __add__
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(computed(self), name)
+        # Facts that are those of x.
+        return getattr(self._x if name in ("device", "dtype", "shape", "ndim") else computed(self), name)
 
     def _activated(self) -> Tensor:
         return self._computed(silu=True) if self._kind.activates else F.silu(self._computed())
@@ -91,7 +109,12 @@ class Pending:
     def _takes(self, other: Any) -> bool:
         """Returns whether `other` is one number a channel and sample, as the operator takes it."""
         x = self._x
-        if type(other) is not Tensor or other.dtype != x.dtype or other.dim() != x.dim():
+        if (
+            self._value is not None
+            or type(other) is not Tensor
+            or other.dtype != x.dtype
+            or other.dim() != x.dim()
+        ):
             return False
         batch, channels = x.shape[0], self._kind.channels(x)
         return (
@@ -105,7 +128,7 @@ class Pending:
         if silu is False and self._value is not None:
             return self._value
         norm, x = self._norm, self._x
-        if _version(x) != self._version:
+        if version_of(x) != self._version:
             raise TrilemmaError(
                 "a fused network changed a tensor in place between its normalisation and its activation; "
                 "call trilemma.unfuse(network) to run it as it is written"
@@ -140,11 +163,12 @@ class Pending:
 
 
 def computed(value: Any) -> Any:
-    """Computes and returns a pending value; returns anything else as it is."""
-    return value._computed() if type(value) is Pending else value
+    """Computes and returns a waiting value; returns anything else as it is."""
+    return value._computed() if issubclass(type(value), Waiting) else value
 
 
-def _version(x: Tensor) -> int | None:
+def version_of(x: Tensor) -> int | None:
+    """Returns the number of writes into a tensor that autograd has counted; None where it counts none."""
     return None if x.is_inference() else x._version
 
 
@@ -162,13 +186,15 @@ for _name in ("type", "to"):
 
 
 def _delegate(name: str) -> None:
-    def method(self: Pending, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Waiting, *args: Any, **kwargs: Any) -> Any:
         return getattr(computed(self), name)(*map(computed, args), **kwargs)
 
-    setattr(Pending, name, method)
+    setattr(Waiting, name, method)
 
 
 for _operation in (
+    "add",
+    "mul",
     "sub",
     "truediv",
     "floordiv",
@@ -184,7 +210,7 @@ for _operation in (
     _delegate(f"__{_operation}__")
     _delegate(f"__r{_operation}__")
     _delegate(f"__i{_operation}__")
-for _operation in ("iadd", "imul", "neg", "pos", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge", "bool"):
+for _operation in ("neg", "pos", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge", "bool"):
     _delegate(f"__{_operation}__")
 for _operation in (
     "int",

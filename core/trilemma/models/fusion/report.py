@@ -10,6 +10,7 @@ from typing import Final
 # Modules that the text names of those left for one reason.
 NAMED: Final = 3
 CONVOLUTION, ATTENTION, NORM, LAYER_NORM = "3×3 convolution", "attention", "GroupNorm", "LayerNorm"
+GEGLU, SWIGLU = "GEGLU", "SwiGLU"
 MODULATED, ACTIVATED = " + scale and shift", " + SiLU"
 # The operator that computes each pattern.
 OPERATOR_OF: Final = {
@@ -20,6 +21,8 @@ OPERATOR_OF: Final = {
         for modulated in ("", MODULATED)
         for activated in ("", ACTIVATED)
     },
+    GEGLU: "glu",
+    SWIGLU: "glu",
     LAYER_NORM: "layer_norm",
     LAYER_NORM + MODULATED: "layer_norm",
 }

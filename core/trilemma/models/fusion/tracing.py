@@ -82,6 +82,7 @@ def trace(module: nn.Module, given: tuple[str, ...] = ()) -> fx.Graph:
     _refuse_what_lasts(forward)
     tracer = _Tracer()
     tracer.root, tracer.graph = nn.Module(), fx.Graph()
+    tracer.device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
     proxies = [tracer.create_proxy("placeholder", name, (), {}) for name in _required_parameters(forward)]
     named = {name: tracer.create_proxy("placeholder", name, (), {}) for name in given}
     try:
@@ -125,6 +126,13 @@ class _TensorProxy(fx.Proxy):
     def ndim(self) -> int:
         return _DIMENSIONS
 
+    @property
+    def device(self) -> torch.device:
+        """That of the weights, as far as there are any."""
+        tracer: Any = self.tracer
+        device: torch.device = tracer.device
+        return device
+
 
 def _record_in_place(name: str) -> None:
     def method(self: _TensorProxy, other: Any) -> fx.Proxy:
@@ -139,6 +147,8 @@ for _name in _IN_PLACE:
 
 
 class _Tracer(fx.Tracer):
+    device: torch.device
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         # torch's parser reads what passes for a tensor where it expects a number as the memory of one, and crashes.
         return _TensorProxy(node, self) if _is_tensor(node) else fx.Proxy(node, self)
