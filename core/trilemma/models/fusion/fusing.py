@@ -33,7 +33,10 @@ Example = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], object]
 
 
 def fuse(module: nn.Module, *, example: Example | None = None) -> FusionReport:
-    """Swaps norms (+ scale and shift, SiLU), attention and 3×3 convolutions of any network for the engine's operators.
+    """Swaps norms, gates, attention and 3×3 convolutions of any network for the engine's operators.
+
+    Norms are GroupNorm, with the scale and shift and the SiLU that follow it, and LayerNorm that a scale and shift
+    follow; gates are GEGLU and SwiGLU. Each is left to PyTorch where that is as fast.
 
     Each submodule that such a pattern belongs to gets a class of its own, whose forward calls the operators; modules,
     parameters and their names stay the very same, and `unfuse` gives the classes back. The forwards of the network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -18,7 +19,18 @@ from trilemma.ops.operator import is_transformed
 
 PRODUCTS: Final = frozenset((torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__))
 # With fewer numbers PyTorch is as fast.
-LEAST: Final = 1 << 17
+LEAST: Final = 1 << 18
+# A projection in front of a gate widens its input by less: of a smaller one nothing need be watched.
+_WIDENING: Final = 16
+_FEW: Final = "it gates so few numbers that PyTorch is as fast"
+
+
+def watching(owner: nn.Module, args: tuple[Any, ...]) -> AbstractContextManager[Any]:
+    """Returns the context in which the activations of a module's forward wait, given the arguments of the forward."""
+    if args and type(args[0]) is Tensor and args[0].numel() * _WIDENING < LEAST:
+        note(owner, why=_FEW)
+        return nullcontext()
+    return Gates(owner)
 
 
 class Gates(torch.overrides.TorchFunctionMode):
@@ -110,7 +122,7 @@ def _may_be_half(gate: Any) -> bool:
 def _why_as_written(gate: Tensor) -> str:
     """Returns why a gate is activated as torch does it; "" where the operator may multiply it too."""
     if gate.numel() < LEAST:
-        return "it gates so few numbers that PyTorch is as fast"
+        return _FEW
     if gate.device.type != "cpu" or gate.dtype not in KERNEL_DTYPES:
         return f"it gates {gate.dtype} on {gate.device}"
     if torch.is_autocast_enabled("cpu") or is_transformed(gate):

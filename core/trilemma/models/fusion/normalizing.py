@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils._pytree import tree_map
 
-from trilemma.models.fusion.gating import Gates
+from trilemma.models.fusion.gating import watching
 from trilemma.models.fusion.kinds import kind_of
 from trilemma.models.fusion.pending import Pending, computed
 from trilemma.models.fusion.recording import note
@@ -62,7 +62,7 @@ class Owner(nn.Module):
         outer = _running.owner
         _running.owner = self
         try:
-            with Gates(self) if _are_as_they_were(self, gates) else nullcontext():
+            with watching(self, args) if _are_as_they_were(self, gates) else nullcontext():
                 result = run_own(self, *args, **kwargs)
         finally:
             _running.owner = outer
