@@ -66,6 +66,8 @@ def test_the_ends_of_every_group_come_first() -> None:
         for op, chosen in CHOSEN.items()
         for dtype in calibration.DTYPES
         for layout in chosen.layouts
+        # Which has no native kernel.
+        if (op.removesuffix("_backward"), layout) != ("layer_norm", "strided")
     }
     first = ordered[: 2 * len(groups)]
     for group in groups:
@@ -81,7 +83,7 @@ def test_the_calls_of_the_grid_take_the_way_that_is_forced(op: str) -> None:
     for entry in grid():
         if entry.op == op and entry.work <= smallest.get((entry.dtype, entry.layout), entry).work:
             smallest[entry.dtype, entry.layout] = entry
-    assert len(smallest) == 4
+    assert len(smallest) in (2, 4)
     for entry in smallest.values():
         make = entry.prepare()
         results = []

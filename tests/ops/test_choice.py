@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trilemma.errors import UsageError
 from trilemma.machine import processor
-from trilemma.ops import attention, choice, conv3x3, explain, group_norm_act, native
+from trilemma.ops import attention, choice, conv3x3, explain, glu, group_norm_act, layer_norm, native
 from trilemma.ops.choice import CHOSEN, NATIVE, PYTORCH, Cell, Machine, Record, deciding
 from trilemma.ops.choice import record as records
 from trilemma.ops.choice.deciding import look_up
@@ -210,9 +210,9 @@ def calls() -> dict[str, tuple[Callable[[], object], str, tuple[int, int]]]:
     weight, scales = drawn(16, 32, 3, 3), drawn(32)
     leaf = x.clone().requires_grad_()
 
-    def step() -> None:
+    def step(function: Callable[[Tensor], Tensor]) -> None:
         with torch.enable_grad():
-            torch.autograd.grad(group_norm_act(leaf, 4, scales, silu=True).sum(), leaf)
+            torch.autograd.grad(function(leaf).sum(), leaf)
 
     return {
         "attention": (
@@ -226,7 +226,15 @@ def calls() -> dict[str, tuple[Callable[[], object], str, tuple[int, int]]]:
             "aten::native_group_norm",
             (16, 64),
         ),
-        "group_norm_act_backward": (step, "aten::native_group_norm_backward", (16, 64)),
+        "group_norm_act_backward": (
+            lambda: step(lambda x: group_norm_act(x, 4, scales, silu=True)),
+            "aten::native_group_norm_backward",
+            (16, 64),
+        ),
+        "layer_norm": (lambda: layer_norm(x), "aten::native_layer_norm", (4, 256)),
+        "layer_norm_backward": (lambda: step(layer_norm), "aten::native_layer_norm_backward", (4, 256)),
+        "glu": (lambda: glu(x), "aten::gelu", (4, 256)),
+        "glu_backward": (lambda: step(glu), "aten::gelu_backward", (4, 256)),
     }
 
 
@@ -322,6 +330,27 @@ def test_sizes_that_pytorch_has_no_statistics_of() -> None:
             conv3x3(x, torch.ones(4, 4, 3, 3), torch.ones(3))
         with pytest.raises(UsageError, match=r"weight is torch\.int64"):
             conv3x3(x, torch.ones(4, 4, 3, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ways_of_an_operator_on_tokens_agree(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 8), (8,), (8,), (2, 8), (2, 8))
+    tensors = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+    def results(way: int) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        x, weight, bias, scale, shift = leaves
+        ops = ("layer_norm", "layer_norm_backward", "glu", "glu_backward")
+        with choice.forced(dict.fromkeys(ops, way)):
+            y = layer_norm(x, weight, bias, scale=scale, shift=shift)
+            gated = glu(y, silu=True)
+            assert (y.stride(), gated.stride()) == (x.stride(), (12, 4, 1))
+            return [gated.detach(), *torch.autograd.grad(gated.square().sum(), leaves)]
+
+    bound = 1e-5 if dtype == torch.float32 else 0.1
+    for one, other in zip(results(NATIVE), results(PYTORCH), strict=True):
+        assert (one - other).abs().max() <= bound * one.abs().max()
 
 
 def test_autocast_changes_no_dtype_of_what_is_left() -> None:

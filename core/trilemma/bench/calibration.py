@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trilemma.bench.timing import measure, ratio
-from trilemma.ops import attention, choice, conv3x3, group_norm_act
+from trilemma.ops import attention, choice, conv3x3, glu, group_norm_act, layer_norm
 from trilemma.ops.choice import CHOSEN, NATIVE, Cell, Machine, Record
 from trilemma.ops.choice.ways import NAMES
 from trilemma.ops.convolution import transformed
@@ -124,6 +124,7 @@ def grid() -> Iterator[Task]:
     """Yields all that is measured."""
     for dtype in DTYPES:
         yield from _attentions(dtype)
+        yield from _tokens(dtype)
         for layout in _FORMATS:
             yield from _convolutions(dtype, layout)
             yield from _normalizations(dtype, layout)
@@ -198,6 +199,42 @@ def _normalizations(dtype: str, layout: str) -> Iterator[Task]:
         yield Task(op, dtype, layout, (side * side, channels), work, prepare)
 
 
+def _tokens(dtype: str) -> Iterator[Task]:
+    for op, layout, tokens, channels in product(
+        ("layer_norm", "glu"), ("contiguous", "strided"), (64, 1024, 16384), (128, 1024)
+    ):
+        # A strided one has no native kernel of normalisation.
+        if op == "layer_norm" and layout == "strided":
+            continue
+        for backward in (False, True):
+
+            def prepare(
+                op: str = op,
+                layout: str = layout,
+                tokens: int = tokens,
+                channels: int = channels,
+                backward: bool = backward,
+            ) -> Callable[[], Call]:
+                wide = channels + 8 if layout == "strided" else channels
+                x = _drawn(1, tokens, wide, dtype=dtype)[..., :channels]
+                function: Callable[..., Tensor] = glu if op == "glu" else _modulated
+                given = [x] if op == "glu" else [x, *_drawn(2, 1, channels, dtype=dtype)]
+                return lambda: _both(function, given) if backward else lambda: function(*given)
+
+            yield Task(
+                f"{op}_backward" if backward else op,
+                dtype,
+                layout,
+                (channels, tokens),
+                (20.0 + 20.0 * backward) * tokens * channels,
+                prepare,
+            )
+
+
+def _modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return layer_norm(x, scale=scale, shift=shift)
+
+
 def _drawn(*shape: int, dtype: str) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(math.prod(shape)))
     return drawn.to(getattr(torch, dtype))
@@ -214,7 +251,8 @@ def _gradient(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Cal
 
 def _both(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Call:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    dout = tensors[0]
+    with torch.no_grad():
+        dout = torch.ones_like(function(*tensors))
 
     def call() -> Any:
         with torch.enable_grad():

@@ -205,6 +205,32 @@ def requested_backend() -> str:
     return backend
 
 
+def why_tokens_left(op: str, x: Tensor, *tensors: Tensor | None) -> str:
+    """Returns why an operator on tokens [..., C] is left to PyTorch; "" where it is not.
+
+    Args:
+        op: the operator. Where its gradient is asked for, that of the gradient decides, `{op}_backward`.
+        x: whose size counts.
+        tensors: what a gradient may be asked for beside it.
+    """
+    backward = f"{op}_backward"
+    if not (choice.chooses(op) or choice.chooses(backward)):
+        return ""
+    if torch.is_grad_enabled() and any(_requires_grad(tensor) for tensor in (x, *tensors)):
+        op = backward
+    return why_sizes_left(op, x)
+
+
+def why_sizes_left(op: str, x: Tensor) -> str:
+    """Returns why an operator is left to PyTorch for tokens of this size, whatever a gradient is asked for."""
+    if not choice.chooses(op) or torch.compiler.is_compiling() or not x.is_cpu or not x.numel():
+        return ""
+    channels = x.shape[-1]
+    tokens, layout = x.numel() // channels, 0 if x.is_contiguous() else 1
+    why = choice.why_left(op, x.dtype, layout, channels * channels, tokens * tokens)
+    return why if why and requested_backend() == "auto" else ""
+
+
 def is_transformed(*tensors: Any) -> bool:
     """Returns whether this thread is in a transform of `torch.func`, or a tensor carries a forward-mode derivative."""
     if torch.compiler.is_compiling():

@@ -39,6 +39,7 @@ class Chosen:
 
 _FORMATS: Final = ("contiguous", "channels-last")
 _ATTENTION: Final = Chosen(("map", "tokens"), ("tokens", "head dimension"), UNMEASURED, natively=True)
+_TOKENS: Final = Chosen(("contiguous", "strided"), ("channels", "tokens of all samples"))
 _NORMALIZATION: Final = Chosen(_FORMATS, ("elements of a channel", "channels of all samples"))
 CHOSEN: Final = {
     "attention": _ATTENTION,
@@ -46,6 +47,10 @@ CHOSEN: Final = {
     "conv3x3": Chosen(_FORMATS, ("pixels of all samples", "channels")),
     "group_norm_act": _NORMALIZATION,
     "group_norm_act_backward": _NORMALIZATION,
+    "layer_norm": _TOKENS,
+    "layer_norm_backward": _TOKENS,
+    "glu": _TOKENS,
+    "glu_backward": _TOKENS,
 }
 # Where PyTorch multiplies tiles of bfloat16, nothing of ours that was not measured beside it is taken.
 STRONG_WITH_TILES: Final = frozenset(
