@@ -86,7 +86,7 @@ steps = 60
 dataset = { spec = "mixture2d:n=2000" }
 process = { spec = "vp" }
 denoiser = { spec = "energy-mlp", parameterization = "eps", options = { width = 32 } }
-objective = { spec = "recovery:steps=3,chain=5" }
+objective = { spec = "recovery:steps=3,chain=5,end=0.05" }
 """
 TEXTS = {
     "digits": (DIGITS, []),
@@ -250,11 +250,11 @@ def campaign(name: str, kills: int, world: int, seed: int, place: Path) -> dict[
     context.set_forkserver_preload(list(NEEDED))
     recipe = recipe_of(name, place)
     took = Run(context, world, recipe, place / "unbroken").seconds()
+    if math.isnan(took):
+        raise SystemExit("the run that nobody killed failed")
     steps = max(
         int(path.name.removeprefix("step-")) for path in (place / "unbroken" / "checkpoints").iterdir()
     )
-    if math.isnan(took):
-        raise SystemExit("the run that nobody killed failed")
     chance, hit, equal, again = random.Random(seed), 0, 0, 0
     for number in range(kills):
         folder = place / f"killed-{number}"
