@@ -1,7 +1,7 @@
 """Few steps: the solvers of a model at few evaluations, beside its students and the other models of few steps.
 
     python benchmarks/few_steps.py
-    python benchmarks/few_steps.py -n 2000 --stem all-models
+    python benchmarks/few_steps.py -n 1000 --stem all-models
     python benchmarks/few_steps.py --teacher runs/a/model --model runs/b/model --model runs/c/model -n 500 --out few
 
 Measures the quality of N samples a cell as `trilemma bench samplers MODEL... --only-quality --out OUT/few-steps.jsonl`
@@ -55,8 +55,8 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def stores(options: argparse.Namespace) -> tuple[Path, Path]:
-    """The files of quality and of speed."""
-    return options.out / f"{options.stem}.jsonl", options.out / f"{options.stem}-speed.jsonl"
+    """The files of quality and of speed, which depends on no number of samples."""
+    return options.out / f"{options.stem}.jsonl", options.out / "few-steps-speed.jsonl"
 
 
 def bench(options: argparse.Namespace, store: Path, n: int, flags: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sampler", action="append", help="solver of the teacher, repeatable")
     parser.add_argument("--nfe", type=int, action="append", help="budget of the solvers, repeatable")
     parser.add_argument("-n", type=int, default=10_000, help="samples a cell")
-    parser.add_argument("--n-speed", type=int, default=500, help="samples a cell for images/s; 0 for none")
+    parser.add_argument("--n-speed", type=int, default=250, help="samples a cell for images/s; 0 for none")
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
