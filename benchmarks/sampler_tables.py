@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -249,56 +248,66 @@ def plot_triangle(records: Sequence[Record], budgets: Sequence[int], path: Path)
 
 
 def plot_comparison(records: Sequence[Record], path: Path) -> None:
-    """Recall against Fréchet distance of samplers at all budgets and of models, in one panel.
+    """Fréchet distance and recall against images/s, a panel each, of samplers at all budgets and of models.
 
-    The points of a sampler are joined, a model beside it is a square; each has its NFE beside it. A larger one is
-    faster: its area grows with log(images/s).
+    The points of a sampler are joined, the number of evaluations beside each; a model beside it is a star. Without
+    images/s, 1/NFE stands in their place. Recall is on the scale of log(1 − recall).
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullLocator
 
     done = [r for r in records if r["reason"] is None]
     names = short_names(of_samplers(done))
-    figure, axes = plt.subplots(figsize=(12, 7.5), layout="constrained")
-    known = [r["images_per_second"] for r in done if r["images_per_second"]]
-    slowest, fastest = (min(known), max(known)) if known else (1.0, 1.0)
+    timed = all(r["images_per_second"] for r in done)
+    figure, panels = plt.subplots(1, 2, figsize=(16, 7), layout="constrained")
 
-    def drawn(some: Sequence[Record], name: str, colour: str, marker: str) -> None:
-        places = [(r["metrics"]["frechet"], r["metrics"]["recall"]) for r in some]
-        areas = [_area(r["images_per_second"], slowest, fastest) for r in some]
-        axes.plot(*zip(*places, strict=True), "-", color=colour, alpha=0.4)
-        axes.scatter(
-            *zip(*places, strict=True), s=areas, color=colour, alpha=0.6, marker=marker, label=name, zorder=2
-        )
-        for r, place in zip(some, places, strict=True):
-            said = f"{name} ({r['nfe']})" if r.get("own") else str(r["nfe"])
-            axes.annotate(said, place, xytext=(7, 5), textcoords="offset points", fontsize=8)
+    def place(r: Record, metric: str) -> tuple[float, float]:
+        found = r["metrics"][metric]
+        across = r["images_per_second"] if timed else 1 / r["nfe"]
+        return across, 1 - found if metric == "recall" else found
 
-    for number, (spec, name) in enumerate(sorted(names.items(), key=lambda entry: entry[1])):
-        line = sorted((r for r in of_samplers(done) if r["key"]["sampler"] == spec), key=lambda r: r["nfe"])
-        drawn(line, name, COLOURS[number % len(COLOURS)], "o")
-    for number, r in enumerate(of_models(done), len(names)):
-        drawn([r], r["key"]["model"]["name"], COLOURS[number % len(COLOURS)], "s")
-    axes.set(
-        title="Quality, coverage, speed" + (": a larger mark is faster" if known else ""),
-        xlabel="quality: Fréchet distance (left is better)",
-        ylabel="coverage: recall (up is better)",
-        xscale="log",
-    )
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(0.1)
-    axes.grid(alpha=0.3, which="both")
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    legend.set_title("NFE beside each mark")
-    for handle in legend.legend_handles:
-        handle.set_sizes([40])
+    for axes, metric in zip(panels, ("frechet", "recall"), strict=True):
+        for number, (spec, name) in enumerate(sorted(names.items(), key=lambda entry: entry[1])):
+            line = sorted(
+                (r for r in of_samplers(done) if r["key"]["sampler"] == spec), key=lambda r: r["nfe"]
+            )
+            colour = COLOURS[number % len(COLOURS)]
+            places = [place(r, metric) for r in line]
+            axes.plot(*zip(*places, strict=True), "o-", color=colour, alpha=0.6, markersize=5, label=name)
+            for r, at in zip(line, places, strict=True):
+                axes.annotate(
+                    str(r["nfe"]), at, xytext=(5, 4), textcoords="offset points", fontsize=7, color=colour
+                )
+        for r in of_models(done):
+            at = place(r, metric)
+            axes.plot(*at, "*", color="black", markersize=12, zorder=3)
+            axes.annotate(
+                r["key"]["model"]["name"],
+                at,
+                xytext=(8, -12),
+                textcoords="offset points",
+                fontsize=9,
+                fontweight="bold",
+            )
+        axes.set(xscale="log", yscale="log", xlabel="speed: images/s" if timed else "speed: 1/NFE")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.margins(x=0.2, y=0.12)
+        axes.grid(alpha=0.3, which="both")
+    quality, coverage = panels
+    quality.set_ylabel("quality: Fréchet distance (lower is better)")
+    quality.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    quality.yaxis.set_major_formatter("{x:g}")
+    quality.yaxis.set_minor_locator(NullLocator())
+    coverage.set_ylabel("coverage: recall (higher is better)")
+    recalls = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+    coverage.yaxis.set_major_locator(FixedLocator([1 - value for value in recalls]))
+    coverage.yaxis.set_major_formatter(FixedFormatter([f"{value:.0%}" for value in recalls]))
+    coverage.yaxis.set_minor_locator(NullLocator())
+    coverage.invert_yaxis()
+    figure.suptitle("Quality and coverage against speed; NFE beside each mark")
+    coverage.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _area(speed: float | None, slowest: float, fastest: float) -> float:
-    if not speed or fastest <= slowest:
-        return 120.0
-    return 40.0 + 460.0 * math.log(speed / slowest) / math.log(fastest / slowest)
 
 
 def write(records: Sequence[Record], out: Path, stem: str, title: str, at: Sequence[int] = (10, 50)) -> Path:
